@@ -1,0 +1,256 @@
+"""Mask generators: `draw(family, seed, stream, index, size)` -> uint8 `[H, W, 1]`, exactly 0 (hole) or 1 (valid).
+
+Every mask is a function of (seed, stream, index) through `numpy.random.default_rng`, so that any process, on any
+worker, in any order, gets the same bytes. Sizes of shapes are relative to the image, so that families look the same at
+every resolution. Drawing is OpenCV's; a hole's area is steered into the wanted range, never assumed.
+"""
+
+import dataclasses
+import functools
+import math
+import os
+
+import cv2
+import numpy as np
+
+FAMILIES = ("shapes", "strokes", "boxes", "folder")
+POLARITIES = ("white_hole", "black_hole")
+
+# Elements are halved in size each time they overshoot the wanted area; 2 ** -12 of an image is below one pixel.
+_MAX_HALVINGS = 12
+_MAX_ELEMENTS = 10_000
+_FOLDER_TRIES = 200
+_MASK_FILES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """What masks to draw.
+
+    Attributes:
+      kind: "shapes" (lines, circles, ellipses), "strokes" (free-form brush), "boxes", or "folder" (mask images).
+      area: wanted hole area as a fraction, `(low, high]`.
+      border: width, as a fraction of each side, of a frame that no hole enters; 0 lets holes touch the border.
+      path: of the folder.
+      polarity: of the folder's images: "white_hole" (as NVIDIA's test set) or "black_hole".
+      augment: of the folder's images: dilation, rotation, shift and flips as in the paper's training, else as they are.
+    """
+
+    kind: str = "strokes"
+    area: tuple[float, float] = (0.01, 0.6)
+    border: float = 0.0
+    path: str = ""
+    polarity: str = "white_hole"
+    augment: bool = True
+
+    def __post_init__(self):
+        if self.kind not in FAMILIES:
+            raise ValueError(f'masks are "{self.kind}"; needs one of {", ".join(FAMILIES)}')
+        if self.polarity not in POLARITIES:
+            raise ValueError(f'mask polarity is "{self.polarity}"; needs one of {", ".join(POLARITIES)}')
+        low, high = self.area
+        if not 0 <= low < high <= 1:
+            raise ValueError(f"hole area is {self.area}; needs 0 <= low < high <= 1")
+        if not 0 <= self.border < 0.5:
+            raise ValueError(f"mask border is {self.border}; needs a fraction of the side in [0, 0.5)")
+        if low >= (1 - 2 * self.border) ** 2:
+            raise ValueError(
+                f"hole area is {self.area} with a border of {self.border}; at most "
+                f"{(1 - 2 * self.border) ** 2:.3f} of the image is left: lower the area or the border"
+            )
+        if self.kind == "folder" and not self.path:
+            raise ValueError('masks are "folder"; needs the path of a directory of mask images')
+
+
+def draw(family: Family, seed: int, stream: int, index: int, size: tuple[int, int]) -> np.ndarray:
+    """Draws mask `index` of the stream.
+
+    Args:
+      family: what to draw.
+      seed, stream, index: non-negative integers that identify the mask; streams keep uses apart.
+      size: `(height, width)` in pixels.
+
+    Returns:
+      uint8 `[H, W, 1]`, 1 = valid, with the fraction of zeros in `family.area`.
+
+    Raises:
+      ValueError: the wanted area has no mask at this size, or (folder) none was found.
+    """
+    rng = np.random.default_rng([seed, stream, index])
+    low, high = _pixels(family.area, size)
+    if family.kind == "folder":
+        hole = _from_folder(family, rng, size, low, high)
+    else:
+        hole = _grow(_ELEMENTS[family.kind], family, rng, size, low, high)
+    return (hole == 0).astype(np.uint8)[..., None]
+
+
+def hole_area(mask: np.ndarray) -> float:
+    """Fraction of holes of a mask, 1 = valid."""
+    return 1.0 - float(np.mean(mask))
+
+
+def touches_border(mask: np.ndarray) -> bool:
+    """Whether a hole lies on the outermost row or column of `[H, W, 1]`."""
+    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    return any(not edge.all() for edge in edges)
+
+
+def _pixels(area, size):
+    """The wanted area as numbers of pixels `low <= n <= high`, `low` exclusive in the fraction."""
+    total = size[0] * size[1]
+    low, high = math.floor(area[0] * total) + 1, math.floor(area[1] * total)
+    if low > high:
+        raise ValueError(f"no mask of {size[0]}x{size[1]} has a hole area in {area}: widen the range")
+    return low, high
+
+
+def _grow(element, family, rng, size, low, high):
+    """Adds elements until the hole reaches a size drawn from the range; one that overshoots the range is drawn smaller."""
+    frame = _frame(family.border, size)
+    high = min(high, size[0] * size[1] - int(frame.sum()))
+    if low > high:
+        raise ValueError(f"a border of {family.border} leaves no hole of {low} pixels at {size[0]}x{size[1]}")
+    wanted = int(rng.integers(low, high + 1))
+    hole, area, halvings = np.zeros(size, np.uint8), 0, 0
+    for _ in range(_MAX_ELEMENTS):
+        if area >= max(low, min(wanted, high)):
+            return hole
+        candidate = hole.copy()
+        element(candidate, rng, 0.5**halvings)
+        candidate[frame] = 0
+        candidate_area = int(np.count_nonzero(candidate))
+        if candidate_area <= high:
+            hole, area = candidate, candidate_area
+        else:
+            halvings = min(halvings + 1, _MAX_HALVINGS)
+    return _fill_up(hole, frame, low - area)
+
+
+def _fill_up(hole, frame, missing):
+    """Completes a hole pixel by pixel, in order: only reached where almost everything has to be a hole."""
+    rows, columns = np.nonzero((hole == 0) & ~frame)
+    hole[rows[: max(missing, 0)], columns[: max(missing, 0)]] = 1
+    return hole
+
+
+def _frame(border, size):
+    frame = np.ones(size, bool)
+    rows, columns = math.ceil(border * size[0]), math.ceil(border * size[1])
+    frame[rows : size[0] - rows, columns : size[1] - columns] = False
+    return frame
+
+
+def _shape(hole, rng, scale):
+    """One line, circle or ellipse, as the Keras project drew them: thickness and radii of a few percent of the side."""
+    height, width = hole.shape
+    side = min(height, width)
+    kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180))
+    small, large, third = rng.uniform(0.03, 0.1, 3) * side * scale
+    thickness = max(1, round(small))
+    if kind == 0:
+        x2, y2 = x1 + (x2 - x1) * scale, y1 + (y2 - y1) * scale
+        cv2.line(hole, (int(x1), int(y1)), (int(x2), int(y2)), 1, thickness)
+    elif kind == 1:
+        cv2.circle(hole, (int(x1), int(y1)), round(large), 1, -1)
+    else:
+        axes = (round(2 * large), round(third))
+        cv2.ellipse(hole, (int(x1), int(y1)), axes, int(angle), 0, 360, 1, thickness)
+
+
+def _stroke(hole, rng, scale):
+    """One free-form brush stroke (Yu et al. 2019): a walk of 4 to 12 turns with round joints."""
+    height, width = hole.shape
+    side = min(height, width)
+    turns = int(rng.integers(4, 13))
+    start = rng.uniform(0, 1, 2) * (width, height)
+    angles = rng.uniform(0, 2 * math.pi) + np.cumsum(rng.uniform(-1.2, 1.2, turns))
+    lengths = rng.uniform(0.05, 0.25, turns) * side * scale
+    steps = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * lengths[:, None]
+    points = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])
+    # Kept inside by reflection at the border, so that strokes do not run out of the image.
+    points = np.abs((points + (width, height)) % (2 * width, 2 * height) - (width, height))
+    points = np.minimum(np.round(points), (width - 1, height - 1)).astype(np.int32)
+    thickness = max(1, round(rng.uniform(0.03, 0.12) * side * scale))
+    cv2.polylines(hole, [points[:, None]], False, 1, thickness)
+    for x, y in points:
+        cv2.circle(hole, (int(x), int(y)), thickness // 2, 1, -1)
+
+
+def _box(hole, rng, scale):
+    """One rectangle, each side 10 to 50 % of the image's."""
+    height, width = hole.shape
+    w, h = (max(1, round(side)) for side in rng.uniform(0.1, 0.5, 2) * (width, height) * scale)
+    x, y = rng.integers(0, (max(1, width - w + 1), max(1, height - h + 1)))
+    hole[y : y + h, x : x + w] = 1
+
+
+_ELEMENTS = {"shapes": _shape, "strokes": _stroke, "boxes": _box}
+
+
+def _from_folder(family, rng, size, low, high):
+    """A random mask image whose hole area lies in the range, drawn again until one does."""
+    files = mask_files(family.path)
+    frame = _frame(family.border, size)
+    seen = []
+    for _ in range(_FOLDER_TRIES):
+        hole = read_hole(files[int(rng.integers(len(files)))], family.polarity)
+        hole = _augment(hole, rng, size) if family.augment else _resize(hole, size)
+        if family.augment:
+            hole[frame] = 0
+        area = int(np.count_nonzero(hole))
+        if low <= area <= high and not hole[frame].any():
+            return hole
+        seen.append(area / hole.size)
+    raise ValueError(
+        f"{_FOLDER_TRIES} masks drawn from {family.path} have hole areas of {min(seen):.3f} to {max(seen):.3f}, none "
+        f"fits {family.area} with border {family.border}: check the polarity ({family.polarity}) or widen the area"
+    )
+
+
+@functools.lru_cache(maxsize=8)
+def mask_files(path: str) -> tuple[str, ...]:
+    """The mask images under a directory, sorted.
+
+    Raises:
+      ValueError: there is none.
+    """
+    found = []
+    for directory, _, names in os.walk(os.path.expanduser(path)):
+        found += [os.path.join(directory, name) for name in names if name.lower().endswith(_MASK_FILES)]
+    if not found:
+        raise ValueError(f"no mask images ({', '.join(_MASK_FILES)}) under {path}: set the path of the mask folder")
+    return tuple(sorted(found))
+
+
+def read_hole(path: str, polarity: str) -> np.ndarray:
+    """A mask image as uint8 `[H, W]`, 1 = hole, binarised at 0.6 of white (the authors' recipe).
+
+    Raises:
+      ValueError: it cannot be decoded.
+    """
+    grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise ValueError(f"{path} is not an image that OpenCV can read: remove it from the mask folder")
+    white = grey > 0.6 * 255
+    return (white if polarity == "white_hole" else ~white).astype(np.uint8)
+
+
+def _augment(hole, rng, size):
+    """Dilation by 9 to 49 pixels at 512, rotation, shift, flips, and a crop (paper, section 4.1 and the FAQ)."""
+    height, width = hole.shape
+    reach = max(1, round(int(rng.integers(9, 50)) / 512 * min(height, width)))
+    hole = cv2.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(0, 360)), 1.0)
+    turn[:, 2] += rng.uniform(-0.25, 0.25, 2) * (width, height)
+    hole = cv2.warpAffine(hole, turn, (width, height), flags=cv2.INTER_NEAREST)
+    crop = rng.uniform(0.5, 1.0)
+    h, w = max(1, round(crop * height)), max(1, round(crop * width))
+    y, x = rng.integers(0, (height - h + 1, width - w + 1))
+    hole = _resize(hole[y : y + h, x : x + w], size)
+    return np.ascontiguousarray(hole[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))])
+
+
+def _resize(hole, size):
+    """Nearest neighbour: the result stays exactly 0 or 1."""
+    return cv2.resize(hole, (size[1], size[0]), interpolation=cv2.INTER_NEAREST)

@@ -1,0 +1,154 @@
+"""From sources to batches: source -> shuffle -> repeat -> decode -> crop, flip, mask -> shard -> batch.
+
+Example k is a function of (seed, k) and batch k of (seed, k, batch size), for any number of threads, workers and
+hosts. Resuming is starting at another batch: there is no iterator state to save. Images and masks stay uint8 until
+they are on the device.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import cv2
+import grain
+import numpy as np
+
+from pconv_jax.data import masks, sources
+
+# OpenCV's own threads only get in the way of grain's; here, so that worker processes have it too.
+cv2.setNumThreads(0)
+
+# Random streams: one per use, so that no two draw the same numbers from a seed.
+_CROP, _MASK, _EVAL_CROP, _EVAL_MASK, _EVAL_ORDER = range(5)
+
+BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """How an example is cut from a photograph.
+
+    Attributes:
+      size: of the square example in pixels.
+      scale: range of the crop's side as a fraction of the image's shorter side.
+      flip: whether to flip horizontally at random.
+    """
+
+    size: int
+    scale: tuple[float, float]
+    flip: bool
+
+
+def train_batches(
+    source: sources.DecodedSource,
+    view: View,
+    family: masks.Family,
+    *,
+    seed: int,
+    batch_size: int,
+    start: int = 0,
+    shard: tuple[int, int] = (0, 1),
+    threads: int = 2,
+    workers: int = 0,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches from batch `start` on.
+
+    Args:
+      source: decoded images.
+      view, family: how to cut examples and draw masks.
+      seed: of order, crops, flips and masks.
+      batch_size: examples per batch of this shard.
+      start: number of batches to leave out, at no cost.
+      shard: `(index, count)` of this host.
+      threads: that prepare batches in this process (or in each worker).
+      workers: processes that prepare batches; 0 for threads only.
+
+    Yields:
+      `image` uint8 `[B, size, size, 3]`, `mask` uint8 `[B, size, size, 1]`, `skipped` int32 `[B]`.
+    """
+    make = _TrainExample(view, family, seed)
+    dataset = grain.MapDataset.source(source).shuffle(seed=seed).repeat()
+    dataset = dataset.map_with_index(make)
+    dataset = dataset[shard[0] :: shard[1]]  # after repeat: hosts stay in step over epochs
+    dataset = dataset.batch(batch_size, drop_remainder=True)[start:]
+    iterator = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
+    if workers:
+        iterator = iterator.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+    return iter(iterator)
+
+
+def evaluation_batches(
+    source: sources.DecodedSource,
+    view: View,
+    family: masks.Family,
+    *,
+    seed: int,
+    examples: int,
+    batch_size: int,
+    threads: int = 2,
+) -> Iterator[dict[str, np.ndarray]]:
+    """A fixed evaluation set: hole-area buckets in turn, photographs evenly, the last batch as short as it comes.
+
+    Args:
+      source, view, family: as in `train_batches`; the family's area is replaced by each bucket's.
+      seed: of crops, masks and the pairing of photographs with buckets.
+      examples: size of the set.
+      batch_size: examples per batch.
+      threads: that prepare examples.
+
+    Yields:
+      `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the photograph; `bucket` int32 `[B]`, into `BUCKETS`.
+    """
+    make = _EvaluationExample(source, view, family, seed, examples)
+    dataset = grain.MapDataset.range(examples).map(make).batch(batch_size, drop_remainder=False)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
+    """A random square crop, resized to `view.size`: by area when it shrinks, bilinearly when it grows."""
+    height, width = image.shape[:2]
+    side = max(1, round(min(height, width) * rng.uniform(*view.scale)))
+    y, x = rng.integers(0, (height - side + 1, width - side + 1))
+    cut = image[y : y + side, x : x + side]
+    flipped = view.flip and rng.integers(2) == 1
+    if side != view.size:
+        method = cv2.INTER_AREA if side > view.size else cv2.INTER_LINEAR
+        cut = cv2.resize(cut, (view.size, view.size), interpolation=method)
+        cut = cut.reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel
+    return np.ascontiguousarray(cut[:, ::-1] if flipped else cut)
+
+
+class _TrainExample:
+    """(index, (image, skipped)) -> example. A class, so that worker processes can receive it."""
+
+    def __init__(self, view, family, seed):
+        self.view, self.family, self.seed = view, family, seed
+
+    def __call__(self, index, decoded):
+        image, skipped = decoded
+        rng = np.random.default_rng([self.seed, _CROP, index])
+        return {
+            "image": crop(image, self.view, rng),
+            "mask": masks.draw(self.family, self.seed, _MASK, index, (self.view.size, self.view.size)),
+            "skipped": np.int32(skipped),
+        }
+
+
+class _EvaluationExample:
+    """index -> example of the fixed evaluation set."""
+
+    def __init__(self, source, view, family, seed, examples):
+        self.source, self.view, self.family, self.seed = source, view, family, seed
+        order = np.random.default_rng([seed, _EVAL_ORDER])
+        self.records = order.permutation(np.arange(examples) % len(source))
+
+    def __call__(self, index):
+        record, bucket = int(self.records[index]), index % len(BUCKETS)
+        image, _ = self.source[record]
+        family = dataclasses.replace(self.family, area=BUCKETS[bucket])
+        size = (self.view.size, self.view.size)
+        return {
+            "image": crop(image, self.view, np.random.default_rng([self.seed, _EVAL_CROP, index])),
+            "mask": masks.draw(family, self.seed, _EVAL_MASK, index, size),
+            "record": np.int32(record),
+            "bucket": np.int32(bucket),
+        }

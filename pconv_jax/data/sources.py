@@ -1,0 +1,161 @@
+"""Where images come from: sources of encoded bytes by index, and their decoding.
+
+A source has a length, `source[i]` (the bytes of image i) and `source.names[i]`. Sources hold paths and no open files,
+so that they can be sent to worker processes. Order is sorted and does not depend on the machine.
+"""
+
+import dataclasses
+import importlib.resources
+import os
+import zlib
+
+import cv2
+import numpy as np
+from absl import logging
+
+SOURCES = ("photos", "folder")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+# The photographs in scikit-image's wheel (0.25 and 0.26; its own downloads are never touched). Split by photograph, and
+# the two views of the motorcycle, one scene, are on the same side: no evaluation photograph is ever trained on.
+TRAIN_PHOTOS = (
+    "astronaut.png",
+    "brick.png",
+    "clock_motion.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "motorcycle_right.png",
+    "retina.jpg",
+)
+EVALUATION_PHOTOS = ("camera.png", "chelsea.png", "moon.png", "rocket.jpg")
+
+# Consecutive unreadable images after which a source is called broken.
+_MAX_SKIPS = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class FileSource:
+    """Files under a root directory; `names` are relative paths with forward slashes."""
+
+    root: str
+    names: tuple[str, ...]
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, index):
+        with open(os.path.join(self.root, self.names[index]), "rb") as file:
+            return file.read()
+
+
+def photos() -> tuple[FileSource, FileSource]:
+    """The photographs that ship inside scikit-image: `(train, evaluation)`."""
+    root = str(importlib.resources.files("skimage") / "data")
+    return FileSource(root, TRAIN_PHOTOS), FileSource(root, EVALUATION_PHOTOS)
+
+
+def folder(path: str) -> FileSource:
+    """All images under a directory, at any depth, links followed, hidden files left out.
+
+    Raises:
+      ValueError: it is not a directory, or has no image in it.
+    """
+    root = os.path.abspath(os.path.expanduser(path))
+    if not os.path.isdir(root):
+        raise ValueError(f"{root} is not a directory: set data.path to a folder of images")
+    names, visited = [], set()
+    for directory, subdirectories, files in os.walk(root, followlinks=True):
+        subdirectories[:] = [d for d in subdirectories if _first_visit(os.path.join(directory, d), visited)]
+        for name in files:
+            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
+                names.append(os.path.relpath(os.path.join(directory, name), root).replace(os.sep, "/"))
+    if not names:
+        raise ValueError(f"no images ({', '.join(EXTENSIONS)}) under {root}: set data.path to a folder of images")
+    return FileSource(root, tuple(sorted(names)))
+
+
+def _first_visit(directory, visited):
+    """False for a directory seen before: a link that leads back would make the walk endless."""
+    real = os.path.realpath(directory)
+    first = real not in visited
+    visited.add(real)
+    return first
+
+
+def split(source: FileSource, fraction: float) -> tuple[FileSource, FileSource]:
+    """Splits by file into `(train, evaluation)`, by a hash of the name: the order of files and the seed do not matter.
+
+    Raises:
+      ValueError: there are fewer than two files.
+    """
+    count = len(source)
+    if count < 2:
+        raise ValueError(
+            f"{source.root} has {count} image; needs at least 2, one of them for evaluation: add images, or "
+            "set data.eval_path to another folder"
+        )
+    held_out = min(max(1, round(fraction * count)), count - 1)
+    ranked = sorted(source.names, key=lambda name: (zlib.crc32(name.encode()), name))
+    return (
+        FileSource(source.root, tuple(sorted(ranked[held_out:]))),
+        FileSource(source.root, tuple(sorted(ranked[:held_out]))),
+    )
+
+
+def decode(encoded: bytes, channels: int = 3) -> np.ndarray | None:
+    """Bytes -> uint8 `[H, W, channels]`, RGB or grey, or None if they are not an image.
+
+    The EXIF orientation is applied, grey becomes RGB where three channels are wanted and colour grey where one is,
+    16 bits become 8, and an alpha channel is dropped.
+    """
+    try:
+        flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
+        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except cv2.error:  # an empty buffer
+        return None
+    return image if image is None or image.ndim == 3 else image[..., None]
+
+
+class DecodedSource:
+    """Decodes a source; an unreadable image is replaced by the next readable one, named in the log and counted.
+
+    Items are `(image, skipped)`: uint8 `[H, W, channels]`, and how many unreadable images were passed over for it.
+    With `cache`, decoded images stay in memory: for small sources, where decoding would cost more than training.
+    """
+
+    def __init__(self, source, channels=3, cache=False):
+        self.source, self.channels = source, channels
+        self._cache = {} if cache else None
+        self._reported = set()
+
+    def __len__(self):
+        return len(self.source)
+
+    def __getitem__(self, index):
+        for skipped in range(min(_MAX_SKIPS, len(self.source))):
+            image = self._decode((index + skipped) % len(self.source))
+            if image is not None:
+                return image, skipped
+        raise ValueError(
+            f"{skipped + 1} images in a row cannot be decoded, from {self.source.names[index]}: check the files"
+        )
+
+    def _decode(self, index):
+        if self._cache is not None and index in self._cache:
+            return self._cache[index]
+        name = self.source.names[index]
+        try:
+            image, reason = decode(self.source[index], self.channels), "not an image, or truncated"
+        except OSError as error:
+            image, reason = None, str(error)
+        if image is None and name not in self._reported:
+            self._reported.add(name)
+            logging.warning("skipped %s: %s (%d skipped so far)", name, reason, len(self._reported))
+        if self._cache is not None:
+            self._cache[index] = image
+        return image

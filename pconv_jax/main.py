@@ -1,0 +1,37 @@
+"""Trains the experiment of a config file.
+
+python -m pconv_jax.main --config=experiments/quickstart.py [--config.train.steps=100] [--workdir=DIR]
+"""
+
+import os
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from pconv_jax import train
+from pconv_jax.training import config as config_rules
+from pconv_jax.training import reporting
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file, e.g. experiments/quickstart.py.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default runs/<name of the config>.")
+
+
+def main(argv):
+    """Checks the config, then trains; what a person can mend is one line without a traceback."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
+    config = _CONFIG.value
+    logging.set_verbosity(logging.INFO)
+    reporting.quiet_libraries()
+    try:
+        config_rules.validate(config)
+        train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
+    except (ValueError, OSError, reporting.NonFinite) as error:
+        logging.debug("traceback", exc_info=True)
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    flags.mark_flag_as_required("config")
+    app.run(main)

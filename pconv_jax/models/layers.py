@@ -1,0 +1,87 @@
+"""Layers: Flax modules that own parameters and call `pconv_jax.ops`. Layout `[N, H, W, C]`, mask 1 = valid."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from pconv_jax.ops import decoder, partial_conv
+
+CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
+NORM_KINDS = ("batch", "group", "none")
+
+
+class Conv(nn.Module):
+    """One convolution of the kind under study, with half padding and, in the decoder, upsampling and a skip.
+
+    Attributes:
+      features: output channels.
+      kernel_size: odd extent of the square window.
+      stride: 1 or 2.
+      use_bias: False where a normalisation with its own shift follows.
+      kind: "partial" (paper, section 3.1); "zero" and "mask_channel", an ordinary convolution (what differs is the
+        network's input); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
+        arXiv 1806.03589), which has twice the parameters.
+      dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    use_bias: bool = True
+    kind: str = "partial"
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, mask, skip=None, skip_mask=None):
+        """Returns `(y, mask)`. All kinds but "partial" take and return None for the mask.
+
+        With `skip`, `x` is upsampled by two and concatenated with it first, masks likewise.
+        """
+        outputs = self.features * (2 if self.kind == "gated" else 1)
+        inputs = x.shape[-1] + (0 if skip is None else skip.shape[-1])
+        shape = (self.kernel_size, self.kernel_size, inputs, outputs)
+        kernel = self.param("kernel", nn.initializers.he_normal(), shape).astype(self.dtype)
+        bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
+        half = self.kernel_size // 2
+        padding, strides = ((half, half), (half, half)), (self.stride, self.stride)
+        if self.kind == "partial":
+            if skip is not None:
+                return decoder.decoder_conv(x, mask, skip, skip_mask, kernel, bias)
+            return partial_conv.partial_conv(x, mask, kernel, bias, strides=strides, padding=padding)
+        x = x if skip is None else decoder.up_concat(x, skip)
+        y = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        if bias is not None:
+            y = y + bias.astype(y.dtype)
+        if self.kind == "gated":
+            y, gate = jnp.split(y, 2, axis=-1)
+            y = y * jax.nn.sigmoid(gate)
+        return y, None
+
+
+class Norm(nn.Module):
+    """Normalisation by name: "batch" (synchronised over `axis_name`), "group" (up to 32 groups), or "none".
+
+    Statistics and affine parameters are float32 whatever `dtype` is.
+    """
+
+    kind: str = "batch"
+    momentum: float = 0.9
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        if self.kind == "batch":
+            norm = nn.BatchNorm(
+                use_running_average=not train,
+                momentum=self.momentum,
+                axis_name=self.axis_name if train else None,
+                dtype=self.dtype,
+                name="batch",
+            )
+            return norm(x)
+        if self.kind == "group":
+            groups = max(g for g in range(1, min(32, x.shape[-1]) + 1) if x.shape[-1] % g == 0)
+            return nn.GroupNorm(num_groups=groups, dtype=self.dtype, name="group")(x)
+        return x

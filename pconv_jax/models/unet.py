@@ -1,0 +1,124 @@
+"""The U-Net of partial convolutions (Liu et al. 2018, section 3.2 and its table of layers).
+
+Images `[N, H, W, C]` in [0, 1], mask `[N, H, W, 1]`, 1 = valid. Read from the top: a block, then the network.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pconv_jax.models import layers
+
+
+class Block(nn.Module):
+    """Convolution, normalisation, activation. A negative slope of 0 is ReLU; None is no activation."""
+
+    features: int
+    kernel_size: int
+    stride: int
+    norm: str
+    negative_slope: float | None
+    kind: str
+    momentum: float
+    axis_name: str | None
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x, mask, skip=None, skip_mask=None, *, train):
+        x, mask = layers.Conv(
+            self.features,
+            self.kernel_size,
+            self.stride,
+            use_bias=self.norm == "none",
+            kind=self.kind,
+            dtype=self.dtype,
+            name="conv",
+        )(x, mask, skip, skip_mask)
+        x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, train=train)
+        if self.negative_slope is not None:
+            x = jax.nn.leaky_relu(x, self.negative_slope)
+        return x, mask
+
+
+class UNet(nn.Module):
+    """Encoder `enc1 .. encD` of stride 2, decoder `decD .. dec1` of nearest upsampling, skip and stride 1.
+
+    The defaults are the paper's 16 layers for 512 x 512. `dec1` sees the masked input itself, has no normalisation
+    and no activation: the output is not confined to [0, 1].
+
+    Attributes:
+      depth: halvings; height and width are multiples of `2 ** depth`.
+      width, max_width: channels of `enc1`, doubled per level up to `max_width`.
+      kernels: window of `enc1, enc2, ..`, odd; the last value serves the remaining levels.
+      channels: of the image.
+      norm: "batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
+      kind: the convolution under study (`layers.Conv`); everything else stays the same.
+      momentum: of batch normalisation's running statistics.
+      axis_name: pmap axis over which batch normalisation is synchronised when training.
+      dtype: of the features; parameters and masks stay float32.
+    """
+
+    depth: int = 8
+    width: int = 64
+    max_width: int = 512
+    kernels: tuple[int, ...] = (7, 5, 5, 3)
+    channels: int = 3
+    norm: str = "batch"
+    kind: str = "partial"
+    momentum: float = 0.9
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image, mask, *, train=False):
+        """Returns `(output, final_mask)`: the raw float32 prediction of the whole image, and where the network saw
+        anything valid (None for kinds other than "partial"). Content of holes is never read.
+
+        Raises:
+          ValueError: a size that cannot be halved `depth` times, or another number of channels.
+        """
+        check_size(image.shape[1:3], self.depth)
+        if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
+            raise ValueError(
+                f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
+            )
+        kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
+        widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
+
+        def block(name, features, kernel_size, stride, norm, negative_slope, kind=self.kind):
+            shared = (kind, self.momentum, self.axis_name, self.dtype)
+            return Block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
+
+        x, mask = self._input(image, mask)
+        skips = []
+        for level in range(self.depth):
+            skips.append((x, mask))
+            norm = "none" if level == 0 else self.norm
+            x, mask = block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)(x, mask, train=train)
+        for level in reversed(range(1, self.depth)):
+            layer = block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
+            x, mask = layer(x, mask, *skips[level], train=train)
+        kind = "zero" if self.kind == "gated" else self.kind  # a gate is an activation, and the last layer has none
+        layer = block("dec1", self.channels, 3, 1, "none", None, kind)
+        x, mask = layer(x, mask, *skips[0], train=train)
+        return x.astype(jnp.float32), mask
+
+    def _input(self, image, mask):
+        """What the first layer sees: holes are selected away, whatever they hold."""
+        image = jnp.where(mask != 0, image, 0).astype(self.dtype)
+        if self.kind == "partial":
+            return image, mask
+        if self.kind == "zero":
+            return image, None
+        return jnp.concatenate([image, (mask != 0).astype(self.dtype)], axis=-1), None
+
+
+def check_size(size, depth):
+    """Raises ValueError unless height and width can be halved `depth` times."""
+    multiple = 2**depth
+    height, width = size
+    if height % multiple or width % multiple or not height or not width:
+        raise ValueError(
+            f"image is {height}x{width}; needs multiples of {multiple} ({depth} halvings): "
+            "pad it with holes (mask 0), or lower model.depth"
+        )

@@ -1,0 +1,101 @@
+"""VGG16 through its third pooling layer (Simonyan and Zisserman 2015), the features of the perceptual and style terms.
+
+The weights come from a file; none ship with the project. The file says how it wants to be fed, because the two common
+sets of weights differ: torchvision's takes RGB in [0, 1] with mean and std, Keras' takes BGR in [0, 255] minus a mean.
+Feeding one with the scale of the other changes the loss by orders of magnitude.
+"""
+
+import os
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+# (layer, output channels); None is a 2 x 2 max-pooling after which features are taken.
+LAYERS = (
+    ("conv1_1", 64),
+    ("conv1_2", 64),
+    None,
+    ("conv2_1", 128),
+    ("conv2_2", 128),
+    None,
+    ("conv3_1", 256),
+    ("conv3_2", 256),
+    ("conv3_3", 256),
+    None,
+)
+CONVENTION = ("order", "scale", "mean", "std")
+
+
+class VGG16Features(nn.Module):
+    """Features after pool1, pool2 and pool3.
+
+    Attributes:
+      order: "RGB" or "BGR", the channel order of the weights.
+      scale: the value of white, 1 or 255.
+      mean, std: per channel, in `order` and on `scale`: the network sees `(scale * image - mean) / std`.
+      dtype: of the computation.
+    """
+
+    order: str
+    scale: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, image):
+        """`[N, H, W, 3]` RGB in [0, 1] -> three feature maps of 64, 128 and 256 channels, at 1/2, 1/4, 1/8 the size."""
+        x = image[..., ::-1] if self.order == "BGR" else image
+        x = (x * self.scale - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
+        x = x.astype(self.dtype)
+        features = []
+        for layer in LAYERS:
+            if layer is None:
+                x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                features.append(x)
+            else:
+                name, channels = layer
+                x = nn.relu(nn.Conv(channels, (3, 3), padding=1, dtype=self.dtype, name=name)(x))
+        return features
+
+
+def load(path, dtype=jnp.float32):
+    """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, and `order`, `scale`, `mean`, `std`.
+
+    Returns:
+      `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file; or it lacks an array or holds one of another shape.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(
+            f"no VGG16 weights at {path}: set loss.vgg16_weights to an npz file, or to an empty string"
+        )
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    params, inputs = {}, 3
+    for name, outputs in (layer for layer in LAYERS if layer is not None):
+        params[name] = {
+            "kernel": _take(arrays, path, f"{name}/kernel", (3, 3, inputs, outputs)),
+            "bias": _take(arrays, path, f"{name}/bias", (outputs,)),
+        }
+        inputs = outputs
+    convention = {
+        "order": str(_take(arrays, path, "order", ())),
+        "scale": float(_take(arrays, path, "scale", ())),
+        "mean": tuple(map(float, _take(arrays, path, "mean", (3,)))),
+        "std": tuple(map(float, _take(arrays, path, "std", (3,)))),
+    }
+    if convention["order"] not in ("RGB", "BGR"):
+        raise ValueError(f'{path} has order "{convention["order"]}"; needs "RGB" or "BGR"')
+    return VGG16Features(**convention, dtype=dtype), params
+
+
+def _take(arrays, path, name, shape):
+    if name not in arrays:
+        raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(arrays)) or 'nothing'}")
+    if arrays[name].shape != shape:
+        raise ValueError(f"{name} in {path} has shape {arrays[name].shape}; needs {shape}")
+    return arrays[name]

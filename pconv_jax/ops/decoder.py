@@ -1,0 +1,54 @@
+"""A decoder layer as one pure function: upsample, concatenate the skip, partial convolution.
+
+Layout `[N, H, W, C]`, masks `[N, H, W, 1]`, 1 = valid. Upsampled features and skip keep their own masks: their holes
+differ, so the concatenation has two channel groups (Liu et al. 2018, section 3.2).
+"""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from pconv_jax.ops import partial_conv
+
+
+def upsample(x: Shaped[Array, "n h w c"]) -> Shaped[Array, "n h2 w2 c"]:
+    """Nearest-neighbour upsampling by two. Broadcast and reshape, whose gradient is a sum and not a scatter."""
+    n, h, w, c = x.shape
+    return jnp.broadcast_to(x[:, :, None, :, None, :], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
+
+
+def up_concat(low: Shaped[Array, "n h w c"], skip: Shaped[Array, "n h2 w2 d"]) -> Shaped[Array, "n h2 w2 e"]:
+    """`concat(upsample(low), skip)` over channels.
+
+    Raises:
+      ValueError: `skip` is not twice the size of `low`.
+    """
+    if skip.shape[1:3] != (2 * low.shape[1], 2 * low.shape[2]):
+        raise ValueError(f"skip is {skip.shape[1:3]}; needs twice the size of low, which is {low.shape[1:3]}")
+    return jnp.concatenate([upsample(low), skip], axis=-1)
+
+
+def decoder_conv(
+    low: Float[Array, "n h w c"],
+    low_mask: Shaped[Array, "n h w 1"],
+    skip: Float[Array, "n h2 w2 d"],
+    skip_mask: Shaped[Array, "n h2 w2 1"],
+    kernel: Float[Array, "k k e o"],
+    bias: Float[Array, " o"] | None = None,
+) -> tuple[Float[Array, "n h2 w2 o"], Float[Array, "n h2 w2 1"]]:
+    """Partial convolution (stride 1, half padding) of the upsampled `low` and the `skip`, each with its own holes.
+
+    Returns:
+      `(y, m')` at the size of `skip`, as `partial_conv.partial_conv`.
+
+    Raises:
+      ValueError: `skip` is not twice the size of `low`, or the kernel does not fit.
+    """
+    half = kernel.shape[0] // 2
+    return partial_conv.partial_conv(
+        up_concat(low, skip),
+        up_concat(low_mask, skip_mask),
+        kernel,
+        bias,
+        padding=((half, half), (half, half)),
+        group_sizes=(low.shape[-1], skip.shape[-1]),
+    )

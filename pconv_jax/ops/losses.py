@@ -1,0 +1,68 @@
+"""The six loss terms (Liu et al. 2018, section 3.3). Images `[N, H, W, C]`, float32 in [0, 1]; mask 1 = valid.
+
+Every L1 is a mean over all elements of the batch, as the authors confirm: the valid and hole terms are not divided by
+the valid or the hole area. Each function returns one scalar; the weights live in the config.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Shaped
+
+from pconv_jax.ops import partial_conv
+
+TERMS = ("valid", "hole", "perceptual", "style_out", "style_comp", "tv")
+
+Images = Float[Array, "n h w c"]
+Masks = Shaped[Array, "n h w 1"]
+Features = Sequence[Float[Array, "n ?h ?w ?c"]]
+
+
+def valid(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
+    """Mean over all elements of `|M * (I_out - I_gt)|`."""
+    return jnp.mean(jnp.where(mask != 0, jnp.abs(output - target), 0))
+
+
+def hole(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
+    """Mean over all elements of `|(1 - M) * (I_out - I_gt)|`."""
+    return jnp.mean(jnp.where(mask != 0, 0, jnp.abs(output - target)))
+
+
+def perceptual(of_output: Features, of_composite: Features, of_target: Features) -> Float[Array, ""]:
+    """Sum over the layers p of `mean |Psi_p(I_out) - Psi_p(I_gt)| + mean |Psi_p(I_comp) - Psi_p(I_gt)|`."""
+    return _l1_over_layers(of_output, of_target) + _l1_over_layers(of_composite, of_target)
+
+
+def style(of_image: Features, of_target: Features) -> Float[Array, ""]:
+    """Sum over the layers of the mean over `C x C` of `|G_p(image) - G_p(target)|`; once for I_out, once for I_comp."""
+    return _l1_over_layers([gram(f) for f in of_image], [gram(f) for f in of_target])
+
+
+def gram(features: Float[Array, "n h w c"]) -> Float[Array, "n c c"]:
+    """`Psi^T Psi / (C * H * W)` per image, in float32 (the sums overflow float16 and stick in bfloat16)."""
+    _, height, width, channels = features.shape
+    flat = features.astype(jnp.float32).reshape(features.shape[0], height * width, channels)
+    products = jnp.einsum("npc,npd->ncd", flat, flat, precision=jax.lax.Precision.HIGHEST)
+    return products / (channels * height * width)
+
+
+def total_variation(composite: Images, mask: Masks) -> Float[Array, ""]:
+    """Absolute differences of I_comp between neighbours that both lie in the hole dilated by one pixel.
+
+    Horizontal and vertical sums are each divided by the number of elements of I_comp (`N_Icomp` in the paper's L_tv),
+    so neither the last row and the first nor pixels far inside the valid region contribute.
+    """
+    region = propagate_holes(mask)
+    down = jnp.abs(composite[:, 1:] - composite[:, :-1]) * (region[:, 1:] * region[:, :-1])
+    right = jnp.abs(composite[:, :, 1:] - composite[:, :, :-1]) * (region[:, :, 1:] * region[:, :, :-1])
+    return (jnp.sum(down) + jnp.sum(right)) / composite.size
+
+
+def propagate_holes(mask: Masks) -> Masks:
+    """1 in the hole dilated by one pixel (3 x 3), 0 elsewhere: the region of the TV term."""
+    return partial_conv.propagate_mask(mask == 0, (3, 3))
+
+
+def _l1_over_layers(a, b):
+    return sum(jnp.mean(jnp.abs(x.astype(jnp.float32) - y.astype(jnp.float32))) for x, y in zip(a, b, strict=True))

@@ -1,0 +1,265 @@
+"""Partial convolution: a pure function of features, mask, kernel and bias.
+
+Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions" (ECCV 2018, arXiv 1804.07723), section
+3.1; with `mask=None` and zero padding it is partial convolution based padding (arXiv 1811.11718).
+
+Layout: features `[N, *S, C]`, mask `[N, *S, G]`, kernel `[*K, C / F, O]`, where `*S` are one to three spatial axes,
+`G` the number of channel groups that share a mask, and `F` the `feature_group_count`. A mask is exactly 0 or 1, and
+1 means valid, as M in the paper. Outside the image counts as hole, so zero padding is padding with holes.
+"""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Shaped
+
+Padding = str | Sequence[tuple[int, int]]
+
+_SPATIAL_AXES = {1: "W", 2: "HW", 3: "DHW"}
+
+
+def partial_conv(
+    x: Float[Array, "n *s c"],
+    mask: Shaped[Array, "n *s g"] | None,
+    kernel: Float[Array, "*k i o"],
+    bias: Float[Array, " o"] | None = None,
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
+    feature_group_count: int = 1,
+    group_sizes: Sequence[int] | None = None,
+    precision: lax.PrecisionLike = None,
+) -> tuple[Float[Array, "n *t o"], Float[Array, "n *t f"]]:
+    """Convolves the valid part of `x`, renormalises by coverage, and propagates the mask (paper, equations 1 and 2).
+
+    `y = W . (x * M) * sum(1) / sum(M) + b` and `m' = 1` where `sum(M) > 0`; both are 0 elsewhere. `sum(1)` is the whole
+    window, `prod(K) * C / F`, at the border too. What lies in a hole (NaN and infinity included) changes neither the
+    result nor any gradient. Coverage and ratio are computed in float32 (float64 for float64 features), whatever the
+    dtype of the features. The mask carries no gradient.
+
+    Args:
+      x: features.
+      mask: 1 valid, 0 hole, any dtype; `G` is 1 (all channels share it), `C` (one mask per channel),
+        `feature_group_count` (one per convolution group), or `len(group_sizes)`. None: everything is valid.
+      kernel: the weights, `C / F` inputs and `O` outputs.
+      bias: added after the renormalisation, and only where the output is valid. None: no bias.
+      strides: of the window, one for all axes or one per axis.
+      padding: "SAME", "VALID", or `(low, high)` per spatial axis.
+      dilation: of the kernel (atrous), one for all axes or one per axis.
+      feature_group_count: number of groups of a grouped convolution.
+      group_sizes: channels per mask channel, in order, summing to `C`, e.g. `(64, 3)` for features concatenated from
+        64 and 3 channels with different holes.
+      precision: passed to `lax.conv_general_dilated`.
+
+    Returns:
+      `(y, m')`: `y` in the dtype of `x` with 0 in the remaining holes, and `m'` in float32 with one channel, or
+      `feature_group_count` channels for a grouped convolution.
+
+    Raises:
+      ValueError: a rank, shape, group size or (outside jit) mask value does not fit; the message names it.
+    """
+    rank = _check_features(x, kernel, bias, feature_group_count)
+    window = kernel.shape[:rank]
+    strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
+    pads = _explicit_padding(padding, x.shape[1:-1], window, strides, dilation)
+    if mask is None:
+        counts = _full_coverage(x.shape[1:-1], window, strides, pads, dilation)
+        in_channels = kernel.shape[-2]
+        covered = jnp.broadcast_to(counts * in_channels, (*x.shape[:1], *counts.shape[1:-1], feature_group_count))
+    else:
+        group_sizes = _check_mask(mask, x, feature_group_count, group_sizes)
+        valid = mask != 0
+        x = jnp.where(_per_channel(valid, group_sizes), x, jnp.zeros((), x.dtype))
+        weights = _group_weights(group_sizes, feature_group_count)
+        covered = _coverage(valid, weights, window, strides, pads, dilation)
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    y = lax.conv_general_dilated(
+        x,
+        kernel.astype(x.dtype),
+        window_strides=strides,
+        padding=pads,
+        rhs_dilation=dilation,
+        dimension_numbers=_dimension_numbers(rank),
+        feature_group_count=feature_group_count,
+        precision=precision,
+        preferred_element_type=wide,
+    )
+    full_window = math.prod(kernel.shape[:-1])
+    seen = covered > 0
+    # Coverage is an integer, so max(., 1) changes nothing where it is used: no epsilon, and no division by zero.
+    ratio = jnp.where(seen, full_window / jnp.maximum(covered, 1).astype(wide), 0)
+    y = y * _per_output(ratio, kernel.shape[-1])
+    if bias is not None:
+        y = y + bias.astype(wide)
+    y = jnp.where(_per_output(seen, kernel.shape[-1]), y, 0)
+    return y.astype(x.dtype), seen.astype(jnp.float32)
+
+
+def propagate_mask(
+    mask: Shaped[Array, "n *s g"],
+    window: Sequence[int],
+    *,
+    strides: int | Sequence[int] = 1,
+    padding: Padding = "SAME",
+    dilation: int | Sequence[int] = 1,
+) -> Float[Array, "n *t 1"]:
+    """The mask that `partial_conv` returns, without the features: 1 where any valid position lies in the window.
+
+    Args:
+      mask: 1 valid, 0 hole, of any number of channel groups.
+      window: extent of the kernel per spatial axis.
+      strides, padding, dilation: as in `partial_conv`.
+
+    Returns:
+      float32, exactly 0 or 1.
+    """
+    rank = mask.ndim - 2
+    strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
+    pads = _explicit_padding(padding, mask.shape[1:-1], tuple(window), strides, dilation)
+    weights = np.ones((1, mask.shape[-1]), np.float32)
+    return (_coverage(mask != 0, weights, tuple(window), strides, pads, dilation) > 0).astype(jnp.float32)
+
+
+def _coverage(valid, weights, window, strides, pads, dilation):
+    """sum(M) per window and convolution group, `[N, *T, F]`: `weights [F, G]` says how many channels share a mask."""
+    # A mask that is a constant of the traced program would have its window sums folded by the compiler, which takes
+    # seconds for a 512 x 512 batch; the barrier leaves them to run time.
+    valid = lax.optimization_barrier(valid.astype(jnp.float32))
+    groups_out, groups_in = weights.shape
+    if groups_out <= groups_in:  # sum over the fewer channels
+        valid = _mix(valid, weights)
+    sums = lax.reduce_window(
+        valid,
+        0.0,
+        lax.add,
+        window_dimensions=(1, *window, 1),
+        window_strides=(1, *strides, 1),
+        padding=((0, 0), *pads, (0, 0)),
+        window_dilation=(1, *dilation, 1),
+    )
+    return lax.stop_gradient(_mix(sums, weights) if groups_out > groups_in else sums)
+
+
+def _mix(valid, weights):
+    """`[..., G] -> [..., F]`. Elementwise sums, exact in float32: a dot could run in reduced precision on a GPU."""
+    return jnp.stack(
+        [sum(float(w) * valid[..., g] for g, w in enumerate(row) if w) for row in weights],
+        axis=-1,
+    )
+
+
+def _full_coverage(spatial, window, strides, pads, dilation):
+    """Coverage by an all-valid mask of one channel, `[1, *T, 1]`: the product of what each axis covers."""
+    counts = np.ones((1,), np.float32)
+    for size, k, stride, (low, high), gap in zip(spatial, window, strides, pads, dilation, strict=True):
+        starts = np.arange(0, low + size + high - (k - 1) * gap, stride) - low
+        taps = starts[:, None] + np.arange(k) * gap
+        inside = ((taps >= 0) & (taps < size)).sum(axis=1)
+        counts = counts[..., None] * inside.astype(np.float32)
+    return counts[..., None]
+
+
+def _per_channel(valid, group_sizes):
+    """Broadcasts a mask of groups to the channels of the features."""
+    if valid.shape[-1] == 1 or all(size == 1 for size in group_sizes):
+        return valid
+    return jnp.repeat(valid, np.asarray(group_sizes), axis=-1, total_repeat_length=sum(group_sizes))
+
+
+def _per_output(per_group, out_channels):
+    """Broadcasts one value per convolution group to the output channels."""
+    groups = per_group.shape[-1]
+    return per_group if groups == 1 else jnp.repeat(per_group, out_channels // groups, axis=-1)
+
+
+def _group_weights(group_sizes, feature_group_count):
+    """How many channels of convolution group f belong to mask group g: float32 `[F, G]`."""
+    ends = np.cumsum(group_sizes)
+    starts = ends - np.asarray(group_sizes)
+    size = ends[-1] // feature_group_count
+    low = np.arange(feature_group_count)[:, None] * size
+    return np.clip(np.minimum(ends, low + size) - np.maximum(starts, low), 0, None).astype(np.float32)
+
+
+def _dimension_numbers(rank):
+    axes = _SPATIAL_AXES[rank]
+    return (f"N{axes}C", f"{axes}IO", f"N{axes}C")
+
+
+def _per_axis(name, value, rank):
+    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    if len(values) != rank or any(v < 1 for v in values):
+        raise ValueError(f"{name} is {value}; needs a positive integer, or one per spatial axis ({rank})")
+    return values
+
+
+def _explicit_padding(padding, spatial, window, strides, dilation):
+    """`((low, high), ...)` per spatial axis, checked to leave at least one output."""
+    reach = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
+    if isinstance(padding, str):
+        if padding not in ("SAME", "VALID"):
+            raise ValueError(f'padding is "{padding}"; needs "SAME", "VALID", or (low, high) per spatial axis')
+        pads = tuple(tuple(int(p) for p in pad) for pad in lax.padtype_to_pads(spatial, reach, strides, padding))
+    else:
+        pads = tuple(tuple(pad) if isinstance(pad, Sequence) else pad for pad in padding)
+        if len(pads) != len(spatial) or any(not isinstance(p, tuple) or len(p) != 2 or min(p) < 0 for p in pads):
+            raise ValueError(f"padding is {padding}; needs {len(spatial)} pairs (low, high) of integers >= 0")
+    for size, r, (low, high) in zip(spatial, reach, pads, strict=True):
+        if low + size + high < r:
+            raise ValueError(f"a window that reaches {r} does not fit {size} positions padded by {(low, high)}")
+    return pads
+
+
+def _check_features(x, kernel, bias, feature_group_count):
+    """Checks all but the mask; returns the number of spatial axes."""
+    rank = x.ndim - 2
+    if rank not in _SPATIAL_AXES:
+        raise ValueError(f"x has shape {x.shape}; needs [N, *S, C] with one to three spatial axes")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"x is {x.dtype}; needs a floating dtype: scale images to [0, 1] first")
+    if kernel.ndim != rank + 2:
+        raise ValueError(f"kernel has shape {kernel.shape}; needs {rank + 2} axes [*K, C / F, O] for x {x.shape}")
+    channels, out_channels = x.shape[-1], kernel.shape[-1]
+    if feature_group_count < 1 or channels % feature_group_count or out_channels % feature_group_count:
+        raise ValueError(
+            f"feature_group_count is {feature_group_count}; needs a divisor of the {channels} input "
+            f"and the {out_channels} output channels"
+        )
+    if kernel.shape[-2] * feature_group_count != channels:
+        raise ValueError(
+            f"kernel has {kernel.shape[-2]} input channels; needs {channels // feature_group_count} for x "
+            f"{x.shape} and feature_group_count {feature_group_count}"
+        )
+    if bias is not None and bias.shape != (out_channels,):
+        raise ValueError(f"bias has shape {bias.shape}; needs ({out_channels},), one per output channel")
+    return rank
+
+
+def _check_mask(mask, x, feature_group_count, group_sizes):
+    """Checks the mask against the features; returns channels per mask channel."""
+    if mask.ndim != x.ndim or mask.shape[:-1] != x.shape[:-1]:
+        raise ValueError(f"mask has shape {mask.shape}; needs {(*x.shape[:-1], 'G')} as x has shape {x.shape}")
+    channels, groups = x.shape[-1], mask.shape[-1]
+    if group_sizes is None:
+        if groups not in (1, channels, feature_group_count):
+            raise ValueError(
+                f"mask has {groups} channels for {channels} features; needs 1 or {channels}, "
+                "or group_sizes with the features per mask channel"
+            )
+        group_sizes = (channels // groups,) * groups
+    group_sizes = tuple(int(size) for size in group_sizes)
+    if len(group_sizes) != groups or sum(group_sizes) != channels or min(group_sizes) < 1:
+        raise ValueError(
+            f"group_sizes is {group_sizes}; needs {groups} positive sizes (one per mask channel) "
+            f"that sum to {channels} features"
+        )
+    if not isinstance(mask, jax.core.Tracer) and mask.dtype != bool:
+        stray = np.asarray(mask)[(np.asarray(mask) != 0) & (np.asarray(mask) != 1)]
+        if stray.size:
+            raise ValueError(f"mask holds {stray.flat[0]}; needs exactly 0 (hole) or 1 (valid): threshold it")
+    return group_sizes

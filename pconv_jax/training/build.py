@@ -1,0 +1,59 @@
+"""From a config to the objects it describes: sources, batches, the model. Training and evaluation share these."""
+
+import jax
+import jax.numpy as jnp
+
+from pconv_jax.data import pipeline, sources
+from pconv_jax.models import unet
+from pconv_jax.training import config as config_rules
+from pconv_jax.training import parallel
+
+
+def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]:
+    """`(train, evaluation)`, decoded, and apart by photograph.
+
+    Raises:
+      ValueError: a folder that is missing, empty, or too small to split.
+    """
+    data = config.data
+    if data.source == "photos":
+        train, evaluation = sources.photos()
+    elif data.eval_path:
+        train, evaluation = sources.folder(data.path), sources.folder(data.eval_path)
+    else:
+        train, evaluation = sources.split(sources.folder(data.path), data.eval_fraction)
+    return tuple(sources.DecodedSource(s, config.model.channels, data.cache) for s in (train, evaluation))
+
+
+def train_batches(config, source, start):
+    """Batches of this host from step `start` on, to be moved to the devices."""
+    return pipeline.train_batches(
+        source,
+        pipeline.View(config.data.size, tuple(config.data.crop_scale), config.data.flip),
+        config_rules.train_masks(config),
+        seed=config.seed,
+        batch_size=config.train.batch_size // jax.process_count(),
+        start=start,
+        shard=(jax.process_index(), jax.process_count()),
+        threads=config.data.threads,
+        workers=config.data.workers,
+    )
+
+
+def evaluation_batches(config, source):
+    """The fixed evaluation set: the same for every run with the same `eval`, `data` and photographs."""
+    return pipeline.evaluation_batches(
+        source,
+        pipeline.View(config.data.size, tuple(config.data.crop_scale), flip=False),
+        config_rules.evaluation_masks(config),
+        seed=config.eval.seed,
+        examples=config.eval.examples,
+        batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+    )
+
+
+def unet_model(config) -> unet.UNet:
+    """The network of `config.model`, its batch normalisation synchronised over the devices."""
+    options = {**config.model, "kernels": tuple(config.model.kernels), "dtype": jnp.dtype(config.model.dtype)}
+    return unet.UNet(**options, axis_name=parallel.AXIS)

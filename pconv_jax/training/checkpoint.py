@@ -1,0 +1,92 @@
+"""Checkpoints: orbax, asynchronous and atomic, keeping the last few and the best.
+
+`checkpoints/<step>/` appears when it is complete and not before, so a run that is killed while it writes resumes from
+the checkpoint before.
+"""
+
+import hashlib
+import os
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+METRIC = "psnr"
+
+
+def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
+    """Opens the checkpoints of a run, to be closed by the caller (a context manager).
+
+    Args:
+      workdir: the run directory.
+      keep: newest checkpoints to keep, beside the one with the best PSNR.
+    """
+    policy = checkpoint_managers.AnyPreservationPolicy(
+        [
+            checkpoint_managers.LatestN(n=keep),
+            checkpoint_managers.BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
+        ]
+    )
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policy, best_fn=_metric, best_mode="max", enable_async_checkpointing=True
+    )
+    return ocp.CheckpointManager(os.path.join(os.path.abspath(workdir), "checkpoints"), options=options)
+
+
+def save(checkpoints: ocp.CheckpointManager, state, metrics: dict[str, float]):
+    """Saves under `state.step`, in the background; `metrics` decide what is best."""
+    checkpoints.save(int(state.step), args=ocp.args.StandardSave(state), metrics=metrics)
+
+
+def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None = None):
+    """The state at `step`, or the newest; None if there is no checkpoint.
+
+    Raises:
+      ValueError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
+    """
+    step = checkpoints.latest_step() if step is None else step
+    if step is None:
+        return None
+    _check_tree(checkpoints.item_metadata(step), abstract_state, step)
+    return checkpoints.restore(step, args=ocp.args.StandardRestore(abstract_state))
+
+
+def digest(tree) -> str:
+    """SHA-256 of all arrays of a tree, to compare runs bit for bit."""
+    sha = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        sha.update(jax.tree_util.keystr(path).encode())
+        sha.update(np.ascontiguousarray(leaf).tobytes())
+    return sha.hexdigest()
+
+
+def _metric(metrics):
+    return metrics[METRIC]
+
+
+def _check_tree(metadata, abstract_state, step):
+    saved, wanted = _shapes(metadata), _shapes(abstract_state)
+    problems = [f"missing {path}" for path in sorted(wanted.keys() - saved.keys())]
+    problems += [f"surplus {path}" for path in sorted(saved.keys() - wanted.keys())]
+    problems += [
+        f"{path} is {saved[path]}, needs {wanted[path]}"
+        for path in sorted(saved.keys() & wanted.keys())
+        if saved[path] != wanted[path]
+    ]
+    if problems:
+        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
+        raise ValueError(f"checkpoint {step} does not fit this model: {'; '.join(problems[:10])}{more}")
+
+
+def _shapes(tree):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {"/".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def _name(key):
+    """The same name for an attribute of the state, a key of a dict, and an index: orbax stores all as keys."""
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)

@@ -1,0 +1,175 @@
+"""What a config may hold: one rule per key. A wrong key, value or combination is an error before anything starts."""
+
+import difflib
+import os
+
+from pconv_jax.data import masks, sources
+from pconv_jax.models import layers, unet
+from pconv_jax.ops import losses
+
+
+def _number(low, high=float("inf"), kind=float):
+    text = f"{'an integer' if kind is int else 'a number'} " + (
+        f"of at least {low}" if high == float("inf") else f"from {low} to {high}"
+    )
+    types = (int,) if kind is int else (int, float)
+    return lambda v: type(v) in types and low <= v <= high, text
+
+
+def _integer(low, high=float("inf")):
+    return _number(low, high, int)
+
+
+def _choice(options):
+    return lambda v: v in options, "one of " + ", ".join(map(str, options))
+
+
+def _pair(low, high):
+    def fits(v):
+        return len(v) == 2 and all(type(x) in (int, float) for x in v) and low <= v[0] <= v[1] <= high
+
+    return lambda v: isinstance(v, (tuple, list)) and fits(v), f"a pair (low, high) within [{low}, {high}]"
+
+
+def _kernels(value):
+    return (
+        isinstance(value, (tuple, list))
+        and len(value) > 0
+        and all(type(k) is int and k > 0 and k % 2 == 1 for k in value)
+    )
+
+
+_TEXT = (lambda v: isinstance(v, str), "a text")
+_SWITCH = (lambda v: isinstance(v, bool), "True or False")
+
+RULES = {
+    "name": (lambda v: isinstance(v, str) and v == os.path.basename(v) and v not in ("", ".", ".."), "a plain name"),
+    "seed": _integer(0),
+    "data.source": _choice(sources.SOURCES),
+    "data.path": _TEXT,
+    "data.eval_path": _TEXT,
+    "data.eval_fraction": _number(0, 1),
+    "data.size": _integer(16),
+    "data.crop_scale": _pair(0.01, 1),
+    "data.flip": _SWITCH,
+    "data.cache": _SWITCH,
+    "data.threads": _integer(1),
+    "data.workers": _integer(0),
+    **{
+        f"{section}.{key}": rule
+        for section in ("masks", "eval.masks")
+        for key, rule in {
+            "kind": _choice(masks.FAMILIES),
+            "border": _number(0, 0.49),
+            "path": _TEXT,
+            "polarity": _choice(masks.POLARITIES),
+            "augment": _SWITCH,
+        }.items()
+    },
+    "masks.area": _pair(0, 1),
+    "model.kind": _choice(layers.CONV_KINDS),
+    "model.depth": _integer(1, 12),
+    "model.width": _integer(1),
+    "model.max_width": _integer(1),
+    "model.kernels": (_kernels, "odd integers, e.g. (7, 5, 5, 3)"),
+    "model.channels": _choice((1, 3)),
+    "model.norm": _choice(layers.NORM_KINDS),
+    "model.momentum": _number(0, 1),
+    "model.dtype": _choice(("float32", "bfloat16", "float16")),
+    **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
+    "loss.vgg16_weights": _TEXT,
+    "optim.lr": _number(0),
+    "optim.schedule": _choice(("constant", "cosine")),
+    "optim.warmup_steps": _integer(0),
+    "optim.clip_norm": _number(0),
+    "optim.b1": _number(0, 1),
+    "optim.b2": _number(0, 1),
+    "optim.eps": _number(0),
+    "optim.ema": _number(0, 1),
+    "train.steps": _integer(1),
+    "train.batch_size": _integer(1),
+    "train.log_every": _integer(1),
+    "train.checkpoint_every": _integer(1),
+    "train.keep": _integer(1),
+    "train.sample_every": _integer(1),
+    "train.samples": _integer(1),
+    "eval.examples": _integer(1),
+    "eval.batch_size": _integer(1),
+    "eval.seed": _integer(0),
+}
+
+
+def validate(config):
+    """Checks every key, then what must fit together.
+
+    Raises:
+      ValueError: names the key, what was found, what is wanted, and the fix; all wrong keys at once.
+    """
+    values = flatten(config)
+    problems = [f"unknown key {key}{_suggestion(key)}" for key in sorted(values.keys() - RULES.keys())]
+    problems += [
+        f"missing key {key}: derive the config from experiments/default.py" for key in RULES if key not in values
+    ]
+    for key, (fits, wanted) in RULES.items():
+        if key in values and not fits(values[key]):
+            problems.append(f"{key} is {values[key]!r}; needs {wanted}")
+    if not problems:
+        problems = _combinations(config)
+    if problems:
+        raise ValueError("the config does not work:\n  " + "\n  ".join(problems))
+
+
+def flatten(tree, prefix=""):
+    """A nested config -> `{"section.key": value}`."""
+    flat = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if hasattr(value, "items") else {f"{prefix}{key}": value}
+    return flat
+
+
+def train_masks(config) -> masks.Family:
+    """The family of the training masks."""
+    return masks.Family(**{**config.masks, "area": tuple(config.masks.area)})
+
+
+def evaluation_masks(config) -> masks.Family:
+    """The family of the evaluation masks; its area is set per bucket."""
+    return masks.Family(**config.eval.masks)
+
+
+def _combinations(config):
+    problems = []
+
+    def check(call, *args):
+        try:
+            call(*args)
+        except ValueError as error:
+            problems.append(str(error))
+
+    check(train_masks, config)
+    check(evaluation_masks, config)
+    check(unet.check_size, (config.data.size, config.data.size), config.model.depth)
+    if config.data.source == "folder" and not config.data.path:
+        problems.append('data.source is "folder" and data.path is empty: set --config.data.path to a folder of images')
+    if config.data.source != "folder" and (config.data.path or config.data.eval_path):
+        problems.append(f'data.path is set and data.source is "{config.data.source}": set --config.data.source=folder')
+    if len(config.model.kernels) > config.model.depth:
+        problems.append(f"model.kernels has {len(config.model.kernels)} windows for a depth of {config.model.depth}")
+    if config.train.samples > config.eval.batch_size:
+        problems.append(
+            f"train.samples is {config.train.samples}; needs at most eval.batch_size, {config.eval.batch_size}"
+        )
+    if config.optim.schedule == "cosine" and config.optim.warmup_steps >= config.train.steps:
+        problems.append(f"optim.warmup_steps is {config.optim.warmup_steps}; needs less than train.steps")
+    if config.loss.vgg16_weights and config.model.channels != 3:
+        problems.append(
+            "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text"
+        )
+    if not any(config.loss.weights.values()):
+        problems.append("all of loss.weights are 0: nothing would be learned")
+    return problems
+
+
+def _suggestion(key):
+    close = difflib.get_close_matches(key, RULES, n=1)
+    return f": did you mean {close[0]}?" if close else ""

@@ -1,0 +1,132 @@
+"""What a run tells: metrics as JSON lines and TensorBoard events, progress in the log."""
+
+import json
+import logging as std_logging
+import os
+import time
+
+import numpy as np
+import tensorboardX
+from absl import logging
+
+from pconv_jax.training import rundir
+
+
+class MetricsLog:
+    """Appends to metrics.jsonl and TensorBoard events. What a killed run wrote after its last checkpoint is dropped."""
+
+    def __init__(self, workdir: str, step: int):
+        path = os.path.join(workdir, "metrics.jsonl")
+        if os.path.exists(path):
+            rundir.write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, step)))
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
+        self._events = tensorboardX.SummaryWriter(workdir, purge_step=step or None, write_to_disk=True)
+
+    def write(self, step: int, values: dict[str, float]):
+        """One JSON line `{"step": .., name: value, ..}` and one scalar per name."""
+        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+
+    def image(self, step: int, name: str, sheet: np.ndarray):
+        """Adds a picture, uint8 RGB `[H, W, 3]`, to TensorBoard."""
+        self._events.add_image(name, sheet, step, dataformats="HWC")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._file.close()
+        self._events.close()
+
+
+class Progress:
+    """Rate and time left, from the time spent in training steps alone."""
+
+    def __init__(self, step: int, steps: int, batch_size: int):
+        self.steps, self.batch_size = steps, batch_size
+        self.restart(step)
+        self._training_seconds, self._training_steps = 0.0, 0
+
+    def restart(self, step: int):
+        """Starts the clock anew, after anything that is not training."""
+        self._step, self._started, self._waited = step, time.perf_counter(), 0.0
+
+    def waited(self, seconds: float):
+        """Adds time spent waiting for data."""
+        self._waited += seconds
+
+    def measure(self, step: int) -> dict[str, float]:
+        """`images_per_s`, `data_wait` (share of the time) and `seconds_left` since the last restart."""
+        seconds, count = time.perf_counter() - self._started, step - self._step
+        self._training_seconds += seconds
+        self._training_steps += count
+        rate = {
+            "images_per_s": count * self.batch_size / seconds,
+            "data_wait": self._waited / seconds,
+            "seconds_left": (self.steps - step) * self._training_seconds / self._training_steps,
+        }
+        self.restart(step)
+        return rate
+
+    def line(self, step: int, values: dict[str, float], rate: dict[str, float]) -> str:
+        """One line for a person."""
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "skipped")
+        skipped = f"  {values['skipped']:.0f} corrupt images skipped" if values.get("skipped") else ""
+        return (
+            f"step {step}/{self.steps} ({step / self.steps:.0%})  {terms}{skipped}  "
+            f"{rate['images_per_s']:.1f} images/s  {duration(rate['seconds_left'])} left"
+        )
+
+
+class NonFinite(ArithmeticError):
+    """A loss or gradient that is NaN or infinite."""
+
+
+def interval(pending: list[tuple[int, dict]]) -> dict[str, float]:
+    """Reads the metrics of several steps from the device and averages them; `skipped` is summed.
+
+    Raises:
+      NonFinite: with the first step that has a non-finite value, and all terms of that step.
+    """
+    rows = [(step, {name: float(value) for name, value in metrics.items()}) for step, metrics in pending]
+    for step, row in rows:
+        if not np.isfinite(list(row.values())).all():
+            terms = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
+            raise NonFinite(
+                f"step {step} is not finite ({terms}): lower optim.lr, set optim.clip_norm, or look at the data; "
+                "the last checkpoint is from before"
+            )
+    combine = {name: (np.sum if name == "skipped" else np.mean) for name in rows[0][1]}
+    return {name: float(reduce([row[name] for _, row in rows])) for name, reduce in combine.items()}
+
+
+def duration(seconds: float) -> str:
+    """90061 -> "1d 1h 1m"; the two or three largest units."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h {minutes}m"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {seconds:02d}s"
+
+
+def quiet_libraries():
+    """Keeps orbax's and JAX's dozens of INFO lines per checkpoint out of the log; their warnings stay."""
+
+    def keep(record):
+        return record.levelno >= std_logging.WARNING or "site-packages" not in record.pathname
+
+    logging.get_absl_handler().addFilter(keep)
+
+
+def _lines_until(path, step):
+    """Complete lines of steps up to `step`; the last line of a killed run may be torn."""
+    with open(path, encoding="utf-8") as file:
+        for line in file:
+            try:
+                if json.loads(line)["step"] <= step:
+                    yield line.rstrip("\n")
+            except ValueError:
+                return
