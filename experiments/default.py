@@ -43,6 +43,7 @@ def get_config():
     config.model.kernels = (7, 5, 5, 3)  # windows of the encoder's layers; the last serves all deeper ones
     config.model.channels = 3  # of the images: 3 RGB, 1 grey
     config.model.norm = "batch"  # batch (synchronised over devices) | group | none
+    config.model.center = False  # subtract the mean of the valid pixels from the input, add it to the output
     config.model.momentum = 0.9  # of batch normalisation's running statistics
     config.model.dtype = "float32"  # of the features: float32 | bfloat16 | float16
 

@@ -17,6 +17,7 @@ def get_config():
     config.model.width = 32
     config.model.max_width = 128
     config.model.kernels = (5, 3)
+    config.model.center = True
     config.optim.lr = 2e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 50

@@ -4,6 +4,7 @@ python -m pconv_jax.main --config=experiments/quickstart.py [--config.train.step
 """
 
 import os
+import re
 import sys
 
 from absl import app, flags, logging
@@ -32,6 +33,18 @@ def main(argv):
         sys.exit(f"error: {error}")
 
 
+def parse_flags(argv):
+    """absl's parser, without its tracebacks for an override of an unknown key and for a missing config file."""
+    overrides = [re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv[1:]]
+    wrong = [override[1] for override in overrides if override and override[1] not in config_rules.RULES]
+    if wrong:
+        sys.exit("error: " + "; ".join(map(config_rules.unknown, wrong)))
+    try:
+        return app.parse_flags_with_usage(argv)
+    except OSError as error:
+        sys.exit(f"error: {error}")
+
+
 if __name__ == "__main__":
     flags.mark_flag_as_required("config")
-    app.run(main)
+    app.run(main, flags_parser=parse_flags)

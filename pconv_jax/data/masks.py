@@ -87,7 +87,7 @@ def draw(family: Family, seed: int, stream: int, index: int, size: tuple[int, in
 
 def hole_area(mask: np.ndarray) -> float:
     """Fraction of holes of a mask, 1 = valid."""
-    return 1.0 - float(np.mean(mask))
+    return float(np.mean(mask == 0))
 
 
 def touches_border(mask: np.ndarray) -> bool:
@@ -106,7 +106,7 @@ def _pixels(area, size):
 
 
 def _grow(element, family, rng, size, low, high):
-    """Adds elements until the hole reaches a size drawn from the range; one that overshoots the range is drawn smaller."""
+    """Adds elements until the hole reaches a size drawn from the range; one that overshoots it is drawn smaller."""
     frame = _frame(family.border, size)
     high = min(high, size[0] * size[1] - int(frame.sum()))
     if low > high:
@@ -210,14 +210,18 @@ def _from_folder(family, rng, size, low, high):
 
 @functools.lru_cache(maxsize=8)
 def mask_files(path: str) -> tuple[str, ...]:
-    """The mask images under a directory, sorted.
+    """The mask images under a directory, sorted, hidden files left out.
 
     Raises:
       ValueError: there is none.
     """
     found = []
     for directory, _, names in os.walk(os.path.expanduser(path)):
-        found += [os.path.join(directory, name) for name in names if name.lower().endswith(_MASK_FILES)]
+        found += [
+            os.path.join(directory, name)
+            for name in names
+            if name.lower().endswith(_MASK_FILES) and not name.startswith(".")
+        ]
     if not found:
         raise ValueError(f"no mask images ({', '.join(_MASK_FILES)}) under {path}: set the path of the mask folder")
     return tuple(sorted(found))

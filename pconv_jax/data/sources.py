@@ -60,7 +60,7 @@ def photos() -> tuple[FileSource, FileSource]:
 
 
 def folder(path: str) -> FileSource:
-    """All images under a directory, at any depth, links followed, hidden files left out.
+    """All images under a directory, at any depth, links followed, hidden files and directories left out.
 
     Raises:
       ValueError: it is not a directory, or has no image in it.
@@ -68,9 +68,12 @@ def folder(path: str) -> FileSource:
     root = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(root):
         raise ValueError(f"{root} is not a directory: set data.path to a folder of images")
-    names, visited = [], set()
+    names, visited = [], {os.path.realpath(root)}
     for directory, subdirectories, files in os.walk(root, followlinks=True):
-        subdirectories[:] = [d for d in subdirectories if _first_visit(os.path.join(directory, d), visited)]
+        # Sorted, because of several links to one directory the first one counts.
+        subdirectories[:] = [
+            d for d in sorted(subdirectories) if d[0] != "." and _first_visit(os.path.join(directory, d), visited)
+        ]
         for name in files:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 names.append(os.path.relpath(os.path.join(directory, name), root).replace(os.sep, "/"))
@@ -100,7 +103,7 @@ def split(source: FileSource, fraction: float) -> tuple[FileSource, FileSource]:
             "set data.eval_path to another folder"
         )
     held_out = min(max(1, round(fraction * count)), count - 1)
-    ranked = sorted(source.names, key=lambda name: (zlib.crc32(name.encode()), name))
+    ranked = sorted(source.names, key=lambda name: (zlib.crc32(name.encode("utf-8", "surrogateescape")), name))
     return (
         FileSource(source.root, tuple(sorted(ranked[held_out:]))),
         FileSource(source.root, tuple(sorted(ranked[:held_out]))),

@@ -28,7 +28,7 @@ def summarise(records: list[dict]) -> list[dict]:
 
 
 def bucket_name(bucket: int | str) -> str:
-    """1 -> "(10, 20] %"."""
+    """1 -> "(10%, 20%]"."""
     if bucket == ALL:
         return ALL
     low, high = pipeline.BUCKETS[bucket]

@@ -10,6 +10,8 @@ from pconv_jax.ops import decoder, partial_conv
 CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
 NORM_KINDS = ("batch", "group", "none")
 
+KAIMING = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # He et al. 2015, not truncated
+
 
 class Conv(nn.Module):
     """One convolution of the kind under study, with half padding and, in the decoder, upsampling and a skip.
@@ -41,7 +43,7 @@ class Conv(nn.Module):
         outputs = self.features * (2 if self.kind == "gated" else 1)
         inputs = x.shape[-1] + (0 if skip is None else skip.shape[-1])
         shape = (self.kernel_size, self.kernel_size, inputs, outputs)
-        kernel = self.param("kernel", nn.initializers.he_normal(), shape).astype(self.dtype)
+        kernel = self.param("kernel", KAIMING, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
         half = self.kernel_size // 2
         padding, strides = ((half, half), (half, half)), (self.stride, self.stride)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pconv_jax.models import layers
+from pconv_jax.ops import composite
 
 
 class Block(nn.Module):
@@ -52,6 +53,9 @@ class UNet(nn.Module):
       kernels: window of `enc1, enc2, ..`, odd; the last value serves the remaining levels.
       channels: of the image.
       norm: "batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
+      center: subtract the mean of each image's valid pixels from its input and add it to its output. The paper does
+        not; without it, filters that see few valid pixels answer to the brightness of the image, amplified by the
+        ratio, and training spends its first steps on unlearning that.
       kind: the convolution under study (`layers.Conv`); everything else stays the same.
       momentum: of batch normalisation's running statistics.
       axis_name: pmap axis over which batch normalisation is synchronised when training.
@@ -64,6 +68,7 @@ class UNet(nn.Module):
     kernels: tuple[int, ...] = (7, 5, 5, 3)
     channels: int = 3
     norm: str = "batch"
+    center: bool = False
     kind: str = "partial"
     momentum: float = 0.9
     axis_name: str | None = None
@@ -89,7 +94,8 @@ class UNet(nn.Module):
             shared = (kind, self.momentum, self.axis_name, self.dtype)
             return Block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
 
-        x, mask = self._input(image, mask)
+        offset = composite.valid_mean(image, mask) if self.center else 0.0
+        x, mask = self._input(image - offset, mask)
         skips = []
         for level in range(self.depth):
             skips.append((x, mask))
@@ -101,7 +107,7 @@ class UNet(nn.Module):
         kind = "zero" if self.kind == "gated" else self.kind  # a gate is an activation, and the last layer has none
         layer = block("dec1", self.channels, 3, 1, "none", None, kind)
         x, mask = layer(x, mask, *skips[0], train=train)
-        return x.astype(jnp.float32), mask
+        return x.astype(jnp.float32) + offset, mask
 
     def _input(self, image, mask):
         """What the first layer sees: holes are selected away, whatever they hold."""

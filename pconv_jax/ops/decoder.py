@@ -5,18 +5,19 @@ differ, so the concatenation has two channel groups (Liu et al. 2018, section 3.
 """
 
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from pconv_jax.ops import partial_conv
 
 
-def upsample(x: Shaped[Array, "n h w c"]) -> Shaped[Array, "n h2 w2 c"]:
+def upsample(x: Shaped[ArrayLike, "n h w c"]) -> Shaped[Array, "n h2 w2 c"]:
     """Nearest-neighbour upsampling by two. Broadcast and reshape, whose gradient is a sum and not a scatter."""
     n, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None, :], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
 
 
-def up_concat(low: Shaped[Array, "n h w c"], skip: Shaped[Array, "n h2 w2 d"]) -> Shaped[Array, "n h2 w2 e"]:
+def up_concat(low: Shaped[ArrayLike, "n h w c"], skip: Shaped[ArrayLike, "n h2 w2 d"]) -> Shaped[Array, "n h2 w2 e"]:
     """`concat(upsample(low), skip)` over channels.
 
     Raises:
@@ -28,12 +29,12 @@ def up_concat(low: Shaped[Array, "n h w c"], skip: Shaped[Array, "n h2 w2 d"]) -
 
 
 def decoder_conv(
-    low: Float[Array, "n h w c"],
-    low_mask: Shaped[Array, "n h w 1"],
-    skip: Float[Array, "n h2 w2 d"],
-    skip_mask: Shaped[Array, "n h2 w2 1"],
-    kernel: Float[Array, "k k e o"],
-    bias: Float[Array, " o"] | None = None,
+    low: Float[ArrayLike, "n h w c"],
+    low_mask: Shaped[ArrayLike, "n h w 1"],
+    skip: Float[ArrayLike, "n h2 w2 d"],
+    skip_mask: Shaped[ArrayLike, "n h2 w2 1"],
+    kernel: Float[ArrayLike, "k k e o"],
+    bias: Float[ArrayLike, " o"] | None = None,
 ) -> tuple[Float[Array, "n h2 w2 o"], Float[Array, "n h2 w2 1"]]:
     """Partial convolution (stride 1, half padding) of the upsampled `low` and the `skip`, each with its own holes.
 

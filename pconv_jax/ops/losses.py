@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 from pconv_jax.ops import partial_conv
 
 TERMS = ("valid", "hole", "perceptual", "style_out", "style_comp", "tv")
 
-Images = Float[Array, "n h w c"]
-Masks = Shaped[Array, "n h w 1"]
-Features = Sequence[Float[Array, "n ?h ?w ?c"]]
+Images = Float[ArrayLike, "n h w c"]
+Masks = Shaped[ArrayLike, "n h w 1"]
+Features = Sequence[Float[ArrayLike, "_ _ _ _"]]
 
 
 def valid(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
@@ -39,7 +40,7 @@ def style(of_image: Features, of_target: Features) -> Float[Array, ""]:
     return _l1_over_layers([gram(f) for f in of_image], [gram(f) for f in of_target])
 
 
-def gram(features: Float[Array, "n h w c"]) -> Float[Array, "n c c"]:
+def gram(features: Float[ArrayLike, "n h w c"]) -> Float[Array, "n c c"]:
     """`Psi^T Psi / (C * H * W)` per image, in float32 (the sums overflow float16 and stick in bfloat16)."""
     _, height, width, channels = features.shape
     flat = features.astype(jnp.float32).reshape(features.shape[0], height * width, channels)

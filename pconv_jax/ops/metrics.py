@@ -6,11 +6,12 @@ Definitions as the inpainting papers report them, equal to scikit-image's (tests
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float
 
 MAX_PSNR = 100.0
 
-Images = Float[Array, "n h w c"]
+Images = Float[ArrayLike, "n h w c"]
 
 
 def l1_percent(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Array, " n"]:

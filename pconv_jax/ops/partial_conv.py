@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
 Padding = str | Sequence[tuple[int, int]]
@@ -23,10 +24,10 @@ _SPATIAL_AXES = {1: "W", 2: "HW", 3: "DHW"}
 
 
 def partial_conv(
-    x: Float[Array, "n *s c"],
-    mask: Shaped[Array, "n *s g"] | None,
-    kernel: Float[Array, "*k i o"],
-    bias: Float[Array, " o"] | None = None,
+    x: Float[ArrayLike, "n *s c"],
+    mask: Shaped[ArrayLike, "n *s g"] | None,
+    kernel: Float[ArrayLike, "*k i o"],
+    bias: Float[ArrayLike, " o"] | None = None,
     *,
     strides: int | Sequence[int] = 1,
     padding: Padding = "SAME",
@@ -63,6 +64,7 @@ def partial_conv(
     Raises:
       ValueError: a rank, shape, group size or (outside jit) mask value does not fit; the message names it.
     """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     rank = _check_features(x, kernel, bias, feature_group_count)
     window = kernel.shape[:rank]
     strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
@@ -95,13 +97,13 @@ def partial_conv(
     ratio = jnp.where(seen, full_window / jnp.maximum(covered, 1).astype(wide), 0)
     y = y * _per_output(ratio, kernel.shape[-1])
     if bias is not None:
-        y = y + bias.astype(wide)
+        y = y + jnp.asarray(bias, wide)
     y = jnp.where(_per_output(seen, kernel.shape[-1]), y, 0)
     return y.astype(x.dtype), seen.astype(jnp.float32)
 
 
 def propagate_mask(
-    mask: Shaped[Array, "n *s g"],
+    mask: Shaped[ArrayLike, "n *s g"],
     window: Sequence[int],
     *,
     strides: int | Sequence[int] = 1,

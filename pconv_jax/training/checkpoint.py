@@ -31,7 +31,8 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy, best_fn=_metric, best_mode="max", enable_async_checkpointing=True
     )
-    return ocp.CheckpointManager(os.path.join(os.path.abspath(workdir), "checkpoints"), options=options)
+    path = os.path.join(os.path.abspath(workdir), "checkpoints")
+    return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 
 
 def save(checkpoints: ocp.CheckpointManager, state, metrics: dict[str, float]):
@@ -67,13 +68,14 @@ def _metric(metrics):
 
 def _check_tree(metadata, abstract_state, step):
     saved, wanted = _shapes(metadata), _shapes(abstract_state)
-    problems = [f"missing {path}" for path in sorted(wanted.keys() - saved.keys())]
-    problems += [f"surplus {path}" for path in sorted(saved.keys() - wanted.keys())]
-    problems += [
-        f"{path} is {saved[path]}, needs {wanted[path]}"
-        for path in sorted(saved.keys() & wanted.keys())
-        if saved[path] != wanted[path]
-    ]
+    problems = []
+    for path in sorted(wanted.keys() | saved.keys(), key=lambda path: (not path.startswith("params/"), path)):
+        if path not in saved:
+            problems.append(f"missing {path}")
+        elif path not in wanted:
+            problems.append(f"surplus {path}")
+        elif saved[path] != wanted[path]:
+            problems.append(f"{path} is {saved[path]}, needs {wanted[path]}")
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
         raise ValueError(f"checkpoint {step} does not fit this model: {'; '.join(problems[:10])}{more}")

@@ -3,7 +3,7 @@
 import difflib
 import os
 
-from pconv_jax.data import masks, sources
+from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import layers, unet
 from pconv_jax.ops import losses
 
@@ -13,7 +13,7 @@ def _number(low, high=float("inf"), kind=float):
         f"of at least {low}" if high == float("inf") else f"from {low} to {high}"
     )
     types = (int,) if kind is int else (int, float)
-    return lambda v: type(v) in types and low <= v <= high, text
+    return lambda v: type(v) in types and low <= v <= high and v != float("inf"), text
 
 
 def _integer(low, high=float("inf")):
@@ -21,7 +21,7 @@ def _integer(low, high=float("inf")):
 
 
 def _choice(options):
-    return lambda v: v in options, "one of " + ", ".join(map(str, options))
+    return lambda v: any(type(v) is type(o) and v == o for o in options), "one of " + ", ".join(map(str, options))
 
 
 def _pair(low, high):
@@ -44,7 +44,7 @@ _SWITCH = (lambda v: isinstance(v, bool), "True or False")
 
 RULES = {
     "name": (lambda v: isinstance(v, str) and v == os.path.basename(v) and v not in ("", ".", ".."), "a plain name"),
-    "seed": _integer(0),
+    "seed": _integer(0, 2**32 - 1),
     "data.source": _choice(sources.SOURCES),
     "data.path": _TEXT,
     "data.eval_path": _TEXT,
@@ -74,6 +74,7 @@ RULES = {
     "model.kernels": (_kernels, "odd integers, e.g. (7, 5, 5, 3)"),
     "model.channels": _choice((1, 3)),
     "model.norm": _choice(layers.NORM_KINDS),
+    "model.center": _SWITCH,
     "model.momentum": _number(0, 1),
     "model.dtype": _choice(("float32", "bfloat16", "float16")),
     **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
@@ -106,7 +107,7 @@ def validate(config):
       ValueError: names the key, what was found, what is wanted, and the fix; all wrong keys at once.
     """
     values = flatten(config)
-    problems = [f"unknown key {key}{_suggestion(key)}" for key in sorted(values.keys() - RULES.keys())]
+    problems = [unknown(key) for key in sorted(values.keys() - RULES.keys())]
     problems += [
         f"missing key {key}: derive the config from experiments/default.py" for key in RULES if key not in values
     ]
@@ -117,6 +118,12 @@ def validate(config):
         problems = _combinations(config)
     if problems:
         raise ValueError("the config does not work:\n  " + "\n  ".join(problems))
+
+
+def unknown(key: str) -> str:
+    """What to tell about a key without a rule: the closest one that has one."""
+    close = difflib.get_close_matches(key, RULES, n=1)
+    return f"unknown key {key}: did you mean {close[0]}?" if close else f"unknown key {key}"
 
 
 def flatten(tree, prefix=""):
@@ -133,22 +140,22 @@ def train_masks(config) -> masks.Family:
 
 
 def evaluation_masks(config) -> masks.Family:
-    """The family of the evaluation masks; its area is set per bucket."""
-    return masks.Family(**config.eval.masks)
+    """The family of the evaluation masks, with the area of the last bucket, the hardest to fit beside a border."""
+    return masks.Family(**config.eval.masks, area=pipeline.BUCKETS[-1])
 
 
 def _combinations(config):
     problems = []
 
-    def check(call, *args):
+    def check(key, call, *args):
         try:
             call(*args)
         except ValueError as error:
-            problems.append(str(error))
+            problems.append(f"{key}: {error}")
 
-    check(train_masks, config)
-    check(evaluation_masks, config)
-    check(unet.check_size, (config.data.size, config.data.size), config.model.depth)
+    check("masks", train_masks, config)
+    check("eval.masks", evaluation_masks, config)
+    check("data.size", unet.check_size, (config.data.size, config.data.size), config.model.depth)
     if config.data.source == "folder" and not config.data.path:
         problems.append('data.source is "folder" and data.path is empty: set --config.data.path to a folder of images')
     if config.data.source != "folder" and (config.data.path or config.data.eval_path):
@@ -168,8 +175,3 @@ def _combinations(config):
     if not any(config.loss.weights.values()):
         problems.append("all of loss.weights are 0: nothing would be learned")
     return problems
-
-
-def _suggestion(key):
-    close = difflib.get_close_matches(key, RULES, n=1)
-    return f": did you mean {close[0]}?" if close else ""

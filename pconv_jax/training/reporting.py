@@ -58,14 +58,17 @@ class Progress:
         self._waited += seconds
 
     def measure(self, step: int) -> dict[str, float]:
-        """`images_per_s`, `data_wait` (share of the time) and `seconds_left` since the last restart."""
+        """`images_per_s`, `data_wait` (share of the time) and `seconds_left` since the last restart.
+
+        Rate and time left are 0 as long as nothing was timed: the step that compiles is not.
+        """
         seconds, count = time.perf_counter() - self._started, step - self._step
         self._training_seconds += seconds
         self._training_steps += count
         rate = {
             "images_per_s": count * self.batch_size / seconds,
             "data_wait": self._waited / seconds,
-            "seconds_left": (self.steps - step) * self._training_seconds / self._training_steps,
+            "seconds_left": (self.steps - step) * self._training_seconds / max(self._training_steps, 1),
         }
         self.restart(step)
         return rate

@@ -43,13 +43,17 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     """The config of a run.
 
     Raises:
-      ValueError: the directory holds no run.
+      ValueError: the directory holds no run, or its config cannot be read.
     """
     path = os.path.join(workdir, CONFIG)
     if not os.path.isfile(path):
         raise ValueError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
     with open(path, encoding="utf-8") as file:
-        return ml_collections.ConfigDict(json.load(file), convert_dict=True)
+        try:
+            values = json.load(file)
+        except ValueError as error:
+            raise ValueError(f"{path} is not JSON ({error}): restore it, or choose another --workdir") from error
+    return ml_collections.ConfigDict(values, convert_dict=True)
 
 
 def versions() -> dict[str, str]:

@@ -67,7 +67,7 @@ def make_train_step(model, optimizer, weights: Mapping[str, float], features: Ca
         if average is not None:
             average = optax.incremental_update(params, average, 1.0 - ema)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
-        metrics = {"loss": total, **terms, "grad_norm": optax.global_norm(grads), "skipped": skipped}
+        metrics = {"loss": total, **terms, "grad_norm": optax.tree.norm(grads), "skipped": skipped}
         return now.replace(
             step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
         ), metrics

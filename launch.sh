@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# One command from a fresh machine to a result: makes .venv when absent, installs requirements.txt, runs. Never deletes.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+usage() {
+  cat <<'TEXT'
+usage: ./launch.sh COMMAND [ARGUMENTS]
+
+  quickstart [--config.key=value ..]           train and evaluate on photographs in minutes, without a GPU
+  train CONFIG [--config.key=value ..]         train and evaluate an experiment, e.g. experiments/folder.py
+  evaluate --run=DIR                           evaluate a run again
+  masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
+  test [pytest arguments]                      run the tests (default: all but slow and gpu)
+  help                                         this text
+
+The same train command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv.
+TEXT
+}
+
+# Installs when .venv is absent, was left half-made, or was made for other requirements.
+prepare() {
+  local stamp=.venv/requirements.sha256 want
+  want=$(sha256sum requirements.txt)
+  if [[ ! -f $stamp || $(<"$stamp") != "$want" ]]; then
+    local python=${PYTHON:-python3}
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+      echo "error: $("$python" --version 2>&1) is too old; needs Python 3.11 or newer: set PYTHON=/path/to/python3.11" >&2
+      exit 1
+    }
+    echo "installing requirements.txt into .venv" >&2
+    "$python" -m venv .venv
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+    echo "$want" >"$stamp"
+  fi
+}
+
+command=${1:-help}
+[[ $# -gt 0 ]] && shift
+case $command in
+  quickstart)
+    prepare
+    exec .venv/bin/python -m pconv_jax.main --config=experiments/quickstart.py "$@"
+    ;;
+  train)
+    if [[ $# -eq 0 || $1 == --* ]]; then
+      echo "error: train needs a config file first, e.g. ./launch.sh train experiments/folder.py --config.data.path=DIR" >&2
+      exit 2
+    fi
+    prepare
+    config=$1
+    shift
+    exec .venv/bin/python -m pconv_jax.main --config="$config" "$@"
+    ;;
+  evaluate)
+    prepare
+    exec .venv/bin/python -m pconv_jax.evaluate "$@"
+    ;;
+  masks)
+    prepare
+    exec .venv/bin/python -m pconv_jax.tools.mask_sheet "$@"
+    ;;
+  test)
+    prepare
+    exec .venv/bin/python -m pytest "$@"
+    ;;
+  help | -h | --help)
+    usage
+    ;;
+  *)
+    echo "error: unknown command $command" >&2
+    usage >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,34 @@
+"""Pictures that tests read: noise whose every pixel tells, encoded and by index like a source of the package."""
+
+import dataclasses
+
+import cv2
+import numpy as np
+
+
+def noise(seed, height=40, width=60, channels=3):
+    """uint8 `[H, W, C]`."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
+
+
+def encode(image, extension=".png"):
+    """An RGB or grey image as the bytes of a file."""
+    image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[-1] == 3 else image
+    return cv2.imencode(extension, image)[1].tobytes()
+
+
+@dataclasses.dataclass(frozen=True)
+class MemorySource:
+    """Encoded images that lie in memory, where the package's sources have files."""
+
+    encoded: tuple[bytes, ...]
+
+    @property
+    def names(self):
+        return tuple(f"image{i}.png" for i in range(len(self.encoded)))
+
+    def __len__(self):
+        return len(self.encoded)
+
+    def __getitem__(self, index):
+        return self.encoded[index]

@@ -1,0 +1,51 @@
+"""Tiny configs and runs for tests."""
+
+import functools
+
+import numpy as np
+
+from experiments import default
+from pconv_jax.training import build
+
+
+def tiny(**changes):
+    """A config of a network of two levels at 16 x 16, on photographs; `changes` by dotted key."""
+    config = default.get_config()
+    config.name = "tiny"
+    settings = {
+        "data.size": 16,
+        "data.cache": True,
+        "model.depth": 2,
+        "model.width": 8,
+        "model.max_width": 16,
+        "model.kernels": (3,),
+        "optim.lr": 1e-3,
+        "train.steps": 4,
+        "train.batch_size": 8,
+        "train.log_every": 2,
+        "train.checkpoint_every": 2,
+        "train.sample_every": 4,
+        "train.samples": 2,
+        "eval.examples": 10,
+        "eval.batch_size": 8,
+    }
+    config.update_from_flattened_dict({**settings, **changes})
+    return config
+
+
+@functools.cache
+def _photos():
+    return build.image_sources(tiny())[0]
+
+
+def batch(config, step=0):
+    """The batch of a step, on the host."""
+    return next(iter(build.train_batches(config, _photos(), start=step)))
+
+
+def constant_batch(config, value=128):
+    """A batch without content: grey images, one hole each."""
+    shape = (config.train.batch_size, config.data.size, config.data.size, config.model.channels)
+    mask = np.ones((*shape[:3], 1), np.uint8)
+    mask[:, 4:8, 4:8] = 0
+    return {"image": np.full(shape, value, np.uint8), "mask": mask, "skipped": np.zeros(shape[0], np.int32)}

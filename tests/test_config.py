@@ -1,0 +1,360 @@
+"""Configs are complete, none of their keys is dead, and whatever is wrong with one is said before anything starts."""
+
+import ast
+import dataclasses
+import importlib
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import ml_collections
+import pytest
+
+from experiments import default
+from pconv_jax.data import masks
+from pconv_jax.models import unet
+from pconv_jax.ops import losses
+from pconv_jax.training import build
+from pconv_jax.training import config as config_rules
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "pconv_jax"
+EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") if path.stem != "__init__")
+
+
+def changed(**changes):
+    """The default config with other values, `section__key=value`, whatever their type."""
+    values = default.get_config().to_dict()
+    for key, value in changes.items():
+        *path, leaf = key.split("__")
+        section = values
+        for name in path:
+            section = section.setdefault(name, {})
+        section[leaf] = value
+    return ml_collections.ConfigDict(values)
+
+
+def removed(section, key):
+    values = default.get_config().to_dict()
+    del values[section][key]
+    return ml_collections.ConfigDict(values)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_are_valid(name):
+    """Every experiment file passes its own rules."""
+    config_rules.validate(importlib.import_module(f"experiments.{name}").get_config())
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiments_say_how_they_are_run(name):
+    """Each has a docstring with its command, and derives from default.py: the same keys, none added."""
+    module = importlib.import_module(f"experiments.{name}")
+    assert f"experiments/{name}.py" in module.__doc__
+    assert config_rules.flatten(module.get_config()).keys() == config_rules.flatten(default.get_config()).keys()
+
+
+def test_experiments_have_their_own_run_directory():
+    """Two experiments never share runs/<name>."""
+    names = [importlib.import_module(f"experiments.{name}").get_config().name for name in EXPERIMENTS]
+    assert len(set(names)) == len(names)
+
+
+def test_every_key_has_a_rule():
+    """The keys of default.py are the keys of the rules."""
+    assert config_rules.flatten(default.get_config()).keys() == config_rules.RULES.keys()
+
+
+def test_default_is_the_paper():
+    """Liu et al. 2018, sections 3.2, 3.3 and 4.1: the network at 512, the loss weights, batch and learning rate."""
+    config = default.get_config()
+    assert config.loss.weights.to_dict() == {
+        "valid": 1.0,
+        "hole": 6.0,
+        "perceptual": 0.05,
+        "style_out": 120.0,
+        "style_comp": 120.0,
+        "tv": 0.1,
+    }
+    assert config.optim.lr == 2e-4 and config.optim.schedule == "constant" and config.optim.warmup_steps == 0
+    assert (config.optim.b1, config.optim.b2, config.optim.eps) == (0.9, 0.999, 1e-8)  # Adam's own defaults
+    assert config.optim.clip_norm == 0 and config.optim.ema == 0
+    assert config.train.batch_size == 6 and config.data.size == 512
+    model = config.model
+    assert (model.kind, model.norm, model.depth, model.channels) == ("partial", "batch", 8, 3)
+    windows = [model.kernels[min(level, len(model.kernels) - 1)] for level in range(model.depth)]
+    assert windows == [7, 5, 5, 3, 3, 3, 3, 3]
+    widths = [min(model.width * 2**level, model.max_width) for level in range(model.depth)]
+    assert widths == [64, 128, 256, 512, 512, 512, 512, 512]
+    assert config.masks.area == (0.01, 0.6)
+
+
+def reads():
+    """What the package reads of a config: `section.key` of attribute chains; keys under a computed name as patterns.
+
+    training/config.py does not count: a key that is checked and then ignored is dead.
+    """
+    found, patterns = set(), []
+    for path in PACKAGE.rglob("*.py"):
+        if path == PACKAGE / "training" / "config.py":
+            continue
+        tree = ast.parse(path.read_text())
+        texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Attribute):
+                found.add(".".join(ast.unparse(node).split(".")[-2:]))
+            if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.JoinedStr):  # config.train[f"{x}_every"]
+                parts = node.slice.values
+                name = "".join(re.escape(p.value) if isinstance(p, ast.Constant) else r"(\w+)" for p in parts)
+                patterns.append((re.escape(ast.unparse(node.value).split(".")[-1]) + r"\." + name, texts))
+    return found, patterns
+
+
+def is_read(key, found, patterns):
+    if "." not in key:
+        return f"config.{key}" in found
+    last_two = ".".join(key.split(".")[-2:])
+    if last_two in found:
+        return True
+    matches = [(re.fullmatch(pattern, last_two), texts) for pattern, texts in patterns]
+    return any(match and set(match.groups()) <= texts for match, texts in matches)
+
+
+def test_every_key_is_read():
+    """No dead keys. Of the sections that are handed over whole (masks, model, weights) the receiver's fields count."""
+    found, patterns = reads()
+    fields = {
+        "masks": ({field.name for field in dataclasses.fields(masks.Family)}, "family", "self"),
+        "eval.masks": ({field.name for field in dataclasses.fields(masks.Family)}, "family", "self"),
+        "model": ({field.name for field in dataclasses.fields(unet.UNet)}, "self"),
+    }
+    dead = []
+    for key in config_rules.RULES:
+        section, _, leaf = key.rpartition(".")
+        if section in fields:
+            names, *owners = fields[section]
+            used = leaf in names and any(f"{owner}.{leaf}" in found for owner in owners)
+        elif section == "loss.weights":
+            used = leaf in losses.TERMS and "loss.weights" in found
+        else:
+            used = is_read(key, found, patterns)
+        if not used:
+            dead.append(key)
+    assert not dead, "no code reads these keys: remove them, or use them"
+
+
+def test_a_dead_key_is_found():
+    """The search above can fail: keys that resemble a living one are not read."""
+    found, patterns = reads()
+    assert is_read("train.sample_every", found, patterns) and is_read("data.size", found, patterns)
+    for key in ("train.size", "data.steps", "train.nothing_every", "optim.momentum", "size", "eval.threads"):
+        assert not is_read(key, found, patterns), key
+
+
+def test_whole_sections_reach_their_receiver():
+    """Each key of masks, eval.masks and model arrives in the object that is built from it."""
+    config = changed(
+        masks__kind="boxes",
+        masks__area=[0.2, 0.3],
+        masks__border=0.1,
+        masks__path="there",
+        masks__polarity="black_hole",
+        masks__augment=False,
+        eval__masks__kind="shapes",
+        eval__masks__border=0.05,
+        model__kernels=[5, 3],
+        model__depth=4,
+        model__width=8,
+        model__max_width=16,
+        model__channels=1,
+        model__norm="group",
+        model__momentum=0.5,
+        model__kind="gated",
+        model__dtype="bfloat16",
+    )
+    assert config_rules.train_masks(config) == masks.Family("boxes", (0.2, 0.3), 0.1, "there", "black_hole", False)
+    family = config_rules.evaluation_masks(config)
+    assert (family.kind, family.border, family.polarity, family.augment) == ("shapes", 0.05, "white_hole", False)
+    model = build.unet_model(config)
+    assert (model.kernels, model.depth, model.width, model.max_width) == ((5, 3), 4, 8, 16)
+    assert (model.channels, model.norm, model.momentum, model.kind) == (1, "group", 0.5, "gated")
+    assert model.dtype == "bfloat16"
+
+
+@pytest.mark.parametrize("key", config_rules.RULES)
+@pytest.mark.parametrize("value", [None, {"a": 1}])
+def test_every_key_refuses_another_type(key, value):
+    """None and a section in place of a value are named with their key."""
+    with pytest.raises(ValueError, match=r"the config does not work:\n") as caught:
+        config_rules.validate(changed(**{key.replace(".", "__"): value}))
+    wanted = config_rules.RULES[key][1]
+    lines = str(caught.value).split("\n  ")
+    expected = f"{key} is None; needs {wanted}" if value is None else f"unknown key {key}.a: did you mean "
+    assert any(line.startswith(expected) for line in lines), lines
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "wanted"),
+    [
+        ("name", ["", "a/b", ".", "..", "/tmp", 3], "a plain name"),
+        ("seed", [-1, 1.0, True, "0", 2**32], "an integer from 0 to 4294967295"),
+        ("data__source", ["tfds", "", 1, ["photos"]], "one of photos, folder"),
+        ("data__path", [3], "a text"),
+        ("data__eval_path", [False], "a text"),
+        ("data__eval_fraction", [-0.1, 1.1, "0.1", True, NAN], "a number from 0 to 1"),
+        ("data__size", [0, 15, 512.0, "512", True], "an integer of at least 16"),
+        ("data__crop_scale", [(0.5,), (0.5, 1.1), (0, 1), (0.9, 0.5), 0.5, "ab", (True, 1)], r"a pair \(low, high\)"),
+        ("data__flip", [1, "yes"], "True or False"),
+        ("data__cache", [0, "True"], "True or False"),
+        ("data__threads", [0, -1, 1.5], "an integer of at least 1"),
+        ("data__workers", [-1, 0.5], "an integer of at least 0"),
+        ("masks__kind", ["circles", 1, True], "one of shapes, strokes, boxes, folder"),
+        ("masks__area", [(-0.1, 0.5), (0.1, 1.5), (0.5, 0.1), 0.5, (NAN, 0.5), (0.1, 0.2, 0.3)], "a pair"),
+        ("masks__border", [-0.1, 0.5, 20], "a number from 0 to 0.49"),
+        ("masks__polarity", ["white", "", 0], "one of white_hole, black_hole"),
+        ("masks__augment", [1], "True or False"),
+        ("eval__masks__kind", ["circles"], "one of shapes, strokes, boxes, folder"),
+        ("eval__masks__border", [0.5], "a number from 0 to 0.49"),
+        ("model__kind", ["pconv", True], "one of partial, zero, mask_channel, gated"),
+        ("model__depth", [0, 13, 4.0, True], "an integer from 1 to 12"),
+        ("model__width", [0, 0.5], "an integer of at least 1"),
+        ("model__max_width", [0, "512"], "an integer of at least 1"),
+        ("model__kernels", [(), (7, 4), (3.0,), 3, "753", (-1,), (True,)], "odd integers"),
+        ("model__channels", [2, 4, 3.0, True, "3"], "one of 1, 3"),
+        ("model__norm", ["layer", None], "one of batch, group, none"),
+        ("model__momentum", [-0.1, 1.1], "a number from 0 to 1"),
+        ("model__dtype", ["float64", "fp16", 32], "one of float32, bfloat16, float16"),
+        ("loss__weights__hole", [-1, "6", NAN, INF, True], "a number of at least 0"),
+        ("loss__vgg16_weights", [False], "a text"),
+        ("optim__lr", [-1e-4, "2e-4", NAN, INF], "a number of at least 0"),
+        ("optim__schedule", ["linear", 0], "one of constant, cosine"),
+        ("optim__warmup_steps", [-1, 0.5], "an integer of at least 0"),
+        ("optim__clip_norm", [-1, NAN], "a number of at least 0"),
+        ("optim__b1", [-0.1, 1.1], "a number from 0 to 1"),
+        ("optim__b2", [-0.1, 1.1], "a number from 0 to 1"),
+        ("optim__eps", [-1e-8], "a number of at least 0"),
+        ("optim__ema", [-0.1, 1.1], "a number from 0 to 1"),
+        ("train__steps", [0, -1, 1e6, "1000", True], "an integer of at least 1"),
+        ("train__batch_size", [0, 6.0], "an integer of at least 1"),
+        ("train__log_every", [0], "an integer of at least 1"),
+        ("train__checkpoint_every", [0], "an integer of at least 1"),
+        ("train__keep", [0], "an integer of at least 1"),
+        ("train__sample_every", [0], "an integer of at least 1"),
+        ("train__samples", [0], "an integer of at least 1"),
+        ("eval__examples", [0, 1.5], "an integer of at least 1"),
+        ("eval__batch_size", [0], "an integer of at least 1"),
+        ("eval__seed", [-1, 0.0], "an integer of at least 0"),
+    ],
+)
+def test_wrong_values_are_named(key, values, wanted):
+    """The key, the value found and what is wanted."""
+    for value in values:
+        found = re.escape(f"{key.replace('__', '.')} is {value!r}")
+        with pytest.raises(ValueError, match=rf"\n  {found}; needs {wanted}"):
+            config_rules.validate(changed(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trian__steps": 5}, r"unknown key trian.steps: did you mean train.steps\?"),
+        ({"train__stpes": 5}, r"unknown key train.stpes: did you mean train.steps\?"),
+        ({"optim__learning_rate": 5}, r"unknown key optim.learning_rate"),
+        ({"zzz": 5}, "unknown key zzz$"),
+        ({"train": 5}, r"unknown key train\b"),
+        ({"train": 5}, r"missing key train.batch_size: derive the config from experiments/default.py"),
+    ],
+)
+def test_unknown_keys_are_named(changes, message):
+    """A typo is an error, with the key that was meant where one is near."""
+    with pytest.raises(ValueError, match=message):
+        config_rules.validate(changed(**changes))
+
+
+def test_missing_keys_are_named():
+    """A config from scratch has to be derived from default.py."""
+    with pytest.raises(ValueError, match=r"missing key data.size: derive the config from experiments/default.py"):
+        config_rules.validate(removed("data", "size"))
+
+
+def test_all_problems_are_told_at_once():
+    """Not one per attempt."""
+    with pytest.raises(ValueError) as caught:
+        config_rules.validate(changed(train__steps=0, model__norm="x", trian__steps=1))
+    assert len(str(caught.value).split("\n  ")) == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"data__size": 500},
+            r"data.size: image is 500x500; needs multiples of 256 \(8 halvings\): .*lower model.depth",
+        ),
+        ({"data__source": "folder"}, r"data.path is empty: set --config.data.path to a folder of images"),
+        ({"data__path": "there"}, r'data.path is set and data.source is "photos": set --config.data.source=folder'),
+        ({"data__eval_path": "there"}, "set --config.data.source=folder"),
+        ({"masks__area": (0.3, 0.3)}, r"masks: hole area is \(0.3, 0.3\); needs 0 <= low < high <= 1"),
+        ({"masks__area": (0.5, 0.6), "masks__border": 0.2}, r"masks: hole area .* lower the area or the border"),
+        ({"masks__kind": "folder"}, r'masks: masks are "folder"; needs the path of a directory of mask images'),
+        ({"eval__masks__kind": "folder"}, r'eval.masks: masks are "folder"; needs the path'),
+        ({"eval__masks__border": 0.15}, r"eval.masks: hole area is \(0.5, 0.6\) with a border of 0.15; at most 0.490"),
+        ({"model__kernels": (7, 5, 3), "model__depth": 2}, "model.kernels has 3 windows for a depth of 2"),
+        ({"train__samples": 9}, "train.samples is 9; needs at most eval.batch_size, 8"),
+        (
+            {"optim__schedule": "cosine", "optim__warmup_steps": 100, "train__steps": 100},
+            "optim.warmup_steps is 100; needs less than train.steps",
+        ),
+        (
+            {"model__channels": 1, "loss__vgg16_weights": "there.npz"},
+            "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text",
+        ),
+        ({"loss__weights": dict.fromkeys(losses.TERMS, 0)}, "all of loss.weights are 0: nothing would be learned"),
+    ],
+)
+def test_wrong_combinations_are_named(changes, message):
+    """Values that are right alone and do not fit together: which, and what to change."""
+    with pytest.raises(ValueError, match=rf"\n  .*{message}"):
+        config_rules.validate(changed(**changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data__size": 256, "model__depth": 7},
+        {"data__source": "folder", "data__path": "there", "data__eval_path": "elsewhere"},
+        {"masks__kind": "folder", "masks__path": "there"},
+        {"eval__masks__border": 0.04, "masks__border": 0.04},
+        {"masks__area": [0.0, 1.0], "data__crop_scale": [1, 1], "model__kernels": [3]},
+        {"optim__lr": 1, "loss__weights__tv": 0, "optim__schedule": "cosine"},
+    ],
+)
+def test_right_combinations_pass(changes):
+    """Rules refuse nothing that works; lists do for pairs, integers for numbers, as JSON and the command line give."""
+    config_rules.validate(changed(**changes))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=experiments/quickstart.py", "--config.trian.steps=1"], "trian.steps: did you mean train.steps?"),
+        (["--config=experiments/quickstart.py", "--config.train.steps=many"], "--config.train.steps=many: invalid"),
+        (["--config=experiments/quickstart.py", "--config.data.size=100"], "image is 100x100; needs multiples of 16"),
+        (["--config=experiments/nowhere.py", "--config.train.steps=1"], "experiments/nowhere.py"),
+        (["--config=experiments/nowhere.py"], "experiments/nowhere.py"),
+    ],
+)
+def test_command_line_mistakes_are_told_without_a_traceback(tmp_path, arguments, message):
+    """An exit code that is not 0, what is wrong, no lines of Python, and nothing written."""
+    command = [sys.executable, "-m", "pconv_jax.main", f"--workdir={tmp_path / 'run'}", *arguments]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+    told = done.stdout + done.stderr
+    assert done.returncode not in (0, None)
+    assert message in told and "Traceback" not in told and "File " not in told
+    assert not list(tmp_path.iterdir())

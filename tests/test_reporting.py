@@ -1,0 +1,271 @@
+"""What a run tells is complete, ends where its checkpoint ends, and does not hide a NaN; sheets show true colours."""
+
+import json
+import logging
+import struct
+
+import cv2
+import numpy as np
+import pictures
+import PIL.Image
+import pytest
+from absl import logging as absl_logging
+from tensorboardX.proto import event_pb2
+
+from pconv_jax.training import reporting, sheets
+
+
+class Clock:
+    """In place of `time.perf_counter`: it goes on when it is told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(reporting.time, "perf_counter", lambda: self.now)
+
+    def passes(self, seconds):
+        self.now += seconds
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def events(workdir):
+    """The scalars in all event files: `{(step, name): value}`; a record is length, checksum, event, checksum."""
+    found = {}
+    for path in sorted(workdir.glob("events.*")):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            for value in event.summary.value:
+                found[event.step, value.tag] = value.simple_value
+            content = content[16 + length :]
+    return found
+
+
+def test_interval_averages_and_sums_the_skipped():
+    """Means over the steps of the interval, whatever kind of number they are; skipped images add up."""
+    pending = [
+        (1, {"loss": np.float32(1.0), "hole": 0.5, "skipped": 2.0}),
+        (2, {"loss": np.float32(2.0), "hole": 0.0, "skipped": 0.0}),
+        (3, {"loss": np.float32(6.0), "hole": 0.25, "skipped": 3.0}),
+    ]
+    assert reporting.interval(pending) == {"loss": 3.0, "hole": 0.25, "skipped": 5.0}
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["loss", "grad_norm"])
+def test_interval_names_the_first_step_that_is_not_finite(bad, name):
+    """Later steps are NaN because of it; all terms of that step are told, and what to do."""
+    pending = [(step, {"loss": 1.0, "grad_norm": 2.5, "skipped": 0.0}) for step in (11, 12, 13, 14)]
+    pending[1][1][name] = bad
+    pending[2][1].update(loss=np.nan, grad_norm=np.nan)
+    terms = {"loss": "1", "grad_norm": "2.5", name: str(bad)}
+    message = (
+        rf"step 12 is not finite \(loss {terms['loss']}, grad_norm {terms['grad_norm']}, skipped 0\): lower optim.lr"
+    )
+    with pytest.raises(reporting.NonFinite, match=message):
+        reporting.interval(pending)
+
+
+def test_metrics_are_lines_and_events(tmp_path):
+    """One JSON line per logged step, readable before the run ends, and the same numbers for TensorBoard."""
+    with reporting.MetricsLog(str(tmp_path), 0) as log:
+        log.write(10, {"loss": 0.5, "lr": 0.25})
+        assert lines(tmp_path) == [{"step": 10, "loss": 0.5, "lr": 0.25}]
+        log.write(20, {"loss": 0.125})
+        log.image(20, "samples", pictures.noise(0, 8, 8))
+    assert lines(tmp_path)[1] == {"step": 20, "loss": 0.125}
+    scalars = events(tmp_path)
+    assert (scalars[10, "loss"], scalars[10, "lr"], scalars[20, "loss"]) == (0.5, 0.25, 0.125)
+    assert (20, "samples") in scalars
+
+
+def test_resumed_metrics_go_on_where_the_checkpoint_is(tmp_path):
+    """What a killed run wrote after its last checkpoint is dropped: no step twice; earlier lines stay as they are."""
+    with reporting.MetricsLog(str(tmp_path), 0) as log:
+        for step in (10, 20, 30, 40):
+            log.write(step, {"loss": step / 10})
+        log.write(20, {"eval_psnr": 25.0})
+    before = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    with reporting.MetricsLog(str(tmp_path), 20) as log:
+        log.write(30, {"loss": 33.0})
+    after = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert after == [before[0], before[1], before[4], json.dumps({"step": 30, "loss": 33.0})]
+
+
+def test_a_run_without_checkpoint_starts_its_metrics_anew(tmp_path):
+    """Killed before its first checkpoint, it starts at step 0, and so does the file."""
+    with reporting.MetricsLog(str(tmp_path), 0) as log:
+        log.write(10, {"loss": 1.0})
+    with reporting.MetricsLog(str(tmp_path), 0) as log:
+        log.write(10, {"loss": 2.0})
+    assert lines(tmp_path) == [{"step": 10, "loss": 2.0}]
+
+
+@pytest.mark.parametrize("torn", ['{"step": 20, "lo', '{"step": 2', "{", '{"step": 20, "loss": 2.0'])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+    """A run that is killed while it writes leaves half a line; the next one does not append to it."""
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 10, "loss": 1.0}\n' + torn)
+    with reporting.MetricsLog(str(tmp_path), 1000) as log:
+        log.write(1010, {"loss": 3.0})
+    assert lines(tmp_path) == [{"step": 10, "loss": 1.0}, {"step": 1010, "loss": 3.0}]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0m 00s"),
+        (5.4, "0m 05s"),
+        (59.6, "1m 00s"),
+        (754, "12m 34s"),
+        (3600, "1h 0m"),
+        (86399, "23h 59m"),
+        (90061, "1d 1h 1m"),
+    ],
+)
+def test_duration(seconds, text):
+    """The two or three largest units."""
+    assert reporting.duration(seconds) == text
+
+
+def test_progress_measures_training_alone(monkeypatch):
+    """Rates by a clock that we move; time for evaluation and checkpoints counts neither for the rate nor as left."""
+    clock = Clock(monkeypatch)
+    progress = reporting.Progress(step=0, steps=100, batch_size=8)
+    clock.passes(50)  # compilation
+    progress.restart(1)
+    clock.passes(4)
+    progress.waited(1.0)
+    rate = progress.measure(11)
+    assert rate == {"images_per_s": 20.0, "data_wait": 0.25, "seconds_left": pytest.approx(89 * 0.4)}
+    clock.passes(1000)  # evaluation
+    progress.restart(11)
+    clock.passes(1)
+    rate = progress.measure(21)  # 20 steps took 5 s so far
+    assert rate == {"images_per_s": 80.0, "data_wait": 0.0, "seconds_left": pytest.approx(79 * 0.25)}
+    clock.passes(2)
+    assert progress.measure(31)["images_per_s"] == 40.0  # since the last measurement, without a restart
+
+
+def test_progress_of_a_resumed_run(monkeypatch):
+    """Steps of earlier runs are done, but not in this one's time."""
+    clock = Clock(monkeypatch)
+    progress = reporting.Progress(step=90, steps=100, batch_size=2)
+    clock.passes(3)
+    assert progress.measure(93) == {"images_per_s": 2.0, "data_wait": 0.0, "seconds_left": 7.0}
+
+
+def test_progress_before_anything_was_timed(monkeypatch):
+    """The first step compiles and is not timed; a log that is due there has no rate, and is no error."""
+    clock = Clock(monkeypatch)
+    progress = reporting.Progress(step=0, steps=1, batch_size=8)
+    progress.restart(1)
+    clock.passes(0.5)
+    assert progress.measure(1) == {"images_per_s": 0.0, "data_wait": 0.0, "seconds_left": 0.0}
+
+
+def test_progress_line(monkeypatch):
+    """Step, share, terms, rate and time left; corrupt images only where there were any."""
+    Clock(monkeypatch)
+    progress = reporting.Progress(0, 400, 8)
+    rate = {"images_per_s": 12.34, "data_wait": 0.5, "seconds_left": 65}
+    line = progress.line(100, {"loss": 0.123456, "lr": 2e-4, "skipped": 0.0}, rate)
+    assert line == "step 100/400 (25%)  loss 0.1235  lr 0.0002  12.3 images/s  1m 05s left"
+    assert "  3 corrupt images skipped  " in progress.line(100, {"loss": 1.0, "skipped": 3.0}, rate)
+
+
+def test_libraries_are_quiet_below_warnings():
+    """INFO lines of installed libraries are left out of the log; ours, and their warnings, stay."""
+    handler = absl_logging.get_absl_handler()
+    filters = list(handler.filters)
+    try:
+        reporting.quiet_libraries()
+
+        def shown(level, path):
+            return bool(handler.filter(logging.LogRecord("absl", level, path, 1, "", None, None)))
+
+        assert not shown(logging.INFO, "/venv/lib/site-packages/orbax/checkpoint.py")
+        assert shown(logging.WARNING, "/venv/lib/site-packages/orbax/checkpoint.py")
+        assert shown(logging.INFO, "/work/pconv_jax/train.py")
+    finally:
+        handler.filters[:] = filters
+
+
+def colour(red, green, blue, height=64, width=64):
+    return np.full((height, width, 3), (red, green, blue), np.uint8)
+
+
+def test_grid_places_images():
+    """Rows and columns with gaps of 4 pixels, below a bar of titles; small images are enlarged by whole factors."""
+    rows = [[colour(255, 0, 0), colour(0, 255, 0), colour(0, 0, 255)], [colour(i, i, i) for i in (10, 20, 30)]]
+    sheet = sheets.grid(rows)
+    assert sheet.dtype == np.uint8 and sheet.shape == (2 * 128 + 4, 3 * 128 + 8, 3)
+    for r, row in enumerate(rows):
+        for c, image in enumerate(row):
+            tile = sheet[132 * r : 132 * r + 128, 132 * c : 132 * c + 128]
+            assert (tile == image[0, 0]).all()
+    assert (sheet[128:132] == 255).all() and (sheet[:, 128:132] == 255).all()
+    titled = sheets.grid(rows, columns=("a", "b", "c"))
+    assert titled.shape == (22 + 2 * 128 + 4, 3 * 128 + 8, 3)
+    np.testing.assert_array_equal(titled[22:], sheet)
+    assert (titled[:22] < 128).any(axis=(0, 2)).any() and (titled[:22] == 255).any()
+
+
+@pytest.mark.parametrize(("side", "shown"), [(16, 128), (64, 128), (100, 100), (300, 300)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_samples(side, shown, channels):
+    """Masked, prediction, composite, original: holes white in the first, valid pixels untouched in the third."""
+    image = np.stack([pictures.noise(i, side, side, channels) for i in range(2)])
+    mask = np.ones((2, side, side, 1), np.uint8)
+    mask[:, side // 2 :] = 0
+    output = np.full(image.shape, 0.5, np.float32)
+    output[:, :, side // 2 :] = 1.7  # beyond white
+    sheet = sheets.samples(image, mask, output)
+    assert sheet.shape == (22 + 2 * shown + 4, 4 * shown + 12, 3)
+    factor, lower = shown // side, slice(shown // 2, None)
+    for r in range(2):
+        tiles = [sheet[22 + r * (shown + 4) :][:shown, c * (shown + 4) :][:, :shown] for c in range(4)]
+        whole = image[r].repeat(factor, 0).repeat(factor, 1)
+        whole = np.broadcast_to(whole, (shown, shown, 3))
+        masked, prediction, composite, original = tiles
+        np.testing.assert_array_equal(original, whole)
+        assert (masked[lower] == 255).all()
+        assert (prediction[lower, : shown // 2 - factor] == 128).all() and (prediction[lower, -4:] == 255).all()
+        np.testing.assert_array_equal(composite[lower], prediction[lower])
+        np.testing.assert_array_equal(composite[: shown // 2], whole[: shown // 2])
+        np.testing.assert_array_equal(masked[18 : shown // 2], whole[18 : shown // 2])  # below the label
+
+
+def test_labels_say_the_share_of_holes():
+    """A label changes with the hole, and nothing but the first image's upper left corner."""
+    image, output = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3))
+    mask = np.ones((1, 64, 64, 1), np.uint8)
+    quarter, half = mask.copy(), mask.copy()
+    quarter[:, :16], half[:, :32] = 0, 0
+    sheet = [sheets.grid([[image[0]]], labels=[label]) for label in ("25%", "50%")]
+    assert (sheet[0] != sheet[1]).any() and not sheet[0][18:].any() and not sheet[0][:, 40:].any()
+    drawn = sheets.samples(image, quarter, output), sheets.samples(image, half, output)
+    assert (drawn[0][22:40, :36] != drawn[1][22:40, :36]).any()
+
+
+def test_sheet_is_a_png_with_true_colours(tmp_path):
+    """Read by Pillow: RGB, exact, in a directory that is made; nothing else is left in it."""
+    sheet = np.concatenate([colour(250, 10, 20), colour(0, 200, 100), pictures.noise(0, 64, 64)])
+    path = tmp_path / "samples" / "step_1.png"
+    sheets.save(str(path), sheet)
+    with PIL.Image.open(path) as image:
+        assert image.format == "PNG" and image.mode == "RGB"
+        np.testing.assert_array_equal(np.asarray(image), sheet)
+    assert [p.name for p in path.parent.iterdir()] == ["step_1.png"]
+    sheets.save(str(path), sheet[:64])  # over the old one
+    assert cv2.imread(str(path)).shape == (64, 64, 3)
+
+
+def test_sheet_that_cannot_be_written(tmp_path):
+    """A file where the directory should be is an OSError."""
+    (tmp_path / "samples").write_text("")
+    with pytest.raises(OSError):
+        sheets.save(str(tmp_path / "samples" / "step_1.png"), colour(1, 2, 3))

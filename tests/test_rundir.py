@@ -1,0 +1,143 @@
+"""A run directory belongs to one config, and a file in it is whole or not there."""
+
+import json
+import os
+
+import ml_collections
+import pytest
+
+from experiments import default
+from pconv_jax.training import config as config_rules
+from pconv_jax.training import rundir
+
+
+@pytest.fixture
+def config():
+    return default.get_config()
+
+
+def test_claim_creates_the_directory(tmp_path, config):
+    """With its parents, and config.json in it and nothing else."""
+    workdir = tmp_path / "runs" / "new"
+    rundir.claim(str(workdir), config)
+    assert os.listdir(workdir) == ["config.json"]
+    assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(config.to_dict()))
+
+
+def test_claim_takes_an_empty_directory(tmp_path, config):
+    """As a container's mounted volume is."""
+    rundir.claim(str(tmp_path), config)
+    assert (tmp_path / "config.json").is_file()
+
+
+def test_the_same_config_goes_on(tmp_path, config):
+    """Tuples are lists in JSON: no difference. Neither the file nor what lies beside it is touched."""
+    workdir = tmp_path / "run"
+    rundir.claim(str(workdir), config)
+    (workdir / "metrics.jsonl").write_text("{}\n")
+    before = (workdir / "config.json").stat().st_mtime_ns
+    rundir.claim(str(workdir), default.get_config())
+    rundir.claim(str(workdir), rundir.read_config(str(workdir)))
+    assert (workdir / "config.json").stat().st_mtime_ns == before
+    assert sorted(os.listdir(workdir)) == ["config.json", "metrics.jsonl"]
+
+
+def test_another_config_is_refused(tmp_path, config):
+    """Each differing key with both values, those that agree not; the run stays as it was."""
+    workdir = tmp_path / "run"
+    rundir.claim(str(workdir), config)
+    before = (workdir / "config.json").read_bytes()
+    config.train.steps = 7
+    config.data.crop_scale = (0.25, 1.0)
+    message = (
+        r"run belongs to a run with another config \(data.crop_scale: \[0.5, 1.0\] there, \[0.25, 1.0\] now; "
+        r"train.steps: 500000 there, 7 now\): choose another --workdir, or go on with the same config"
+    )
+    with pytest.raises(ValueError, match=message):
+        rundir.claim(str(workdir), config)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_key_that_is_new_or_gone_is_a_difference(tmp_path, config):
+    """A run of another version of the project: the key is listed as absent."""
+    rundir.claim(str(tmp_path), config)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["optim"]["ema"]
+    values["old_key"] = 3
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=r"\(old_key: 3 there, absent now; optim.ema: absent there, 0.0 now\)"):
+        rundir.claim(str(tmp_path), config)
+
+
+def test_a_file_in_its_place_is_refused(tmp_path, config):
+    """It is left as it is."""
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(ValueError, match=r"run is a file; needs a directory: choose another --workdir"):
+        rundir.claim(str(tmp_path / "run"), config)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_somebody_elses_directory_is_refused(tmp_path, config):
+    """A directory with files and no config.json is not written into."""
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match=r"is not empty and has no config.json: choose another --workdir"):
+        rundir.claim(str(tmp_path), config)
+    assert os.listdir(tmp_path) == ["thesis.tex"]
+
+
+def test_config_is_read_back(tmp_path, config):
+    """Every key, in a form that passes the rules."""
+    rundir.claim(str(tmp_path), config)
+    read = rundir.read_config(str(tmp_path))
+    assert isinstance(read, ml_collections.ConfigDict)
+    config_rules.validate(read)
+    assert json.dumps(read.to_dict(), sort_keys=True) == json.dumps(config.to_dict(), sort_keys=True)
+
+
+@pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("")])
+def test_no_run_is_an_error(tmp_path, make):
+    """Nothing, an empty directory, a file: give the directory that training wrote."""
+    make(tmp_path / "run")
+    with pytest.raises(ValueError, match=r"run holds no run \(config.json is missing\): give the directory that"):
+        rundir.read_config(str(tmp_path / "run"))
+
+
+def test_a_broken_config_is_an_error(tmp_path, config):
+    """It names the file; starting the run again does not overwrite it."""
+    (tmp_path / "config.json").write_text('{"name": "qui')
+    for call in (lambda: rundir.read_config(str(tmp_path)), lambda: rundir.claim(str(tmp_path), config)):
+        with pytest.raises(
+            ValueError, match=r"config.json is not JSON \(.*\): restore it, or choose another --workdir"
+        ):
+            call()
+    assert (tmp_path / "config.json").read_text() == '{"name": "qui'
+
+
+def test_write_atomically(tmp_path):
+    """The text, over an older one, and no temporary file."""
+    path = tmp_path / "table.md"
+    for text in ("first, longer\n", "zweite ä\n"):
+        rundir.write_atomically(str(path), text)
+        assert path.read_text(encoding="utf-8") == text
+        assert os.listdir(tmp_path) == ["table.md"]
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    """A crash before the last moment: the old file is whole."""
+    path = tmp_path / "table.md"
+    rundir.write_atomically(str(path), "old")
+
+    def crash(*_):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(rundir.os, "replace", crash)
+    with pytest.raises(OSError, match="no space left"):
+        rundir.write_atomically(str(path), "new and longer")
+    assert path.read_text() == "old"
+
+
+def test_versions_of_what_decides_results():
+    """Written into every evaluation."""
+    versions = rundir.versions()
+    assert {"jax", "jaxlib", "flax", "optax", "grain", "numpy", "opencv"} == versions.keys()
+    assert all(version[0].isdigit() for version in versions.values())

@@ -1,0 +1,56 @@
+"""The first state, the schedule and the optimiser."""
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from pconv_jax.training import state
+
+
+def test_the_state_is_a_function_of_the_seed():
+    a, b, c = (state.from_config(runs.tiny(seed=seed)) for seed in (1, 1, 2))
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+    assert not np.array_equal(a.params["enc1"]["conv"]["kernel"], c.params["enc1"]["conv"]["kernel"])
+
+
+def test_the_state_holds_arrays_only():
+    """Step, parameters, statistics and the optimiser's state; an average only where it is asked for."""
+    fresh = state.from_config(runs.tiny())
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(fresh))
+    assert int(fresh.step) == 0 and fresh.ema is None
+    averaged = state.from_config(runs.tiny(**{"optim.ema": 0.9}))
+    jax.tree.map(np.testing.assert_array_equal, averaged.ema, averaged.params)
+    assert averaged.eval_variables["params"] is averaged.ema
+    assert fresh.eval_variables["params"] is fresh.params
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "expected"),
+    [
+        ("constant", 0, {0: 2e-4, 50: 2e-4, 100: 2e-4}),
+        ("constant", 10, {0: 0.0, 5: 1e-4, 10: 2e-4, 100: 2e-4}),
+        ("cosine", 0, {0: 2e-4, 50: 1e-4, 100: 0.0}),
+        ("cosine", 20, {0: 0.0, 10: 1e-4, 20: 2e-4, 60: 1e-4, 100: 0.0}),
+    ],
+)
+def test_learning_rate(schedule, warmup, expected):
+    """At lr 2e-4 over 100 steps, by hand."""
+    changes = {"optim.schedule": schedule, "optim.warmup_steps": warmup, "optim.lr": 2e-4, "train.steps": 100}
+    rate = state.learning_rate(runs.tiny(**changes))
+    for step, value in expected.items():
+        assert float(rate(step)) == pytest.approx(value, abs=1e-10), step
+
+
+def test_clipping():
+    """A large gradient is scaled to the norm before Adam sees it; zero clips nothing."""
+    gradient = {"w": np.array([30.0, 40.0], np.float32)}
+    moments = {}
+    for clip in (0.0, 5.0):
+        adam = state.optimizer(runs.tiny(**{"optim.clip_norm": clip}))
+        _, after = adam.update(gradient, adam.init(gradient), gradient)
+        moments[clip] = next(
+            s.mu["w"] for s in jax.tree.leaves(after, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")
+        )
+    np.testing.assert_allclose(moments[0.0], [3.0, 4.0], rtol=1e-6)
+    np.testing.assert_allclose(moments[5.0], [0.3, 0.4], rtol=1e-6)

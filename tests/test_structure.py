@@ -1,0 +1,227 @@
+"""Imports flow one way, devices have one file, and every dependency is there for a reason."""
+
+import ast
+import importlib.metadata
+import pathlib
+import re
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PACKAGE = ROOT / "pconv_jax"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What a room may import from, beside itself. The verbs are the files of the package's top level.
+MAY_IMPORT = {
+    "ops": set(),
+    "data": set(),
+    "models": {"ops"},
+    "training": {"ops", "models", "data"},
+    "evaluation": {"ops", "models", "data", "training"},
+    "verbs": {"ops", "models", "data", "training", "evaluation"},
+    "tools": {"ops", "models", "data", "training", "evaluation", "verbs"},
+}
+NEVER_IN = {
+    "ops": {"flax", "optax", "orbax", "cv2", "grain", "absl", "ml_collections"},  # no modules, no input or output
+    "models": {"cv2", "grain", "absl", "ml_collections", "optax", "orbax"},
+    "data": {"jax", "flax", "optax", "orbax", "ml_collections"},  # worker processes must not start a device
+}
+DEVICE_NAMES = {
+    "devices",
+    "local_devices",
+    "device_put",
+    "device_put_sharded",
+    "device_put_replicated",
+    "pmap",
+    "shard_map",
+    "make_mesh",
+    "Mesh",
+    "NamedSharding",
+    "PartitionSpec",
+}
+DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
+
+
+def module_name(path):
+    """pconv_jax/ops/losses.py -> pconv_jax.ops.losses, a package's __init__ -> its name."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def imports(tree):
+    """`(module, name or None)` of each import statement, inside functions as well."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative import: write it absolutely"
+            yield from ((node.module, alias.name) for alias in node.names)
+
+
+def imported_modules(path):
+    """Full names of the modules of this package that a file imports, and the top-level names of all others."""
+    own, others = set(), set()
+    for module, name in imports(ast.parse(path.read_text())):
+        if module.split(".")[0] == "pconv_jax":
+            full = f"{module}.{name}"
+            own.add(full if full in MODULES else module)
+        else:
+            others.add(module.split(".")[0])
+    return own, others
+
+
+def room(module):
+    """The room of a module; the verbs' for the files of the top level, and None for the package itself."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return None
+    return parts[1] if (PACKAGE / parts[1]).is_dir() else "verbs"
+
+
+def wrong_imports(module, own):
+    """The imported modules that are not below the room of `module`."""
+    here = room(module)
+    if here is None:  # the package itself hands out the operator, which needs no model and no data
+        return {name for name in own if room(name) != "ops"}
+    return {
+        name
+        for name in own
+        if (room(name) != here and room(name) not in MAY_IMPORT[here]) or name in ("pconv_jax", "pconv_jax.main")
+    }
+
+
+def test_every_room_is_known():
+    """A new room gets its place in the order above."""
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert rooms <= MAY_IMPORT.keys() and {"ops", "data", "models", "training", "evaluation"} <= rooms
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_flow_down(module):
+    """No room imports from a room above, nobody imports the tools or main.py."""
+    own, others = imported_modules(MODULES[module])
+    assert not wrong_imports(module, own)
+    assert not others & NEVER_IN.get(room(module), set())
+
+
+def test_wrong_imports_are_found():
+    """The test above can fail."""
+    assert wrong_imports("pconv_jax.ops.losses", {"pconv_jax.models.unet"})
+    assert wrong_imports("pconv_jax.data.masks", {"pconv_jax.ops.losses"})
+    assert wrong_imports("pconv_jax.training.steps", {"pconv_jax.evaluation.scores"})
+    assert wrong_imports("pconv_jax.training.steps", {"pconv_jax.train"})
+    assert wrong_imports("pconv_jax.train", {"pconv_jax.tools.benchmark"})
+    assert wrong_imports("pconv_jax.train", {"pconv_jax.main"})
+    assert wrong_imports("pconv_jax", {"pconv_jax.data.masks"})
+    assert not wrong_imports("pconv_jax.training.steps", {"pconv_jax.ops.losses", "pconv_jax.training.state"})
+    own, others = imported_modules(MODULES["pconv_jax.train"])
+    assert "pconv_jax.training.checkpoint" in own and {"jax", "numpy", "absl"} <= others
+
+
+def test_no_circle():
+    """Modules can be put in an order in which each imports only earlier ones."""
+    waiting = {module: imported_modules(path)[0] & MODULES.keys() for module, path in MODULES.items()}
+    while waiting:
+        ready = {module for module, needs in waiting.items() if not needs & waiting.keys()}
+        assert ready, f"these import each other in a circle, or wait for one: {sorted(waiting)}"
+        waiting = {module: needs for module, needs in waiting.items() if module not in ready}
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "pconv_jax"])
+def test_modules_are_imported_and_not_their_names(module):
+    """`from pconv_jax.ops import losses`, then `losses.hole`: a reader sees where a name comes from."""
+    for source, name in imports(ast.parse(MODULES[module].read_text())):
+        if source.split(".")[0] == "pconv_jax":
+            assert name and f"{source}.{name}" in MODULES, f"from {source} import {name}"
+
+
+def device_names(tree):
+    """Attributes and imported names that place something on a device."""
+    attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    return (attributes | {name for _, name in imports(tree)}) & DEVICE_NAMES
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_one_file_names_devices(module):
+    """training/parallel.py alone maps, places and shards; tools measure devices and may."""
+    names = device_names(ast.parse(MODULES[module].read_text()))
+    if module == "pconv_jax.training.parallel":
+        assert {"pmap", "device_put"} <= names
+    elif room(module) != "tools":
+        assert not names
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_verbs_read_flags(module):
+    """Library code takes (config, workdir)."""
+    read = any(
+        name == "flags" or source == "absl.flags" for source, name in imports(ast.parse(MODULES[module].read_text()))
+    )
+    assert not read or room(module) in ("verbs", "tools")
+
+
+def test_no_drawers():
+    """A file has a subject."""
+    assert not {path.stem for path in FILES} & DRAWERS
+
+
+def test_main_is_short():
+    """It picks up the config and starts training; what is longer belongs to a verb."""
+    assert len((PACKAGE / "main.py").read_text().splitlines()) < 60
+
+
+def requirements():
+    """`(name, specifier, comment)` of each line of requirements.txt; a comment above holds for the line below."""
+    path = ROOT / "requirements.txt"
+    if not path.exists():
+        pytest.skip("no requirements.txt in this checkout")
+    above = ""
+    for line in path.read_text().splitlines():
+        requirement, _, comment = (part.strip() for part in line.partition("#"))
+        if requirement and not requirement.startswith("-"):
+            name = re.match(r"[\w.-]+", requirement)[0]
+            yield name, requirement.removeprefix(name), comment or above
+        above = comment if not requirement else ""
+
+
+def used_names():
+    """Top-level names that the package, the experiments and the tests import, or open as resources."""
+    names = set()
+    for path in [*FILES, *(ROOT / "experiments").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
+        tree = ast.parse(path.read_text())
+        names |= {module.split(".")[0] for module, _ in imports(tree)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.resources.files":
+                names.add(ast.literal_eval(node.args[0]))
+    return names
+
+
+def import_names(distribution):
+    """What a distribution is imported as: opencv-python-headless -> cv2."""
+    wanted = re.sub(r"[-_.]+", "-", distribution).lower()
+    installed = importlib.metadata.packages_distributions()
+    names = {
+        name for name, owners in installed.items() if wanted in {re.sub(r"[-_.]+", "-", o).lower() for o in owners}
+    }
+    return names or {wanted.replace("-", "_")}
+
+
+def test_every_dependency_is_used():
+    """A requirement that nobody imports is not one. Commands that pyproject.toml configures count as used."""
+    used, configured = used_names(), (ROOT / "pyproject.toml").read_text()
+    surplus = [
+        name
+        for name, *_ in requirements()
+        if not import_names(name) & used and f"[tool.{name.lower()}" not in configured
+    ]
+    assert not surplus
+
+
+def test_every_dependency_is_justified_and_bounded():
+    """A comment says what for, and an upper bound keeps tomorrow's release out of yesterday's result."""
+    for name, specifier, comment in requirements():
+        assert comment, f"{name} has no comment that says what it is for"
+        assert re.search(r"<|==|~=", specifier), f"{name}{specifier} has no upper bound"

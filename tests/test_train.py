@@ -1,0 +1,226 @@
+"""Runs from end to end: what they leave behind, and that stopping them changes nothing."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+import runs
+from pconv_jax import evaluate, train
+from pconv_jax.models import vgg
+from pconv_jax.training import build, checkpoint, parallel, reporting, state
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """An undisturbed run of four steps."""
+    workdir = tmp_path_factory.mktemp("finished")
+    after = train.train(runs.tiny(), str(workdir / "run"))
+    return workdir / "run", after
+
+
+def test_what_a_run_leaves_behind(finished):
+    """Config, checkpoints, metrics with every term, samples, and an evaluation of all examples and methods."""
+    workdir, after = finished
+    assert int(after.step) == 4
+    assert json.loads((workdir / "config.json").read_text()) == json.loads(runs.tiny().to_json())
+    assert [row["step"] for row in lines(workdir)] == [2, 2, 4, 4]
+    assert {"loss", "valid", "hole", "tv", "grad_norm", "lr", "images_per_s", "data_wait"} <= set(lines(workdir)[0])
+    assert "eval_psnr" in lines(workdir)[1]
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["2", "4"]
+    assert list(workdir.glob("events.out.tfevents.*"))
+    sheet = cv2.imread(str(workdir / "samples" / "step_0000004.png"))
+    assert sheet.shape[1] > sheet.shape[0] > 100
+    report = json.loads((workdir / "eval" / "last.json").read_text())
+    assert report["step"] == 4 and report["parameters_sha256"] == checkpoint.digest(after.params)
+    for method in ("network", "mean fill", "Telea", "Navier-Stokes"):
+        assert len([r for r in report["records"] if r["method"] == method]) == 10, method
+    assert "| network |" in (workdir / "eval" / "last.md").read_text()
+    assert (workdir / "eval" / "last.csv").read_text().startswith("method,bucket,count,")
+
+
+def test_four_steps_are_two_and_two(finished, tmp_path, monkeypatch):
+    """A run that is stopped and restored ends with the same bits, batches and metrics (the flax example does not)."""
+    workdir, expected = finished
+    stop_after_save(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(runs.tiny(), str(tmp_path / "run"))
+    monkeypatch.undo()
+    after = train.train(runs.tiny(), str(tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(expected))
+    ours, theirs = (
+        [{k: v for k, v in row.items() if k not in ("images_per_s", "data_wait")} for row in lines(w)]
+        for w in (tmp_path / "run", workdir)
+    )
+    assert ours == theirs
+    assert (tmp_path / "run" / "eval" / "last.csv").read_bytes() == (workdir / "eval" / "last.csv").read_bytes()
+
+
+def stop_after_save(monkeypatch, step):
+    """Interrupts a run right after the checkpoint of a step."""
+    save = checkpoint.save
+
+    def save_and_stop(checkpoints, now, metrics):
+        save(checkpoints, now, metrics)
+        if int(now.step) == step:
+            checkpoints.wait_until_finished()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+
+
+def test_running_a_finished_run_again_changes_nothing(finished):
+    """It evaluates once more, with the same result."""
+    workdir, expected = finished
+    table, metrics = (workdir / "eval" / "last.json").read_bytes(), (workdir / "metrics.jsonl").read_bytes()
+    after = train.train(runs.tiny(), str(workdir))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(expected))
+    assert (workdir / "eval" / "last.json").read_bytes() == table
+    assert (workdir / "metrics.jsonl").read_bytes() == metrics
+
+
+def test_another_config_is_refused(finished):
+    workdir, _ = finished
+    with pytest.raises(ValueError, match=r"another config \(optim.lr: 0.001 there, 0.5 now\)"):
+        train.train(runs.tiny(**{"optim.lr": 0.5}), str(workdir))
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished):
+    """The differing paths are listed."""
+    workdir, _ = finished
+    other = parallel.abstract(jax.eval_shape(lambda: state.from_config(runs.tiny(**{"model.width": 12}))))
+    with (
+        checkpoint.manager(str(workdir)) as checkpoints,
+        pytest.raises(
+            ValueError,
+            match=r"checkpoint 4 does not fit this model: .*params/enc1/conv/kernel is \(3, 3, 3, 8\), needs \(3, 3, 3, 12\)",
+        ),
+    ):
+        checkpoint.restore(checkpoints, other)
+
+
+def test_evaluate_reads_only_the_run_directory(finished, tmp_path):
+    """`python -m pconv_jax.evaluate --run=DIR` gives what training gave, and names a directory that holds no run."""
+    workdir, _ = finished
+    command = [sys.executable, "-m", "pconv_jax.evaluate", "--checkpoint=best", "--run"]
+    done = subprocess.run([*command, str(workdir)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "| Navier-Stokes |" in done.stdout
+    best = json.loads((workdir / "eval" / "best.json").read_text())
+    psnr = {row["step"]: row["eval_psnr"] for row in lines(workdir) if "eval_psnr" in row}
+    assert best["step"] == max(psnr, key=psnr.get)
+    mean = [r["psnr"] for r in best["rows"] if r["method"] == "network" and r["bucket"] == "all"]
+    assert mean[0] == pytest.approx(max(psnr.values()), abs=1e-3)
+    failed = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert failed.returncode != 0 and "holds no run" in failed.stderr and "Traceback" not in failed.stderr
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    """With the step and its terms, and without a checkpoint of the spoiled parameters."""
+    batches = build.train_batches
+
+    def spoiled(config, source, start):
+        for k, batch in enumerate(batches(config, source, start)):
+            yield {**batch, "image": batch["image"] * np.float32(np.nan if k == 2 else 1)}
+
+    monkeypatch.setattr(build, "train_batches", spoiled)
+    with pytest.raises(reporting.NonFinite, match=r"step 3 is not finite \(.*hole nan.*\): lower optim.lr"):
+        train.train(runs.tiny(), str(tmp_path / "run"))
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+
+
+def test_nothing_is_written_when_data_or_devices_do_not_fit(tmp_path):
+    workdir = tmp_path / "run"
+    for changes, message in (
+        ({"train.batch_size": 6}, "train.batch_size is 6 on 4 devices"),
+        ({"data.source": "folder", "data.path": str(tmp_path / "none")}, "is not a directory: set data.path"),
+        ({"loss.vgg16_weights": str(tmp_path / "none.npz")}, "no VGG16 weights at"),
+    ):
+        with pytest.raises((ValueError, OSError), match=message):
+            train.train(runs.tiny(**changes), str(workdir))
+        assert not workdir.exists()
+
+
+def test_a_folder_with_all_terms(tmp_path):
+    """Own photographs, one of them corrupt; VGG16 weights; an average of the parameters; grey; all in one run."""
+    rng = np.random.default_rng(0)
+    for k in range(5):
+        name = tmp_path / "photos" / ("sub dir" if k % 2 else "") / f"{k}.png"
+        name.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(name), rng.integers(0, 256, (40, 50, 3), np.uint8))
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"no image")
+    arrays, inputs = {"order": "RGB", "scale": 1.0, "mean": np.zeros(3), "std": np.ones(3)}, 3
+    for name, outputs in (layer for layer in vgg.LAYERS if layer is not None):
+        arrays[f"{name}/kernel"] = rng.normal(0, 0.05, (3, 3, inputs, outputs)).astype(np.float32)
+        arrays[f"{name}/bias"], inputs = np.zeros(outputs, np.float32), outputs
+    np.savez(tmp_path / "vgg.npz", **arrays)
+    config = runs.tiny(
+        **{
+            "data.source": "folder",
+            "data.path": str(tmp_path / "photos"),
+            "loss.vgg16_weights": str(tmp_path / "vgg.npz"),
+            "optim.ema": 0.5,
+            "train.steps": 2,
+        }
+    )
+    train.train(config, str(tmp_path / "run"))
+    row = lines(tmp_path / "run")[0]
+    assert {"perceptual", "style_out", "style_comp"} <= set(row)
+    assert row["skipped"] > 0
+    total = sum(config.loss.weights[name] * row[name] for name in config.loss.weights)
+    assert row["loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_two_evaluations_agree(finished):
+    """The same masks and crops each time (naoto0804 draws them afresh), and all of them: 10 is no multiple of 8."""
+    config = runs.tiny()
+    _, source = build.image_sources(config)
+    records = [evaluate.Evaluation(config, source).network(finished[1]) for _ in range(2)]
+    assert records[0] == records[1] and len(records[0]) == 10
+
+
+@pytest.mark.slow
+def test_sigkill_changes_nothing(finished, tmp_path):
+    """Killed without warning in the middle, started again with the same command: the same parameters, bit for bit."""
+    steps = 60
+    flags = [f"--config.{key}={value}" for key, value in {"train.steps": steps, "train.checkpoint_every": 5}.items()]
+    command = [sys.executable, "-m", "pconv_jax.main", "--config=tests/tiny_experiment.py", *flags, "--workdir"]
+
+    def digest(workdir):
+        return json.loads((workdir / "eval" / "last.json").read_text())["parameters_sha256"]
+
+    subprocess.run([*command, str(tmp_path / "whole")], cwd=ROOT, check=True, capture_output=True)
+    killed = 0
+    for _ in range(3):
+        process = subprocess.Popen(
+            [*command, str(tmp_path / "killed")], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        before = (
+            set(os.listdir(tmp_path / "killed" / "checkpoints"))
+            if (tmp_path / "killed" / "checkpoints").exists()
+            else set()
+        )
+        while process.poll() is None:
+            folder = tmp_path / "killed" / "checkpoints"
+            if folder.exists() and set(os.listdir(folder)) - before:
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.02)
+        process.wait()
+    assert killed > 0
+    subprocess.run([*command, str(tmp_path / "killed")], cwd=ROOT, check=True, capture_output=True)
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole")

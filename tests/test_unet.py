@@ -1,0 +1,188 @@
+"""The U-Net: the paper's table, its skips, its independence of hole content, and the kinds under study."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pconv_jax.models import layers, unet
+
+SMALL = {"depth": 3, "width": 8, "max_width": 16}
+
+
+def example(size=16, channels=3, batch=2, seed=0):
+    rng = np.random.default_rng(seed)
+    image = rng.uniform(size=(batch, size, size, channels)).astype(np.float32)
+    mask = np.ones((batch, size, size, 1), np.float32)
+    mask[:, 3 : size - 4, 2 : size - 3] = 0
+    return image, mask
+
+
+@functools.cache
+def initialised(**options):
+    model = unet.UNet(**{**SMALL, **options})
+    image, mask = example(channels=model.channels)
+    return model, jax.jit(functools.partial(model.init, train=False))(jax.random.key(0), image, mask)
+
+
+def test_the_papers_table():
+    """Sixteen layers at 512: windows, channels, normalisation and bias as in section 3.2; 32.9 million parameters."""
+    image, mask = jnp.zeros((1, 512, 512, 3)), jnp.ones((1, 512, 512, 1))
+    variables = jax.eval_shape(unet.UNet().init, jax.random.key(0), image, mask)
+    kernels = {name: layer["conv"]["kernel"].shape for name, layer in variables["params"].items()}
+    encoder = [(7, 3, 64), (5, 64, 128), (5, 128, 256), (3, 256, 512)] + [(3, 512, 512)] * 4
+    decoder = [(3, 64 + 3, 3), (3, 128 + 64, 64), (3, 256 + 128, 128), (3, 512 + 256, 256)] + [(3, 1024, 512)] * 4
+    expected = {f"enc{i + 1}": (k, k, c, o) for i, (k, c, o) in enumerate(encoder)}
+    expected |= {f"dec{i + 1}": (k, k, c, o) for i, (k, c, o) in enumerate(decoder)}
+    assert kernels == expected
+    with_norm = {name for name, layer in variables["params"].items() if "norm" in layer}
+    assert with_norm == set(expected) - {"enc1", "dec1"} == set(variables["batch_stats"])
+    with_bias = {name for name, layer in variables["params"].items() if "bias" in layer["conv"]}
+    assert with_bias == {"enc1", "dec1"}
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == 32_859_796
+    (output, final), _ = jax.eval_shape(
+        lambda v: unet.UNet().apply(v, image, mask, train=True, mutable=["batch_stats"]), variables
+    )
+    assert output.shape == (1, 512, 512, 3) and final.shape == (1, 512, 512, 1)
+
+
+def test_parameter_tree():
+    """Every module is registered under its name, batch normalisation included (tanimutomo's was not)."""
+    _, variables = initialised()
+    paths = {jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(variables)}
+    blocks = {"enc1": "b", "enc2": "n", "enc3": "n", "dec3": "n", "dec2": "n", "dec1": "b"}
+    expected = {f"params/{name}/conv/kernel" for name in blocks}
+    for name, kind in blocks.items():
+        if kind == "b":
+            expected |= {f"params/{name}/conv/bias"}
+        else:
+            expected |= {f"params/{name}/norm/batch/{leaf}" for leaf in ("scale", "bias")}
+            expected |= {f"batch_stats/{name}/norm/batch/{leaf}" for leaf in ("mean", "var")}
+    assert paths == expected
+
+
+@pytest.mark.parametrize("kind", layers.CONV_KINDS)
+def test_gradient_reaches_every_skip(kind):
+    """The half of each decoder kernel that reads the skip has a gradient (the Keras project dropped every skip)."""
+    model, variables = initialised(kind=kind)
+    image, mask = example()
+
+    def loss(params):
+        (output, _), _ = model.apply({**variables, "params": params}, image, mask, train=True, mutable=["batch_stats"])
+        return jnp.mean(output**2)
+
+    grads = jax.jit(jax.grad(loss))(variables["params"])
+    skip_channels = {"dec1": 4 if kind == "mask_channel" else 3, "dec2": 8, "dec3": 16}
+    for name, channels in skip_channels.items():
+        gradient = np.asarray(grads[name]["conv"]["kernel"])[..., -channels:, :]
+        assert np.abs(gradient).max() > 0, name
+    assert all(np.abs(np.asarray(g["conv"]["kernel"])).max() > 0 for g in grads.values())
+
+
+@pytest.mark.parametrize("kind", layers.CONV_KINDS)
+@pytest.mark.parametrize("center", [False, True])
+def test_hole_content_is_irrelevant(kind, center):
+    """NaN in the holes of the image: same output, same finite gradients."""
+    model, variables = initialised(kind=kind, center=center)
+    image, mask = example()
+    spoiled = np.where(mask != 0, image, np.nan).astype(np.float32)
+
+    @jax.jit
+    def value_and_grad(image):
+        def loss(params):
+            output, _ = model.apply({**variables, "params": params}, image, mask)
+            return jnp.sum(output**2), output
+
+        return jax.value_and_grad(loss, has_aux=True)(variables["params"])
+
+    (_, expected), expected_grads = value_and_grad(image)
+    (_, output), grads = value_and_grad(spoiled)
+    np.testing.assert_array_equal(output, expected)
+    jax.tree.map(np.testing.assert_array_equal, grads, expected_grads)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+
+
+@pytest.mark.parametrize("kind", layers.CONV_KINDS)
+def test_the_mask_matters(kind):
+    """Each kind sees that something is missing."""
+    model, variables = initialised(kind=kind)
+    image, mask = example()
+    with_hole, _ = model.apply(variables, image, mask)
+    without, _ = model.apply(variables, image, np.ones_like(mask))
+    assert np.abs(with_hole - without).max() > 1e-3
+
+
+def test_prediction_does_not_depend_on_batch_mates():
+    """Running statistics, not the batch's, outside training (PConv-Keras used the batch's)."""
+    model, variables = initialised()
+    image, mask = example(batch=3)
+    together, _ = model.apply(variables, image, mask)
+    alone, _ = model.apply(variables, image[1:2], mask[1:2])
+    np.testing.assert_allclose(together[1:2], alone, rtol=1e-5, atol=1e-5)
+
+
+def test_training_moves_the_statistics():
+    model, variables = initialised()
+    image, mask = example()
+    _, updates = model.apply(variables, image, mask, train=True, mutable=["batch_stats"])
+    before, after = (jax.tree.leaves(v["batch_stats"]) for v in (variables, updates))
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(after, before, strict=True))
+
+
+def test_final_mask_tells_what_was_seen():
+    """A hole larger than the network can see stays a hole; a small one is filled."""
+    model, variables = initialised(depth=1, norm="none")
+    image, mask = example(size=16)
+    _, final = model.apply(variables, image, mask)
+    assert 0 < float(final.mean()) < 1
+    _, final = model.apply(variables, image, np.ones_like(mask))
+    assert float(final.mean()) == 1
+    output, final = model.apply(variables, image, np.zeros_like(mask))
+    assert not np.asarray(final).any() and not np.asarray(output).any()
+
+
+def test_centering_follows_brightness():
+    """With `center`, adding a constant to the image adds it to the prediction."""
+    model, variables = initialised(center=True)
+    image, mask = example()
+    base, _ = model.apply(variables, image, mask)
+    brighter, _ = model.apply(variables, image + 0.3, mask)
+    np.testing.assert_allclose(brighter, base + 0.3, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("norm", layers.NORM_KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_norms_and_channels(norm, channels):
+    model, variables = initialised(norm=norm, channels=channels)
+    image, mask = example(channels=channels)
+    output, _ = model.apply(variables, image, mask)
+    assert output.shape == image.shape and output.dtype == jnp.float32
+    assert ("batch_stats" in variables) == (norm == "batch")
+    assert any("group" in str(path) for path, _ in jax.tree.leaves_with_path(variables)) == (norm == "group")
+
+
+def test_bfloat16_follows_float32():
+    """Features in bfloat16, parameters and output in float32."""
+    model, variables = initialised(dtype=jnp.bfloat16)
+    image, mask = example()
+    output, final = model.apply(variables, image, mask)
+    expected, expected_final = unet.UNet(**SMALL).apply(variables, image, mask)
+    assert output.dtype == jnp.float32 and final.dtype == jnp.float32
+    np.testing.assert_array_equal(final, expected_final)
+    assert np.abs(output - expected).mean() < 0.03 * np.abs(expected).mean()
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        ((1, 250, 304, 3), (1, 250, 304, 1), r"image is 250x304; needs multiples of 8 \(3 halvings\): pad"),
+        ((1, 0, 16, 3), (1, 0, 16, 1), "image is 0x16; needs multiples of 8"),
+        ((1, 16, 16, 1), (1, 16, 16, 1), r"needs \[N, H, W, 3\] and \[N, H, W, 1\]"),
+        ((1, 16, 16, 3), (1, 16, 16, 3), r"mask \(1, 16, 16, 3\); needs"),
+    ],
+)
+def test_wrong_sizes_are_refused(image, mask, message):
+    with pytest.raises(ValueError, match=message):
+        jax.eval_shape(unet.UNet(**SMALL).init, jax.random.key(0), jnp.zeros(image), jnp.zeros(mask))

@@ -1,0 +1,113 @@
+"""VGG16: the file, the input convention, and the features."""
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pconv_jax.models import vgg
+
+
+def weights(seed=0, order="RGB", scale=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
+    """Random arrays in the layout of the file."""
+    rng, arrays, inputs = np.random.default_rng(seed), {}, 3
+    for name, outputs in (layer for layer in vgg.LAYERS if layer is not None):
+        arrays[f"{name}/kernel"] = rng.normal(0, np.sqrt(2 / (9 * inputs)), (3, 3, inputs, outputs)).astype(np.float32)
+        arrays[f"{name}/bias"] = rng.normal(0, 0.1, outputs).astype(np.float32)
+        inputs = outputs
+    return arrays | {"order": order, "scale": scale, "mean": np.array(mean), "std": np.array(std)}
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(arrays):
+        np.savez(tmp_path / "vgg.npz", **arrays)
+        return str(tmp_path / "vgg.npz")
+
+    return write
+
+
+def apply(path, image):
+    module, params = vgg.load(path)
+    return module.apply({"params": params}, image)
+
+
+def test_features_by_hand(save):
+    """The three pooled maps equal convolution, bias, ReLU and pooling written out for the first of them."""
+    arrays = weights()
+    image = np.random.default_rng(1).uniform(size=(2, 16, 24, 3)).astype(np.float32)
+    features = apply(save(arrays), image)
+    assert [f.shape for f in features] == [(2, 8, 12, 64), (2, 4, 6, 128), (2, 2, 3, 256)]
+    x = (image.astype(np.float64) - arrays["mean"]) / arrays["std"]
+    for name in ("conv1_1", "conv1_2"):
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        x = sum(
+            padded[:, i : i + 16, j : j + 24] @ arrays[f"{name}/kernel"][i, j].astype(np.float64)
+            for i in range(3)
+            for j in range(3)
+        )
+        x = np.maximum(x + arrays[f"{name}/bias"], 0)
+    pooled = x.reshape(2, 8, 2, 12, 2, 64).max(axis=(2, 4))
+    np.testing.assert_allclose(features[0], pooled, rtol=1e-4, atol=1e-4)
+
+
+def test_both_conventions_give_the_same_features(save):
+    """One network written for RGB in [0, 1] and for BGR in [0, 255]: the file says which, the caller never cares."""
+    rgb = weights(std=(1.0, 1.0, 1.0))
+    bgr = dict(rgb)
+    bgr["conv1_1/kernel"] = rgb["conv1_1/kernel"][:, :, ::-1] / 255
+    bgr |= {"order": "BGR", "scale": 255.0, "mean": rgb["mean"][::-1] * 255}
+    image = np.random.default_rng(1).uniform(size=(1, 16, 16, 3)).astype(np.float32)
+    for a, b in zip(apply(save(rgb), image), apply(save(bgr), image), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    swapped = apply(save(rgb), image[..., ::-1])
+    assert np.abs(swapped[0] - apply(save(rgb), image)[0]).max() > 0.1
+
+
+def test_gradient_reaches_the_image(save):
+    path = save(weights())
+    image = jnp.full((1, 16, 16, 3), 0.4)
+    gradient = jax.grad(lambda x: apply(path, x)[2].sum())(image)
+    assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"conv2_1/kernel": None}, "lacks conv2_1/kernel"),
+        ({"conv3_3/bias": np.zeros(5)}, r"conv3_3/bias in .* has shape \(5,\); needs \(256,\)"),
+        ({"order": "GBR"}, 'has order "GBR"; needs "RGB" or "BGR"'),
+        ({"mean": None}, "lacks mean"),
+    ],
+)
+def test_wrong_files_are_refused(save, change, message):
+    arrays = {name: value for name, value in (weights() | change).items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        vgg.load(save(arrays))
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match="set loss.vgg16_weights"):
+        vgg.load(str(tmp_path / "nothing.npz"))
+
+
+def test_blur_is_further_than_an_equal_shift_of_brightness(save, shared_data):
+    """With the real weights the perceptual distance knows what a mean square error does not."""
+    file = np.load(shared_data("vgg16") / "vgg16_caffe_conv1_1-conv3_3.npz", allow_pickle=False)
+    arrays = {"order": "BGR", "scale": 255.0, "mean": np.array([103.939, 116.779, 123.68]), "std": np.ones(3)}
+    for layer in (layer[0] for layer in vgg.LAYERS if layer is not None):
+        kernel = "weight_oihw_bgr" if layer == "conv1_1" else "weight_oihw"
+        arrays[f"{layer}/kernel"] = file[f"{layer}.{kernel}"].transpose(2, 3, 1, 0)
+        arrays[f"{layer}/bias"] = file[f"{layer}.bias"]
+    module, params = vgg.load(save(arrays))
+    features = jax.jit(lambda x: module.apply({"params": params}, x))
+    ranked = []
+    for path in sorted((shared_data("bsds500") / "val").glob("*.jpg"))[:20]:
+        image = cv2.resize(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), (96, 96), interpolation=cv2.INTER_AREA) / 255.0
+        blurred = cv2.GaussianBlur(image, (0, 0), 1.5)
+        shifted = image + np.sqrt(np.mean((blurred - image) ** 2))
+        of = [features(x[None].astype(np.float32)) for x in (image, blurred, shifted)]
+        blur, shift = (sum(float(jnp.mean(jnp.abs(a - b))) for a, b in zip(f, of[0], strict=True)) for f in of[1:])
+        ranked.append(blur > shift)
+    assert np.mean(ranked) >= 0.95
