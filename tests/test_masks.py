@@ -79,6 +79,15 @@ def test_areas_fill_the_range(kind):
 
 
 @pytest.mark.parametrize("kind", DRAWN)
+def test_a_hole_is_completed_where_elements_do_not_get_there(kind, monkeypatch):
+    """However few elements are drawn, the area is reached, and the border stays free."""
+    monkeypatch.setattr(masks, "_MAX_ELEMENTS", 2)
+    mask = masks.draw(masks.Family(kind, (0.7, 0.8), border=0.04), 0, 0, 0, (64, 48))
+    assert 0.7 * mask.size < holes(mask) <= 0.8 * mask.size
+    assert holes(mask) == holes(mask[3:-3, 2:-2])
+
+
+@pytest.mark.parametrize("kind", DRAWN)
 def test_border_is_kept_and_reached(kind):
     """No hole in the frame, and nothing more than the frame is kept free."""
     family = masks.Family(kind, (0.2, 0.4), border=0.1)
@@ -206,10 +215,12 @@ def test_augmentation_dilates_and_varies(tmp_path):
     assert len({mask.tobytes() for mask in drawn}) == 20
     assert np.median([masks.hole_area(mask) for mask in drawn]) > before
     np.testing.assert_array_equal(masks.draw(family, 0, 0, 7, (128, 128)), drawn[7])
-    family = folder_family(tmp_path, augment=True, area=(0.1, 0.3), border=0.05)
+    cv2.circle(image, (64, 64), 100, 255, -1)  # up to every border
+    write(tmp_path, "mask.png", image)
+    family = folder_family(tmp_path, augment=True, area=(0.3, 0.8), border=0.05)
     for index in range(10):
         mask = masks.draw(family, 0, 0, index, (60, 60))[..., 0]
-        assert 0.1 < masks.hole_area(mask) <= 0.3
+        assert 0.3 < masks.hole_area(mask) <= 0.8
         assert holes(mask) == holes(mask[3:-3, 3:-3])
 
 

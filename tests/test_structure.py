@@ -188,8 +188,14 @@ def requirements():
 
 
 def used_names():
-    """Top-level names that the package, the experiments and the tests import, or open as resources."""
-    names = set()
+    """Top-level names that the package, the experiments and the tests import, or open as resources, and those that
+    pyproject.toml and `rundir.versions` name."""
+    names = set(re.findall(r"\w+", (ROOT / "pyproject.toml").read_text()))
+    names |= {
+        node.value
+        for node in ast.walk(ast.parse((PACKAGE / "training" / "rundir.py").read_text()))
+        if isinstance(node, ast.Constant)
+    }
     for path in [*FILES, *(ROOT / "experiments").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
         tree = ast.parse(path.read_text())
         names |= {module.split(".")[0] for module, _ in imports(tree)}
@@ -210,14 +216,12 @@ def import_names(distribution):
 
 
 def test_every_dependency_is_used():
-    """A requirement that nobody imports is not one. Commands that pyproject.toml configures count as used."""
-    used, configured = used_names(), (ROOT / "pyproject.toml").read_text()
-    surplus = [
-        name
-        for name, *_ in requirements()
-        if not import_names(name) & used and f"[tool.{name.lower()}" not in configured
-    ]
+    """A requirement that nobody imports is not one. Plugins of pytest are loaded by pytest."""
+    used = used_names()
+    plugins = {point.dist.name for point in importlib.metadata.entry_points(group="pytest11")}
+    surplus = {name for name, *_ in requirements() if not import_names(name) & used} - plugins
     assert not surplus
+    assert not import_names("tensorflow") & used  # the search can fail
 
 
 def test_every_dependency_is_justified_and_bounded():
