@@ -62,7 +62,7 @@ case $command in
     ;;
   test)
     prepare
-    exec .venv/bin/python -m pytest "$@"
+    exec .venv/bin/python -m pytest -n auto --maxprocesses=8 "$@"
     ;;
   help | -h | --help)
     usage

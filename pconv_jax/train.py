@@ -32,6 +32,7 @@ def train(config, workdir: str):
     parallel.check_batch("train.batch_size", config.train.batch_size)
     parallel.check_batch("eval.batch_size", config.eval.batch_size)
     train_source, evaluation_source = build.image_sources(config)
+    build.check_masks(config)
     features = _vgg_features(config)
     rundir.claim(workdir, config)
     evaluation = evaluate.Evaluation(config, evaluation_source)

@@ -147,6 +147,9 @@ def test_nothing_is_written_when_data_or_devices_do_not_fit(tmp_path):
     for changes, message in (
         ({"train.batch_size": 6}, "train.batch_size is 6 on 4 devices"),
         ({"data.source": "folder", "data.path": str(tmp_path / "none")}, "is not a directory: set data.path"),
+        ({"masks.kind": "folder", "masks.path": str(tmp_path)}, "no mask images"),
+        ({"masks.area": (0.5, 0.501)}, r"no mask of 16x16 has a hole area in \(0.5, 0.501\)"),
+        ({"eval.masks.kind": "folder", "eval.masks.path": str(tmp_path)}, "no mask images"),
         ({"loss.vgg16_weights": str(tmp_path / "none.npz")}, "no VGG16 weights at"),
     ):
         with pytest.raises((ValueError, OSError), match=message):

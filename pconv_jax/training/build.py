@@ -1,9 +1,11 @@
 """From a config to the objects it describes: sources, batches, the model. Training and evaluation share these."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
-from pconv_jax.data import pipeline, sources
+from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import unet
 from pconv_jax.training import config as config_rules
 from pconv_jax.training import parallel
@@ -23,6 +25,19 @@ def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]
     else:
         train, evaluation = sources.split(sources.folder(data.path), data.eval_fraction)
     return tuple(sources.DecodedSource(s, config.model.channels, data.cache) for s in (train, evaluation))
+
+
+def check_masks(config):
+    """Draws one mask of each use, and so finds a mask folder that is missing or an area that cannot be had.
+
+    Raises:
+      ValueError: says which.
+    """
+    size = (config.data.size, config.data.size)
+    masks.draw(config_rules.train_masks(config), config.seed, 0, 0, size)
+    for area in pipeline.BUCKETS:
+        family = dataclasses.replace(config_rules.evaluation_masks(config), area=area)
+        masks.draw(family, config.eval.seed, 0, 0, size)
 
 
 def train_batches(config, source, start):
