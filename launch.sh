@@ -14,12 +14,16 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   test [pytest arguments]                      run the tests (default: all but slow and gpu)
   help                                         this text
 
-The same train command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv.
+The same train command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv;
+PCONV_PYTHON=/path/to/python uses an environment of your own, as it is, instead of .venv.
 TEXT
 }
 
 # Installs when .venv is absent, was left half-made, or was made for other requirements.
 prepare() {
+  if [[ -n ${PCONV_PYTHON:-} ]]; then
+    return
+  fi
   local stamp=.venv/requirements.sha256 want
   want=$(sha256sum requirements.txt)
   if [[ ! -f $stamp || $(<"$stamp") != "$want" ]]; then
@@ -35,12 +39,13 @@ prepare() {
   fi
 }
 
+interpreter=${PCONV_PYTHON:-.venv/bin/python}
 command=${1:-help}
 [[ $# -gt 0 ]] && shift
 case $command in
   quickstart)
     prepare
-    exec .venv/bin/python -m pconv_jax.main --config=experiments/quickstart.py "$@"
+    exec "$interpreter" -m pconv_jax.main --config=experiments/quickstart.py "$@"
     ;;
   train)
     if [[ $# -eq 0 || $1 == --* ]]; then
@@ -50,19 +55,19 @@ case $command in
     prepare
     config=$1
     shift
-    exec .venv/bin/python -m pconv_jax.main --config="$config" "$@"
+    exec "$interpreter" -m pconv_jax.main --config="$config" "$@"
     ;;
   evaluate)
     prepare
-    exec .venv/bin/python -m pconv_jax.evaluate "$@"
+    exec "$interpreter" -m pconv_jax.evaluate "$@"
     ;;
   masks)
     prepare
-    exec .venv/bin/python -m pconv_jax.tools.mask_sheet "$@"
+    exec "$interpreter" -m pconv_jax.tools.mask_sheet "$@"
     ;;
   test)
     prepare
-    exec .venv/bin/python -m pytest -n auto --maxprocesses=8 "$@"
+    exec "$interpreter" -m pytest -n auto --maxprocesses=8 "$@"
     ;;
   help | -h | --help)
     usage

@@ -23,6 +23,8 @@ def get_config():
     config.data.size = 512  # pixels per side of an example
     config.data.crop_scale = (0.5, 1.0)  # side of a random crop, as a fraction of the image's shorter side
     config.data.flip = True  # horizontally, at random
+    config.data.rotate = False  # by a random multiple of 90 degrees
+    config.data.permute_channels = False  # red, green and blue in a random order: variety for small sets
     config.data.cache = False  # keep decoded images in memory (small sets only)
     config.data.threads = 2  # that prepare batches
     config.data.workers = 0  # processes that prepare batches; 0: threads only

@@ -1,6 +1,10 @@
 """A small U-Net of partial convolutions on the photographs in scikit-image's wheel: minutes on two CPU cores.
 
-./launch.sh quickstart        or        python -m pconv_jax.main --config=experiments/quickstart.py
+    ./launch.sh quickstart        or        python -m pconv_jax.main --config=experiments/quickstart.py
+
+Twelve photographs to train on, four others to evaluate on. Choices that differ from the paper's were made by PSNR after
+equal numbers of steps: no normalisation (batch statistics are noise for thin holes), a centred input, windows of 3 (for
+64 pixels, not 512), the weight on the holes, and turns and colour permutations for want of photographs.
 """
 
 from experiments import default
@@ -12,20 +16,26 @@ def get_config():
     config.name = "quickstart"
     config.data.size = 64
     config.data.crop_scale = (0.25, 1.0)
+    config.data.rotate = True
+    config.data.permute_channels = True
     config.data.cache = True
     config.model.depth = 4
     config.model.width = 32
     config.model.max_width = 128
-    config.model.kernels = (5, 3)
+    config.model.kernels = (3,)
+    config.model.norm = "none"
     config.model.center = True
-    config.optim.lr = 2e-3
+    config.loss.weights.valid = 0.1
+    config.loss.weights.tv = 0.0
+    config.optim.lr = 3e-3
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 50
+    config.optim.clip_norm = 1.0
     config.train.batch_size = 16
-    config.train.steps = 1500
+    config.train.steps = 4000
     config.train.log_every = 50
-    config.train.checkpoint_every = 250
-    config.train.sample_every = 250
+    config.train.checkpoint_every = 500
+    config.train.sample_every = 500
     config.eval.examples = 96
     config.eval.batch_size = 16
     return config

@@ -314,7 +314,6 @@ def test_all_problems_are_told_at_once():
         ({"masks__kind": "folder"}, r'masks: masks are "folder"; needs the path of a directory of mask images'),
         ({"eval__masks__kind": "folder"}, r'eval.masks: masks are "folder"; needs the path'),
         ({"eval__masks__border": 0.15}, r"eval.masks: hole area is \(0.5, 0.6\) with a border of 0.15; at most 0.490"),
-        ({"model__kernels": (7, 5, 3), "model__depth": 2}, "model.kernels has 3 windows for a depth of 2"),
         ({"train__samples": 9}, "train.samples is 9; needs at most eval.batch_size, 8"),
         (
             {"optim__schedule": "cosine", "optim__warmup_steps": 100, "train__steps": 100},

@@ -6,9 +6,9 @@ import json
 import pathlib
 
 import numpy as np
-import pictures
 import pytest
 
+import pictures
 from pconv_jax.data import masks, pipeline
 from pconv_jax.evaluation import baselines, scores, tables
 

@@ -8,12 +8,12 @@ import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import jaxtyping
-import loops
 import numpy as np
 import pytest
 from jax import lax
 from jax.test_util import check_grads
 
+import loops
 import pconv_jax
 
 DIMENSIONS = {1: ("NWC", "WIO", "NWC"), 2: ("NHWC", "HWIO", "NHWC"), 3: ("NDHWC", "DHWIO", "NDHWC")}

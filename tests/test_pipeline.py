@@ -4,10 +4,10 @@ import itertools
 
 import cv2
 import numpy as np
-import pictures
 import pytest
 from absl import flags
 
+import pictures
 from pconv_jax.data import masks, pipeline, sources
 
 VIEW = pipeline.View(size=24, scale=(0.5, 1.0), flip=True)
@@ -213,3 +213,16 @@ def test_records_name_the_photographs():
 def test_opencv_starts_no_threads_of_its_own():
     """They only get in the way of grain's; importing the module switches them off, in workers too."""
     assert cv2.getNumThreads() == 1
+
+
+def test_crop_turns_and_permutes():
+    """All four turns and all six orders of the channels occur, each of the image itself; off, the crop is untouched."""
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (12, 12, 3), np.uint8)
+    turned = {pipeline.crop(image, pipeline.View(12, (1, 1), rotate=True), rng).tobytes() for _ in range(60)}
+    assert turned == {np.ascontiguousarray(np.rot90(image, k)).tobytes() for k in range(4)}
+    view = pipeline.View(12, (1, 1), permute_channels=True)
+    permuted = {pipeline.crop(image, view, rng).tobytes() for _ in range(200)}
+    orders = itertools.permutations(range(3))
+    assert permuted == {np.ascontiguousarray(image[..., order]).tobytes() for order in orders}
+    np.testing.assert_array_equal(pipeline.crop(image, pipeline.View(12, (1, 1)), rng), image)

@@ -6,12 +6,12 @@ import struct
 
 import cv2
 import numpy as np
-import pictures
 import PIL.Image
 import pytest
 from absl import logging as absl_logging
 from tensorboardX.proto import event_pb2
 
+import pictures
 from pconv_jax.training import reporting, sheets
 
 

@@ -8,10 +8,10 @@ import pickle
 import random
 
 import numpy as np
-import pictures
 import PIL.Image
 import pytest
 
+import pictures
 from pconv_jax.data import sources
 
 

@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import runs
@@ -44,8 +45,6 @@ def test_one_device_equals_four(norm):
 
 def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
     """One step of plain descent, so that Adam's division cannot hide or blow up a difference."""
-    import optax
-
     config = runs.tiny(**{"model.norm": "batch"})
     batch, model = runs.batch(config), build.unet_model(config)
     train_step = steps.make_train_step(model, optax.sgd(1.0), config.loss.weights.to_dict(), None, 0.0)
@@ -124,8 +123,8 @@ def test_prediction_is_composited_and_clamped():
 
 
 def test_batches_that_do_not_divide_are_refused():
-    with pytest.raises(ValueError, match="train.batch_size is 6 on 4 devices; needs a multiple of 4: use 4 or 8"):
+    with pytest.raises(ValueError, match=r"train\.batch_size is 6 on 4 devices; needs a multiple of 4: use 4 or 8"):
         parallel.check_batch("train.batch_size", 6)
-    with pytest.raises(ValueError, match="is 3 on 4 devices; needs a multiple of 4: use 4$"):
+    with pytest.raises(ValueError, match=r"is 3 on 4 devices; needs a multiple of 4: use 4$"):
         parallel.check_batch("train.batch_size", 3)
     parallel.check_batch("train.batch_size", 8)

@@ -88,7 +88,7 @@ def test_wrong_files_are_refused(save, change, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match="set loss.vgg16_weights"):
+    with pytest.raises(FileNotFoundError, match=r"set loss\.vgg16_weights"):
         vgg.load(str(tmp_path / "nothing.npz"))
 
 

@@ -31,11 +31,15 @@ class View:
       size: of the square example in pixels.
       scale: range of the crop's side as a fraction of the image's shorter side.
       flip: whether to flip horizontally at random.
+      rotate: whether to turn by a random multiple of 90 degrees.
+      permute_channels: whether to put the colour channels in a random order.
     """
 
     size: int
     scale: tuple[float, float]
-    flip: bool
+    flip: bool = False
+    rotate: bool = False
+    permute_channels: bool = False
 
 
 def train_batches(
@@ -104,17 +108,20 @@ def evaluation_batches(
 
 
 def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop, resized to `view.size`: by area when it shrinks, bilinearly when it grows."""
+    """A random square crop, resized to `view.size` (by area when it shrinks, bilinearly when it grows) and augmented."""
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * rng.uniform(*view.scale)))
     y, x = rng.integers(0, (height - side + 1, width - side + 1))
     cut = image[y : y + side, x : x + side]
     flipped = view.flip and rng.integers(2) == 1
+    turns = rng.integers(4) if view.rotate else 0
+    channels = rng.permutation(image.shape[-1]) if view.permute_channels else slice(None)
     if side != view.size:
         method = cv2.INTER_AREA if side > view.size else cv2.INTER_LINEAR
         cut = cv2.resize(cut, (view.size, view.size), interpolation=method)
         cut = cut.reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel
-    return np.ascontiguousarray(cut[:, ::-1] if flipped else cut)
+    cut = np.rot90(cut[:, ::-1] if flipped else cut, turns)
+    return np.ascontiguousarray(cut[..., channels])
 
 
 class _TrainExample:

@@ -50,7 +50,8 @@ class UNet(nn.Module):
     Attributes:
       depth: halvings; height and width are multiples of `2 ** depth`.
       width, max_width: channels of `enc1`, doubled per level up to `max_width`.
-      kernels: window of `enc1, enc2, ..`, odd; the last value serves the remaining levels.
+      kernels: window of `enc1, enc2, ..`, odd; the last value serves the remaining levels, and values
+        for levels beyond `depth` go unused, so that depth alone can be changed.
       channels: of the image.
       norm: "batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
       center: subtract the mean of each image's valid pixels from its input and add it to its output. The paper does

@@ -6,6 +6,8 @@ Feeding one with the scale of the other changes the loss by orders of magnitude.
 """
 
 import os
+import zipfile
+import zlib
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -25,6 +27,7 @@ LAYERS = (
     None,
 )
 CONVENTION = ("order", "scale", "mean", "std")
+_TOOL = "python -m pconv_jax.tools.prepare_vgg16"
 
 
 class VGG16Features(nn.Module):
@@ -67,14 +70,17 @@ def load(path, dtype=jnp.float32):
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it lacks an array or holds one of another shape.
+      FileNotFoundError, ValueError: no such file; or it is no npz, lacks an array or holds one of another shape.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(
-            f"no VGG16 weights at {path}: set loss.vgg16_weights to an npz file, or to an empty string"
+            f"no VGG16 weights at {path}: run {_TOOL} --out={path}, or set loss.vgg16_weights to an empty string"
         )
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {name: file[name] for name in file.files}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is no npz ({error}): make one with {_TOOL} --out=vgg16.npz --file={path}") from error
     params, inputs = {}, 3
     for name, outputs in (layer for layer in LAYERS if layer is not None):
         params[name] = {

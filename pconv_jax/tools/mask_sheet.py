@@ -1,6 +1,6 @@
 """A contact sheet of masks, to look at before training on them. White is hole.
 
-    python -m pconv_jax.tools.mask_sheet --out=masks.png --kind=shapes --area=0.1,0.3
+python -m pconv_jax.tools.mask_sheet --out=masks.png --kind=shapes --area=0.1,0.3
 """
 
 from absl import app, flags
@@ -38,7 +38,8 @@ def main(argv):
         raise SystemExit(f"error: {error}") from error
     areas = [masks.hole_area(mask) for mask in drawn]
     touching = sum(map(masks.touches_border, drawn))
-    print(f"{_OUT.value}: {len(drawn)} masks, hole area {min(areas):.1%} to {max(areas):.1%}, {touching} touch the border")
+    share = f"hole area {min(areas):.1%} to {max(areas):.1%}"
+    print(f"{_OUT.value}: {len(drawn)} masks, {share}, {touching} touch the border")
 
 
 if __name__ == "__main__":

@@ -44,7 +44,13 @@ def train_batches(config, source, start):
     """Batches of this host from step `start` on, to be moved to the devices."""
     return pipeline.train_batches(
         source,
-        pipeline.View(config.data.size, tuple(config.data.crop_scale), config.data.flip),
+        pipeline.View(
+            config.data.size,
+            tuple(config.data.crop_scale),
+            config.data.flip,
+            config.data.rotate,
+            config.data.permute_channels,
+        ),
         config_rules.train_masks(config),
         seed=config.seed,
         batch_size=config.train.batch_size // jax.process_count(),
@@ -59,7 +65,7 @@ def evaluation_batches(config, source):
     """The fixed evaluation set: the same for every run with the same `eval`, `data` and photographs."""
     return pipeline.evaluation_batches(
         source,
-        pipeline.View(config.data.size, tuple(config.data.crop_scale), flip=False),
+        pipeline.View(config.data.size, tuple(config.data.crop_scale)),
         config_rules.evaluation_masks(config),
         seed=config.eval.seed,
         examples=config.eval.examples,

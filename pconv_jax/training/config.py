@@ -52,6 +52,8 @@ RULES = {
     "data.size": _integer(16),
     "data.crop_scale": _pair(0.01, 1),
     "data.flip": _SWITCH,
+    "data.rotate": _SWITCH,
+    "data.permute_channels": _SWITCH,
     "data.cache": _SWITCH,
     "data.threads": _integer(1),
     "data.workers": _integer(0),
@@ -83,8 +85,8 @@ RULES = {
     "optim.schedule": _choice(("constant", "cosine")),
     "optim.warmup_steps": _integer(0),
     "optim.clip_norm": _number(0),
-    "optim.b1": _number(0, 1),
-    "optim.b2": _number(0, 1),
+    "optim.b1": _number(0, 0.9999999),
+    "optim.b2": _number(0, 0.9999999),
     "optim.eps": _number(0),
     "optim.ema": _number(0, 1),
     "train.steps": _integer(1),
@@ -160,8 +162,6 @@ def _combinations(config):
         problems.append('data.source is "folder" and data.path is empty: set --config.data.path to a folder of images')
     if config.data.source != "folder" and (config.data.path or config.data.eval_path):
         problems.append(f'data.path is set and data.source is "{config.data.source}": set --config.data.source=folder')
-    if len(config.model.kernels) > config.model.depth:
-        problems.append(f"model.kernels has {len(config.model.kernels)} windows for a depth of {config.model.depth}")
     if config.train.samples > config.eval.batch_size:
         problems.append(
             f"train.samples is {config.train.samples}; needs at most eval.batch_size, {config.eval.batch_size}"

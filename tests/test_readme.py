@@ -1,0 +1,112 @@
+"""Every command and snippet of the README runs."""
+
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+
+SMALL = {
+    "data.size": 16,
+    "model.depth": 2,
+    "model.width": 8,
+    "train.steps": 2,
+    "train.batch_size": 4,
+    "optim.warmup_steps": 0,
+    "eval.examples": 6,
+    "eval.batch_size": 8,
+}
+
+
+def blocks(language):
+    """The fenced blocks of a language."""
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+def commands():
+    """The lines of the bash blocks without their comments."""
+    lines = [line.split("  #")[0].split("    #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
+    return list(dict.fromkeys(line for line in lines if line))
+
+
+def launch(command, cwd, *extra):
+    """Runs a command line of the README with this interpreter in place of .venv."""
+    words = command.replace("./launch.sh", str(ROOT / "launch.sh")).split()
+    environment = {**os.environ, "PCONV_PYTHON": sys.executable}
+    done = subprocess.run([*words, *extra], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("snippet", blocks("python"))
+def test_snippets_run(snippet):
+    """In a fresh namespace, as pasted."""
+    names = {}
+    exec(snippet, names)
+    if "new_mask" in names:
+        assert names["y"].shape == (1, 32, 32, 16) and names["new_mask"].shape == (1, 32, 32, 1)
+
+
+def test_every_command_is_tried():
+    """A command that is added to the README needs a line here."""
+    assert commands() == [
+        "./launch.sh quickstart",
+        "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
+        "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",
+        "./launch.sh evaluate --run=runs/quickstart --checkpoint=best",
+        "./launch.sh test",
+        "./launch.sh test -m slow",
+    ]
+
+
+def test_train_and_evaluate_commands(tmp_path):
+    """The commands as printed, with overrides that make them small, and run directories in a temporary place."""
+    small = [f"--config.{key}={value}" for key, value in SMALL.items()]
+    run = tmp_path / "run"
+    assert "| network |" in launch(commands()[0], tmp_path, *small, f"--workdir={run}")
+    assert "| network |" in launch(commands()[3].replace("runs/quickstart", str(run)), tmp_path)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    rng = np.random.default_rng(0)
+    for k in range(3):
+        cv2.imwrite(str(photos / f"{k}.jpg"), rng.integers(0, 256, (30, 40, 3), np.uint8))
+    command = commands()[1].replace("/path/to/photos", str(photos))
+    assert "| network |" in launch(command, tmp_path, *small, f"--workdir={tmp_path / 'folder'}")
+
+
+def test_mask_command(tmp_path):
+    """The one command that stands inside a sentence."""
+    command = re.search(r"`(\./launch\.sh masks [^`]+)`", README)[1]
+    out = tmp_path / "masks.png"
+    assert "24 masks, hole area 1" in launch(command.replace("masks.png", str(out)), tmp_path)
+    assert cv2.imread(str(out)) is not None
+
+
+def test_test_command(tmp_path):
+    """Only that it reaches pytest: this is a test itself."""
+    assert "test_mask_command" in launch("./launch.sh test", tmp_path, "--collect-only", "-q", "-n0", __file__)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["fly"], "unknown command fly"),
+        (["train"], "train needs a config file first"),
+        (["train", "--x"], "train needs"),
+    ],
+)
+def test_launch_names_wrong_commands(arguments, message):
+    done = subprocess.run([ROOT / "launch.sh", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and message in done.stderr
+
+
+def test_launch_help():
+    done = subprocess.run([ROOT / "launch.sh"], capture_output=True, text=True, check=True)
+    assert "quickstart" in done.stdout and "evaluate --run=DIR" in done.stdout
