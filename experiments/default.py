@@ -16,10 +16,15 @@ def get_config():
     config.seed = 0  # of initial parameters, order, crops and masks
 
     config.data = ml_collections.ConfigDict()
-    config.data.source = "photos"  # photos (in scikit-image's wheel) | folder
+    config.data.source = "photos"  # photos (in scikit-image's wheel) | folder | tfds
     config.data.path = ""  # folder: directory of images, searched at any depth
     config.data.eval_path = ""  # folder: directory of evaluation images; empty: hold out a part of data.path
     config.data.eval_fraction = 0.1  # of the files, held out by a hash of their names
+    config.data.name = ""  # tfds: a dataset that tools/prepare_tfds.py has prepared, e.g. celeb_a
+    config.data.key = "image"  # tfds: feature that holds the image
+    config.data.dir = ""  # tfds: directory of prepared datasets; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.train_split = "train"  # tfds: a split or a part of one, e.g. train[:90%]
+    config.data.eval_split = "validation"  # tfds: the same, apart from train_split
     config.data.size = 512  # pixels per side of an example
     config.data.crop_scale = (0.5, 1.0)  # side of a random crop, as a fraction of the image's shorter side
     config.data.flip = True  # horizontally, at random

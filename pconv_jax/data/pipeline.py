@@ -108,7 +108,7 @@ def evaluation_batches(
 
 
 def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop, resized to `view.size` (by area when it shrinks, bilinearly when it grows) and augmented."""
+    """A random square crop, resized to `view.size` (by area when it shrinks, else bilinearly) and augmented."""
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * rng.uniform(*view.scale)))
     y, x = rng.integers(0, (height - side + 1, width - side + 1))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from absl import logging
 
-SOURCES = ("photos", "folder")
+SOURCES = ("photos", "folder", "tfds")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 # The photographs in scikit-image's wheel (0.25 and 0.26; its own downloads are never touched). Split by photograph, and

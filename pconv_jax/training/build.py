@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from pconv_jax.data import masks, pipeline, sources
+from pconv_jax.data import masks, pipeline, sources, tfds_source
 from pconv_jax.models import unet
 from pconv_jax.training import config as config_rules
 from pconv_jax.training import parallel
@@ -15,11 +15,14 @@ def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]
     """`(train, evaluation)`, decoded, and apart by photograph.
 
     Raises:
-      ValueError: a folder that is missing, empty, or too small to split.
+      ValueError: a folder that is missing, empty, or too small to split; a TFDS dataset that is not prepared.
     """
     data = config.data
     if data.source == "photos":
         train, evaluation = sources.photos()
+    elif data.source == "tfds":
+        splits = (data.train_split, data.eval_split)
+        train, evaluation = tfds_source.train_and_evaluation(data.name, splits, data.key, data.dir)
     elif data.eval_path:
         train, evaluation = sources.folder(data.path), sources.folder(data.eval_path)
     else:

@@ -49,6 +49,7 @@ RULES = {
     "data.path": _TEXT,
     "data.eval_path": _TEXT,
     "data.eval_fraction": _number(0, 1),
+    **{f"data.{key}": _TEXT for key in ("name", "key", "dir", "train_split", "eval_split")},
     "data.size": _integer(16),
     "data.crop_scale": _pair(0.01, 1),
     "data.flip": _SWITCH,
@@ -158,10 +159,7 @@ def _combinations(config):
     check("masks", train_masks, config)
     check("eval.masks", evaluation_masks, config)
     check("data.size", unet.check_size, (config.data.size, config.data.size), config.model.depth)
-    if config.data.source == "folder" and not config.data.path:
-        problems.append('data.source is "folder" and data.path is empty: set --config.data.path to a folder of images')
-    if config.data.source != "folder" and (config.data.path or config.data.eval_path):
-        problems.append(f'data.path is set and data.source is "{config.data.source}": set --config.data.source=folder')
+    problems += _wrong_sources(config.data)
     if config.train.samples > config.eval.batch_size:
         problems.append(
             f"train.samples is {config.train.samples}; needs at most eval.batch_size, {config.eval.batch_size}"
@@ -174,4 +172,30 @@ def _combinations(config):
         )
     if not any(config.loss.weights.values()):
         problems.append("all of loss.weights are 0: nothing would be learned")
+    return problems
+
+
+def _wrong_sources(data):
+    """What the chosen source lacks, and what another one would need."""
+    problems = []
+    wanted = {
+        "folder": {"path": "a folder of images"},
+        "tfds": {
+            "name": "a dataset of TFDS, e.g. celeb_a",
+            "key": "the feature that holds the image",
+            "train_split": "a split, e.g. train",
+            "eval_split": "a split, e.g. validation",
+        },
+    }
+    for key, what in wanted.get(data.source, {}).items():
+        if not data[key]:
+            problems.append(f'data.source is "{data.source}" and data.{key} is empty: set --config.data.{key} to {what}')
+    for source, keys in {"folder": ("path", "eval_path"), "tfds": ("name", "dir")}.items():
+        problems += [
+            f'data.{key} is set and data.source is "{data.source}": set --config.data.source={source}'
+            for key in keys
+            if data[key] and data.source != source
+        ]
+    if data.source == "tfds" and data.train_split == data.eval_split:
+        problems.append(f'data.train_split and data.eval_split are both "{data.eval_split}"; need to be apart')
     return problems
