@@ -77,9 +77,9 @@ def load(path, dtype=jnp.float32):
             f"no VGG16 weights at {path}: run {_TOOL} --out={path}, or set loss.vgg16_weights to an empty string"
         )
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is no npz ({error}): make one with {_TOOL} --out=vgg16.npz --file={path}") from error
     params, inputs = {}, 3
     for name, outputs in (layer for layer in LAYERS if layer is not None):

@@ -1,0 +1,114 @@
+"""VGG16's first seven convolutions in one npz, with what they want to be fed. The loss needs it: loss.vgg16_weights.
+
+    python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz                           # torchvision's, as in the paper
+    python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz --source=keras            # the original ones of Caffe
+    python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz --file=vgg16-397923af.pth
+
+A file may be safetensors or a .pth with torchvision's names, Keras' .h5, or an npz; its content says which.
+torchvision's weights stay in the cache of the hub's client (553 MB), Keras' are removed after conversion.
+"""
+
+import importlib
+import os
+import re
+import tempfile
+
+from absl import app, flags
+
+from pconv_jax.models import vgg
+from pconv_jax.tools import download, vgg16_files
+
+_TIMM = download.HubFile("timm/vgg16.tv_in1k", "3394518cba29aee1ea82a49d971be90d2dd1dab7", "model.safetensors")
+SOURCES = {
+    "torchvision": download.Published(
+        url=f"https://huggingface.co/{_TIMM.repo}/resolve/{_TIMM.revision}/{_TIMM.name}",
+        megabytes=553.4,
+        checksum="sha256:57b026918159a6bf9faf8405c3a551903768e7138989d9c6224a14227203fad8",
+        hub=_TIMM,
+    ),
+    "keras": download.Published(
+        url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        megabytes=58.9,
+        checksum="md5:6d6bbae143d832006294945121d1f1fc",  # the one that Keras compares with
+    ),
+}
+_READERS = {"torchvision": "safetensors", "keras": "h5py"}  # of what is downloaded
+
+_OUT = flags.DEFINE_string("out", None, "Npz to write.", required=True)
+_SOURCE = flags.DEFINE_enum("source", None, list(SOURCES), "Whose weights; torchvision's unless --file is given.")
+_FILE = flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.")
+
+
+def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
+    """Fetches where no file is given, converts and writes.
+
+    Returns:
+      A sentence that says what was written, and how it will be fed.
+
+    Raises:
+      OSError, ValueError, ModuleNotFoundError: with what to do, in one line or a few. Nothing is left behind.
+    """
+    vgg16_files.check_absent(out, overwrite=overwrite)
+    if file is not None:
+        _check_name(file, sources["keras"])
+        return _convert(file, out, source, overwrite)
+    source = source or "torchvision"
+    importlib.import_module(_READERS[source])  # missing, it should not be missed after the download
+    folder = os.path.dirname(os.path.abspath(out))
+    with tempfile.TemporaryDirectory(prefix=".vgg16_", dir=folder) as temporary:
+        try:
+            path = download.get(sources[source], temporary)
+        except download.Unreachable as error:
+            raise OSError(_by_hand(sources[source], out, error)) from error
+        return _convert(path, out, source, overwrite)
+
+
+def _convert(path, out, source, overwrite):
+    layout, arrays = vgg16_files.read(path)
+    if source not in (None, layout.name):
+        raise ValueError(f"{path} has {layout.name}'s weights, and --source={source}: leave --source out")
+    converted = vgg16_files.convert(path, layout, arrays)
+    vgg16_files.write(out, converted, overwrite=overwrite)
+    order, scale, mean, std = (converted[key].tolist() for key in vgg.CONVENTION)
+    return (
+        f"{out}: VGG16 conv1_1 to conv3_3 from {os.path.basename(path)} ({layout.name}), fed {order} in "
+        f"[0, {scale:g}], mean {mean}, std {std}. Use it with --config.loss.vgg16_weights={out}"
+    )
+
+
+def _check_name(file, keras):
+    """A name that promises a published file is held to it: torch puts the first digits of the sha256 there."""
+    name = os.path.basename(file)
+    digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
+    if os.path.isfile(file) and digits:
+        url = f"https://download.pytorch.org/models/{name}"
+        download.check(file, f"sha256:{digits[1]}", f"download it again ({url}), or rename it if you changed it")
+    if os.path.isfile(file) and name == keras.name:
+        download.check(file, keras.checksum, f"download it again ({keras.url}), or rename it if you changed it")
+
+
+def _by_hand(published, out, error):
+    path = os.path.join(os.path.dirname(os.path.abspath(out)), published.name)
+    return (
+        f"cannot download {published.name} ({error}). By hand: on a machine with a network, download "
+        f"({published.megabytes} MB)\n  {published.url}\nput it at\n  {path}\nand run\n"
+        f"  python -m pconv_jax.tools.prepare_vgg16 --out={out} --file={path}"
+    )
+
+
+def main(argv):
+    """Prepares, and says what came of it."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}: the weights are given as --file={argv[1]}")
+    try:
+        print(prepare(_OUT.value, source=_SOURCE.value, file=_FILE.value, overwrite=_OVERWRITE.value))
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"error: {error.name} is not installed: pip install {error.name}") from error
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    app.run(main)
