@@ -206,6 +206,7 @@ def test_every_key_refuses_another_type(key, value):
 
 
 NAN, INF = float("nan"), float("inf")
+TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
 
 
 @pytest.mark.parametrize(
@@ -213,9 +214,14 @@ NAN, INF = float("nan"), float("inf")
     [
         ("name", ["", "a/b", ".", "..", "/tmp", 3], "a plain name"),
         ("seed", [-1, 1.0, True, "0", 2**32], "an integer from 0 to 4294967295"),
-        ("data__source", ["tfds", "", 1, ["photos"]], "one of photos, folder"),
+        ("data__source", ["TFDS", "", 1, ["photos"]], "one of photos, folder, tfds"),
         ("data__path", [3], "a text"),
         ("data__eval_path", [False], "a text"),
+        ("data__name", [3, ["celeb_a"]], "a text"),
+        ("data__key", [0], "a text"),
+        ("data__dir", [False], "a text"),
+        ("data__train_split", [0.9, ["train"]], "a text"),
+        ("data__eval_split", [0.1], "a text"),
         ("data__eval_fraction", [-0.1, 1.1, "0.1", True, NAN], "a number from 0 to 1"),
         ("data__size", [0, 15, 512.0, "512", True], "an integer of at least 16"),
         ("data__crop_scale", [(0.5,), (0.5, 1.1), (0, 1), (0.9, 0.5), 0.5, "ab", (True, 1)], r"a pair \(low, high\)"),
@@ -309,6 +315,17 @@ def test_all_problems_are_told_at_once():
         ({"data__source": "folder"}, r"data.path is empty: set --config.data.path to a folder of images"),
         ({"data__path": "there"}, r'data.path is set and data.source is "photos": set --config.data.source=folder'),
         ({"data__eval_path": "there"}, "set --config.data.source=folder"),
+        ({"data__source": "tfds"}, r"data.name is empty: set --config.data.name to a dataset of TFDS, e.g. celeb_a"),
+        (TFDS | {"data__key": ""}, r"data.key is empty: set --config.data.key to the feature that holds the image"),
+        (TFDS | {"data__train_split": ""}, r"data.train_split is empty: set --config.data.train_split to a split"),
+        (TFDS | {"data__eval_split": ""}, r"data.eval_split is empty: set --config.data.eval_split to a split"),
+        (
+            TFDS | {"data__eval_split": "train"},
+            'data.train_split and data.eval_split are both "train"; need to be apart',
+        ),
+        (TFDS | {"data__path": "there"}, 'data.path is set and data.source is "tfds": set --config.data.source=folder'),
+        ({"data__name": "celeb_a"}, 'data.name is set and data.source is "photos": set --config.data.source=tfds'),
+        ({"data__dir": "there"}, 'data.dir is set and data.source is "photos": set --config.data.source=tfds'),
         ({"masks__area": (0.3, 0.3)}, r"masks: hole area is \(0.3, 0.3\); needs 0 <= low < high <= 1"),
         ({"masks__area": (0.5, 0.6), "masks__border": 0.2}, r"masks: hole area .* lower the area or the border"),
         ({"masks__kind": "folder"}, r'masks: masks are "folder"; needs the path of a directory of mask images'),
@@ -337,6 +354,8 @@ def test_wrong_combinations_are_named(changes, message):
     [
         {"data__size": 256, "model__depth": 7},
         {"data__source": "folder", "data__path": "there", "data__eval_path": "elsewhere"},
+        TFDS,
+        TFDS | {"data__dir": "there", "data__train_split": "train[:90%]", "data__eval_split": "train[90%:]"},
         {"masks__kind": "folder", "masks__path": "there"},
         {"eval__masks__border": 0.04, "masks__border": 0.04},
         {"masks__area": [0.0, 1.0], "data__crop_scale": [1, 1], "model__kernels": [3]},

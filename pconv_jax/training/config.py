@@ -177,25 +177,23 @@ def _combinations(config):
 
 def _wrong_sources(data):
     """What the chosen source lacks, and what another one would need."""
-    problems = []
     wanted = {
-        "folder": {"path": "a folder of images"},
-        "tfds": {
-            "name": "a dataset of TFDS, e.g. celeb_a",
-            "key": "the feature that holds the image",
-            "train_split": "a split, e.g. train",
-            "eval_split": "a split, e.g. validation",
-        },
+        ("folder", "path"): "a folder of images",
+        ("tfds", "name"): "a dataset of TFDS, e.g. celeb_a",
+        ("tfds", "key"): "the feature that holds the image",
+        ("tfds", "train_split"): "a split, e.g. train",
+        ("tfds", "eval_split"): "a split, e.g. validation",
     }
-    for key, what in wanted.get(data.source, {}).items():
-        if not data[key]:
-            problems.append(f'data.source is "{data.source}" and data.{key} is empty: set --config.data.{key} to {what}')
-    for source, keys in {"folder": ("path", "eval_path"), "tfds": ("name", "dir")}.items():
-        problems += [
-            f'data.{key} is set and data.source is "{data.source}": set --config.data.source={source}'
-            for key in keys
-            if data[key] and data.source != source
-        ]
-    if data.source == "tfds" and data.train_split == data.eval_split:
+    problems = [
+        f'data.source is "{source}" and data.{key} is empty: set --config.data.{key} to {what}'
+        for (source, key), what in wanted.items()
+        if data.source == source and not data[key]
+    ]
+    problems += [
+        f'data.{key} is set and data.source is "{data.source}": set --config.data.source={source}'
+        for source, key in (("folder", "path"), ("folder", "eval_path"), ("tfds", "name"), ("tfds", "dir"))
+        if data.source != source and data[key]
+    ]
+    if data.source == "tfds" and data.train_split == data.eval_split != "":
         problems.append(f'data.train_split and data.eval_split are both "{data.eval_split}"; need to be apart')
     return problems

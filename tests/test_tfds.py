@@ -1,0 +1,237 @@
+"""What TFDS has prepared comes out as it went in, and trains; whatever is not ready is said at once."""
+
+import json
+import os
+import pathlib
+import pickle
+import re
+import resource
+import shutil
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import runs
+import tiny_tfds
+from experiments import celeba as celeba_experiment
+from experiments import default
+from pconv_jax import train
+from pconv_jax.data import sources, tfds_source
+from pconv_jax.training import build
+from pconv_jax.training import config as config_rules
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COMMAND = "python -m pconv_jax.tools.prepare_tfds"
+
+
+@pytest.fixture(scope="module")
+def celeba(tmp_path_factory):
+    """`(data_dir, {split: sorted images})` of a small CelebA that TFDS's own builder prepared."""
+    directory = tmp_path_factory.mktemp("tfds")
+    images = tiny_tfds.celeba(directory / "raw")
+    assert tiny_tfds.prepare("celeb_a", directory / "raw", directory / "data")
+    return directory / "data", images
+
+
+def pair(directory, splits=("train", "validation"), key="image", name="celeb_a"):
+    return tfds_source.train_and_evaluation(name, splits, key, str(directory))
+
+
+def test_images_are_the_bytes_that_went_in(celeba):
+    """All of them, each once."""
+    directory, images = celeba
+    for splits in (("train", "validation"), ("test", "train[:50%]")):
+        for split, source in zip(splits, pair(directory, splits), strict=True):
+            found = [source[i] for i in range(len(source))]
+            if "[" in split:
+                assert len(found) == 5 and set(found) < set(images["train"])
+            else:
+                assert sorted(found) == images[split]
+            assert all(sources.decode(encoded).shape == (218, 178, 3) for encoded in found)
+
+
+def test_order_and_splits(celeba):
+    """The order is fixed; parts of a split divide it, several splits can be one."""
+    directory, images = celeba
+    whole, _ = pair(directory)
+    first, second = pair(directory, ("train[:3]", "train[3:]"))
+    assert [*(first[i] for i in range(3)), *(second[i] for i in range(7))] == [whole[i] for i in range(10)]
+    both, _ = pair(directory, ("train+validation", "test"))
+    assert sorted(both[i] for i in range(14)) == sorted(images["train"] + images["validation"])
+    assert whole[-1] == whole[9]
+    with pytest.raises(IndexError):
+        whole[10]
+
+
+def test_names_cost_nothing(celeba):
+    """A million of them are made when asked for."""
+    train_source, evaluation = pair(celeba[0], ("train[:40%]", "validation"))
+    assert list(evaluation.names) == [f"validation[{i}]" for i in range(4)]
+    assert train_source.names[3] == "train[:40%][3]"
+    many = tfds_source._Names("train", 10**6)
+    assert len(many) == 10**6 and many[-1] == "train[999999]" and len(pickle.dumps(many)) < 200
+    with pytest.raises(IndexError):
+        many[10**6]
+
+
+def test_sources_can_be_sent_to_workers(celeba):
+    """Pickling keeps the path, used or not, and the copy reads the same."""
+    source, _ = pair(celeba[0])
+    expected = source[3]
+    sent = pickle.dumps(sources.DecodedSource(source))
+    assert len(sent) < 1000
+    copy = pickle.loads(sent)
+    assert copy.source == source and copy.source[3] == expected
+    np.testing.assert_array_equal(copy[3][0], sources.decode(expected))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "celeba"}, r"TFDS has no dataset celeba: did you mean celeb_a\?"),
+        ({"name": "zzzzzz"}, r"TFDS has no dataset zzzzzz: all names: https://www.tensorflow.org/datasets"),
+        ({"name": "huggingface:mnist"}, '"huggingface:mnist" is no name of a TFDS dataset; needs e.g. celeb_a'),
+        ({"name": "imagenet_resized/9x9"}, "TFDS cannot open .*9x9 not found .*configurations of .*: 8x8, 16x16, "),
+        ({"name": "celeb_a:1.0.0"}, "TFDS cannot open celeb_a:1.0.0: .* only: 2.1.0"),
+        (
+            {"name": "imagenet2012"},
+            rf"imagenet2012 is not prepared in .*imagenet2012/5.1.0: run\n  {COMMAND} imagenet2012 --manual_dir=\S+"
+            r"downloads/manual --data_dir=\S+data$",
+        ),
+        ({"key": "picture"}, r'celeb_a has no image "picture": set data.key to one of its images \(image\)'),
+        ({"key": "identity"}, r'celeb_a has no image "identity"'),
+        ({"splits": ("trian", "test")}, r'celeb_a has no split "trian" .*one of train \(10\), validation \(4\), test'),
+        ({"splits": ("train", "test[")}, r'celeb_a has no split "test\['),
+        ({"splits": ("train[:0]", "test")}, r'the split "train\[:0\]" of celeb_a is empty: set it to one of train'),
+        ({"splits": ("train", "train[9:]")}, r"train and train\[9:\] of celeb_a share 1 records: set data.train_split"),
+        ({"splits": ("train+test", "test")}, r"train\+test and test of celeb_a share 2 records"),
+    ],
+)
+def test_errors_say_what_to_do(celeba, monkeypatch, change, message):
+    """Within two seconds, and without the network."""
+    monkeypatch.setattr(socket, "socket", None)
+    started = time.monotonic()
+    with pytest.raises(ValueError, match=message):
+        pair(celeba[0], **change)
+    assert time.monotonic() - started < 2
+
+
+def test_unprepared_without_a_data_dir(tmp_path, monkeypatch):
+    """The command for TFDS's default directory does not name it twice."""
+    import tensorflow_datasets as tfds
+
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", str(tmp_path))
+    with pytest.raises(ValueError, match=rf"run\n  {COMMAND} celeb_a --manual_dir={tmp_path}/downloads/manual$"):
+        pair("")
+
+
+def changed_copy(celeba, tmp_path, file, change):
+    """The prepared dataset with one file changed, or removed where `change` gives None."""
+    directory = tmp_path / "a copy"
+    shutil.copytree(celeba[0], directory)
+    (path,) = directory.glob(f"celeb_a/2.1.0/{file}")
+    content = change(path.read_bytes())
+    if content is None:
+        path.unlink()
+    else:
+        path.write_bytes(content)
+    return directory
+
+
+def test_another_format_is_refused(celeba, tmp_path):
+    """tfrecord has no random access; the command names another directory, because TFDS would find this one ready."""
+    directory = changed_copy(
+        celeba, tmp_path, "dataset_info.json", lambda content: content.replace(b"array_record", b"tfrecord")
+    )
+    other = re.escape(f"'{directory}/array_record'")
+    command = rf"{COMMAND} celeb_a '--manual_dir={directory}/downloads/manual' '--data_dir={directory}/array_record'"
+    found = rf"celeb_a is prepared as tfrecord in .*needs array_record: .*--config.data.dir={other}: run\n  {command}"
+    with pytest.raises(ValueError, match=found):
+        pair(directory)
+
+
+def test_an_incomplete_copy_is_refused(celeba, tmp_path):
+    """A file of records that did not come along, or the files that TFDS writes last."""
+    directory = changed_copy(celeba, tmp_path, "celeb_a-validation*", lambda _: None)
+    with pytest.raises(
+        ValueError, match=rf"celeb_a is incomplete, 1 files are missing, e.g. .*validation.*: copy them .*\n  {COMMAND}"
+    ):
+        pair(directory)
+    (directory / "celeb_a" / "2.1.0" / "features.json").unlink()
+    with pytest.raises(ValueError, match="celeb_a is not prepared"):
+        pair(directory)
+
+
+@pytest.mark.parametrize("kept", [0, 0.4, 0.9])
+def test_damaged_records_are_unreadable_images(celeba, tmp_path, kept):
+    """A shard that was cut off ends in the error of a folder of broken files, and not in a traceback."""
+    directory = changed_copy(celeba, tmp_path, "celeb_a-train*", lambda content: content[: int(kept * len(content))])
+    source, evaluation = pair(directory)
+    with pytest.raises(OSError, match=r"record 2 of train in .*2\.1\.0: "):
+        source[2]
+    with pytest.raises(ValueError, match=r"10 images in a row cannot be decoded, from train\[1\]: check the files"):
+        sources.DecodedSource(source)[1]
+    assert sources.DecodedSource(evaluation)[1][1] == 0
+
+
+def config_of(directory, **changes):
+    return runs.tiny(
+        **{"data.source": "tfds", "data.name": "celeb_a", "data.dir": str(directory), "train.steps": 2, **changes}
+    )
+
+
+def test_train_and_evaluate(celeba, tmp_path):
+    """From the prepared dataset to scores of its validation images."""
+    config = config_of(celeba[0])
+    config_rules.validate(config)
+    after = train.train(config, str(tmp_path / "run"))
+    assert int(after.step) == 2
+    report = json.loads((tmp_path / "run" / "eval" / "last.json").read_text())
+    network = [record for record in report["records"] if record["method"] == "network"]
+    assert len(network) == 10 and all(np.isfinite(record["psnr"]) for record in network)
+    assert {record["image"] for record in network} == {f"validation[{i}]" for i in range(4)}
+
+
+def test_nothing_is_written_when_the_data_is_not_ready(tmp_path):
+    """The run directory stays free for the run that follows the preparation."""
+    with pytest.raises(ValueError, match=f"celeb_a is not prepared in .*\n  {COMMAND} celeb_a "):
+        train.train(config_of(tmp_path / "none"), str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_celeba_experiment_stops_without_the_data(tmp_path):
+    """Within five seconds of computing and without waiting, with the command, and nothing is written."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path), "TFDS_DATA_DIR": str(tmp_path / "data")}
+    environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
+    command = [sys.executable, "-m", "pconv_jax.main", "--config=experiments/celeba.py", f"--workdir={tmp_path}/run"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=30)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode not in (0, None) and "Traceback" not in done.stderr
+    assert done.stderr.endswith(f"run\n  {COMMAND} celeb_a --manual_dir={tmp_path}/data/downloads/manual\n")
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_celeba_experiment_fits_the_images():
+    """No crop of 178 x 218 is enlarged, the bottleneck is the paper's, and the recipe is default.py's."""
+    config, paper = config_rules.flatten(celeba_experiment.get_config()), config_rules.flatten(default.get_config())
+    assert round(178 * config["data.crop_scale"][0]) >= config["data.size"]
+    assert config["data.size"] / 2 ** config["model.depth"] == paper["data.size"] / 2 ** paper["model.depth"] == 2
+    changed = {key for key in config if config[key] != paper[key]}
+    data = {"data.source", "data.name", "data.size", "data.crop_scale"}
+    assert changed == {"name", *data, "model.depth", "eval.examples"}
+
+
+def test_keys_reach_the_source(celeba):
+    """Splits, key and directory of the config."""
+    config = config_of(celeba[0], **{"data.train_split": "test", "data.eval_split": "train[:20%]"})
+    train_source, evaluation = build.image_sources(config)
+    assert (train_source.source.split, evaluation.source.split) == ("test", "train[:20%]")
+    assert (len(train_source), len(evaluation)) == (2, 2)
+    with pytest.raises(ValueError, match='has no image "picture"'):
+        build.image_sources(config_of(celeba[0], **{"data.key": "picture"}))

@@ -1,0 +1,153 @@
+"""Datasets of other kinds than CelebA are prepared by their own builders where there is no TensorFlow."""
+
+import io
+import sys
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import pictures
+import tiny_tfds
+from pconv_jax.data import sources, tfds_source
+from pconv_jax.tools import prepare_tfds, without_tensorflow
+
+
+def jpeg(seed, kind="RGB", encoder="JPEG"):
+    """A smooth image, encoded by Pillow."""
+    file = io.BytesIO()
+    small = PIL.Image.fromarray(pictures.noise(seed, 4, 4))
+    small.resize((64, 48), PIL.Image.Resampling.BICUBIC).convert(kind).save(file, encoder, quality=95)
+    return file.getvalue()
+
+
+def decoded(encoded):
+    """RGB by Pillow, a decoder other than the package's."""
+    return np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
+
+
+def test_places365_small(tmp_path):
+    """Its list of files is extracted to disk, its images are read from the archives."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    images = {f"data_256/a/airfield/{i:08d}.jpg": jpeg(i) for i in range(6)}
+    tiny_tfds.write_tar(raw / "train_256_places365standard.tar", images)
+    tiny_tfds.write_tar(raw / "test_256.tar", {"test_256/Places365_test_1.jpg": jpeg(20)})
+    tiny_tfds.write_tar(raw / "val_256.tar", {"val_256/Places365_val_1.jpg": jpeg(10)})
+    lists = {
+        "places365_train_standard.txt": "".join(f"{name.removeprefix('data_256')} 0\n" for name in images).encode(),
+        "places365_test.txt": b"Places365_test_1.jpg\n",
+        "places365_val.txt": b"Places365_val_1.jpg 0\n",
+    }
+    tiny_tfds.write_tar(raw / "filelist_places365-standard.tar", lists)
+    assert tiny_tfds.prepare("places365_small", raw, tmp_path)
+    train, evaluation = tfds_source.train_and_evaluation(
+        "places365_small", ("train", "validation"), directory=str(tmp_path)
+    )
+    assert sorted(train[i] for i in range(6)) == sorted(images.values())
+    assert [evaluation[i] for i in range(len(evaluation))] == [jpeg(10)]
+
+
+def test_imagenet2012(tmp_path):
+    """Archives within an archive; photographs in CMYK and PNG become RGB JPEGs of the same picture."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    cmyk, png = jpeg(2, "CMYK"), jpeg(3, encoder="PNG")
+    classes = {
+        "n01739381.tar": {"n01739381_1.JPEG": jpeg(1), "n01739381_1309.JPEG": cmyk},
+        "n02105855.tar": {"n02105855_2933.JPEG": png},
+    }
+    tiny_tfds.write_tar(
+        raw / "ILSVRC2012_img_train.tar",
+        {name: tiny_tfds.write_tar(None, files) for name, files in classes.items()},
+    )
+    tiny_tfds.write_tar(raw / "ILSVRC2012_img_val.tar", {"ILSVRC2012_val_00000001.JPEG": jpeg(4)})
+    assert tiny_tfds.prepare("imagenet2012", raw, tmp_path)
+    train, evaluation = tfds_source.train_and_evaluation(
+        "imagenet2012", ("train", "validation"), directory=str(tmp_path)
+    )
+    assert [evaluation[0]] == [jpeg(4)]
+    found = [train[i] for i in range(len(train))]
+    assert len(found) == 3 and jpeg(1) in found and all(encoded[:2] == b"\xff\xd8" for encoded in found)
+    for original in (cmyk, png):
+        distance = min(np.abs(decoded(encoded) - decoded(original)).mean() for encoded in found)
+        assert distance < 2.5
+    assert all(sources.decode(encoded).shape == (48, 64, 3) for encoded in found)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """The builder of a dataset that comes as arrays, under another key, without checksums."""
+    import tensorflow_datasets as tfds
+
+    class TinyArrays(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+        url_infos = None
+
+        def _info(self):
+            features = {"picture": tfds.features.Image(shape=(8, 10, 3)), "grey": tfds.features.Image(shape=(8, 10, 1))}
+            features["depth"] = tfds.features.Image(shape=(8, 10, 1), dtype=np.float32)
+            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, _):
+            return {"train": self._generate_examples(0), "test": self._generate_examples(10)}
+
+        def _generate_examples(self, seed):
+            for i in range(seed, seed + 3):
+                depth = np.zeros((8, 10, 1), np.float32)
+                grey = pictures.noise(i, 8, 10, 1)
+                yield i, {"picture": pictures.noise(i, 8, 10), "grey": grey, "depth": depth}
+
+    return TinyArrays
+
+
+@pytest.mark.parametrize(("key", "channels"), [("picture", 3), ("grey", 1)])
+def test_arrays(tmp_path, arrays, key, channels):
+    """Any dataset by name and key: arrays become PNGs, every pixel as it was."""
+    assert prepare_tfds.Preparation("tiny_arrays", "", str(tmp_path)).run()
+    train, _ = tfds_source.train_and_evaluation("tiny_arrays", ("train", "test"), key, str(tmp_path))
+    found = sorted(sources.decode(train[i], channels).tobytes() for i in range(3))
+    assert found == sorted(pictures.noise(i, 8, 10, channels).tobytes() for i in range(3))
+    with pytest.raises(ValueError, match=r'no image "depth": set data.key to one of its images \(grey, picture\)'):
+        tfds_source.train_and_evaluation("tiny_arrays", ("train", "test"), "depth", str(tmp_path))
+
+
+def test_other_parts_of_tensorflow_are_named(tmp_path, arrays, monkeypatch):
+    """A dataset that computes with TensorFlow: what it wants, and where to prepare it instead."""
+    from tensorflow_datasets.core.download import extractor
+
+    def compute(self, _):
+        return extractor.tf.linalg
+
+    monkeypatch.setattr(arrays, "_split_generators", compute)
+    told = r"tiny_arrays needs the package tensorflow, .*no tf.linalg without TensorFlow.* copy it to .*/1.0.0$"
+    with pytest.raises(ValueError, match=told):
+        prepare_tfds.Preparation("tiny_arrays", "", str(tmp_path)).run()
+
+
+def test_nothing_stays_changed_or_open(tmp_path):
+    """TFDS is as it was afterwards, and with TensorFlow it is never changed."""
+    from tensorflow_datasets.core.download import extractor
+
+    (tmp_path / "file").write_bytes(b"content")
+    before = extractor.tf
+    with without_tensorflow.stand_in():
+        assert extractor.tf is not before
+        with extractor.tf.io.gfile.GFile(tmp_path / "file", "rb") as file:
+            pass
+        assert file.read() == b"content"
+        with extractor.tf.io.gfile.GFile(tmp_path / "text", "w") as text:
+            text.write("ä")
+        assert (tmp_path / "text").read_text(encoding="utf-8") == "ä"
+    assert extractor.tf is before and file.closed
+
+
+def test_an_installed_tensorflow_is_used(tmp_path, monkeypatch):
+    """The stand-ins are for machines without it."""
+    from tensorflow_datasets.core.download import extractor
+
+    (tmp_path / "tensorflow.py").write_text("")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    before = extractor.tf
+    with without_tensorflow.stand_in():
+        assert extractor.tf is before
