@@ -15,7 +15,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   help                                         this text
 
 The same train command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv;
-PCONV_PYTHON=/path/to/python uses an environment of your own, as it is, instead of .venv.
+PCONV_PYTHON=/path/to/python uses an environment of your own, as it is, instead of .venv. Paths are relative to this file.
 TEXT
 }
 
@@ -24,10 +24,14 @@ prepare() {
   if [[ -n ${PCONV_PYTHON:-} ]]; then
     return
   fi
-  local stamp=.venv/requirements.sha256 want
-  want=$(sha256sum requirements.txt)
+  local stamp=.venv/requirements.cksum want
+  want=$(cksum requirements.txt)
   if [[ ! -f $stamp || $(<"$stamp") != "$want" ]]; then
     local python=${PYTHON:-python3}
+    command -v "$python" >/dev/null || {
+      echo "error: $python is not there; needs Python 3.11 or newer: install it, or set PYTHON=/path/to/python3.11" >&2
+      exit 1
+    }
     "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
       echo "error: $("$python" --version 2>&1) is too old; needs Python 3.11 or newer: set PYTHON=/path/to/python3.11" >&2
       exit 1
@@ -38,6 +42,12 @@ prepare() {
     echo "$want" >"$stamp"
   fi
 }
+
+# glibc gives freed memory back and faults it in again at every step. Kept, the quickstart's step is 1.1 times faster on
+# two cores, for some hundred megabytes. PCONV_MALLOC=system leaves the allocator alone, and so does a GPU.
+if [[ $(uname -s) == Linux && ${PCONV_MALLOC:-keep} == keep && ! -e /dev/nvidia0 ]]; then
+  export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1
+fi
 
 interpreter=${PCONV_PYTHON:-.venv/bin/python}
 command=${1:-help}

@@ -52,7 +52,7 @@ def get_config():
     config.model.norm = "batch"  # batch (synchronised over devices) | group | none
     config.model.center = False  # subtract the mean of the valid pixels from the input, add it to the output
     config.model.momentum = 0.9  # of batch normalisation's running statistics
-    config.model.dtype = "float32"  # of the features: float32 | bfloat16 | float16
+    config.model.dtype = "float32"  # of the features: float32 | bfloat16
 
     config.loss = ml_collections.ConfigDict()
     config.loss.weights = ml_collections.ConfigDict()
@@ -85,6 +85,7 @@ def get_config():
 
     config.eval = ml_collections.ConfigDict()
     config.eval.examples = 240  # pairs of a crop and a mask, the six hole-area buckets in turn
+    config.eval.crop_scale = (0.5, 1.0)  # as data.crop_scale, apart from it so that runs are compared on the same
     config.eval.batch_size = 8
     config.eval.seed = 0  # of crops and masks, apart from config.seed so that runs are compared on the same
     config.eval.masks = ml_collections.ConfigDict()

@@ -37,5 +37,6 @@ def get_config():
     config.train.checkpoint_every = 500
     config.train.sample_every = 500
     config.eval.examples = 96
+    config.eval.crop_scale = (0.25, 1.0)
     config.eval.batch_size = 16
     return config

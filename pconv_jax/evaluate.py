@@ -11,6 +11,7 @@ from absl import app, flags, logging
 
 from pconv_jax.evaluation import baselines, scores, tables
 from pconv_jax.training import build, checkpoint, parallel, reporting, rundir, sheets, state, steps
+from pconv_jax.training import config as config_rules
 
 _RUN = flags.DEFINE_string("run", None, "Run directory that training wrote.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint to evaluate.")
@@ -79,6 +80,8 @@ def main(argv):
     reporting.quiet_libraries()
     try:
         config = rundir.read_config(_RUN.value)
+        config_rules.validate(config)
+        parallel.check_batch("eval.batch_size", config.eval.batch_size)
         _, source = build.image_sources(config)
         fresh = jax.eval_shape(lambda: state.from_config(config))
         with checkpoint.manager(_RUN.value) as checkpoints:
@@ -87,7 +90,7 @@ def main(argv):
         if now is None:
             raise ValueError(f"{_RUN.value} has no checkpoint yet: wait for the first one, or train again")
         report(Evaluation(config, source), now, _RUN.value, _CHECKPOINT.value)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 
 

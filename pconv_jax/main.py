@@ -23,11 +23,14 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
     config = _CONFIG.value
-    logging.set_verbosity(logging.INFO)
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
     try:
         config_rules.validate(config)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from the last checkpoint")
     except (ValueError, OSError, reporting.NonFinite) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")

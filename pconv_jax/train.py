@@ -29,12 +29,14 @@ def train(config, workdir: str):
       ValueError: the data, the devices or the run directory do not fit the config. Nothing has been written then.
       reporting.NonFinite: a loss is NaN or infinite.
     """
+    train_source, evaluation_source = build.image_sources(config)
+    train_source[0], evaluation_source[0]  # a folder of nothing but unreadable images is found now
+    build.check_masks(config)
     parallel.check_batch("train.batch_size", config.train.batch_size)
     parallel.check_batch("eval.batch_size", config.eval.batch_size)
-    train_source, evaluation_source = build.image_sources(config)
-    build.check_masks(config)
     features = _vgg_features(config)
-    rundir.claim(workdir, config)
+    uses = {"train": train_source, "evaluation": evaluation_source}
+    rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
     evaluation = evaluate.Evaluation(config, evaluation_source)
     fresh = state.from_config(config)
     logging.info(

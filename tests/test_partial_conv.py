@@ -304,7 +304,7 @@ def test_all_valid_needs_no_window_sums():
 
 
 def test_coverage_costs_one_channel_per_group():
-    """At 64 to 64 channels coverage, ratio and bias add under 2 % of the convolution's operations."""
+    """At 64 to 64 channels coverage and ratio add half a percent of the convolution's operations."""
     x = jax.ShapeDtypeStruct((1, 64, 64, 64), jnp.float32)
     mask, kernel = x.update(shape=(1, 64, 64, 2)), x.update(shape=(3, 3, 64, 64))
 
@@ -313,7 +313,7 @@ def test_coverage_costs_one_channel_per_group():
 
     cost = jax.jit(partial).lower(x, mask, kernel).compile().cost_analysis()["flops"]
     floor = jax.jit(plain).lower(x, kernel).compile().cost_analysis()["flops"]
-    assert floor <= cost < 1.02 * floor
+    assert floor <= cost < 1.006 * floor  # with window sums of all 64 channels it is 1.011
 
 
 @pytest.fixture
@@ -341,10 +341,22 @@ def shapes_unchecked():
         ({"feature_group_count": 3}, "feature_group_count is 3; needs a divisor of the 4 input and the 6 output"),
         ({"feature_group_count": 2}, "kernel has 4 input channels; needs 2"),
         ({"bias": np.ones(5, np.float32)}, r"bias has shape \(5,\); needs \(6,\)"),
+        (
+            {"group_sizes": (1.9, 2.1), "mask": np.ones((2, 7, 8, 2), np.float32)},
+            r"group_sizes is \(1.9, 2.1\); needs 2",
+        ),
+        ({"group_sizes": 4}, "group_sizes is 4; needs 1 positive sizes"),
+        ({"group_sizes": (4,), "mask": None}, r"group_sizes is \(4,\) without a mask"),
+        ({"feature_group_count": 2.0}, r"feature_group_count is 2.0; needs a positive integer"),
+        ({"kernel": np.ones((0, 3, 4, 6), np.float32)}, r"kernel has shape \(0, 3, 4, 6\); needs at least one"),
+        ({"strides": 1.5}, r"strides is \(1.5, 1.5\); needs a positive integer"),
+        ({"padding": 1}, 'padding is 1; needs "SAME", "VALID", or 2 pairs'),
+        ({"padding": None}, 'padding is None; needs "SAME", "VALID", or 2 pairs'),
+        ({"padding": ((1, 1.5), (0, 0))}, 'needs "SAME", "VALID", or 2 pairs'),
         ({"strides": (1, 2, 3)}, r"strides is \(1, 2, 3\); needs a positive integer, or one per spatial axis \(2\)"),
         ({"dilation": 0}, "dilation is 0; needs a positive integer"),
         ({"padding": "FULL"}, 'padding is "FULL"; needs "SAME", "VALID"'),
-        ({"padding": ((1, 1),)}, "needs 2 pairs"),
+        ({"padding": ((1, 1),)}, "or 2 pairs"),
         ({"padding": "VALID", "dilation": 4}, "a window that reaches 9 does not fit"),
     ],
 )
@@ -355,3 +367,25 @@ def test_wrong_arguments_are_named(change, message, shapes_unchecked):
     arrays = [arguments.pop(name) for name in names]
     with pytest.raises(ValueError, match=message):
         pconv_jax.partial_conv(*arrays, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("mask", "window", "message"),
+    [
+        (np.ones((4, 4), np.float32), (3, 3), r"mask has shape \(4, 4\); needs \[N, \*S, G\]"),
+        (np.ones((1, 4, 4, 1), np.float32), (3,), r"window is \(3,\); needs a positive integer"),
+        (np.ones((1, 4, 4, 1), np.float32), (0, 3), r"window is \(0, 3\)"),
+        (np.full((1, 4, 4, 1), 0.5, np.float32), (3, 3), "mask holds 0.5; needs exactly 0"),
+    ],
+)
+def test_propagate_mask_names_wrong_arguments(mask, window, message, shapes_unchecked):
+    with pytest.raises(ValueError, match=message):
+        pconv_jax.propagate_mask(mask, window)
+
+
+def test_lists_and_numpy_integers_are_taken(shapes_unchecked):
+    """What NumPy takes: a nested list as mask and bias, np.int64 as stride."""
+    x, mask, kernel, bias = make(2)
+    expected = pconv_jax.partial_conv(x, mask, kernel, bias, strides=2)[0]
+    result = pconv_jax.partial_conv(x, mask.tolist(), kernel, bias.tolist(), strides=np.int64(2))[0]
+    np.testing.assert_array_equal(result, expected)

@@ -10,6 +10,8 @@ from experiments import default
 from pconv_jax.training import config as config_rules
 from pconv_jax.training import rundir
 
+DATA = {"train": "3 files", "evaluation": "1 file"}
+
 
 @pytest.fixture
 def config():
@@ -17,35 +19,35 @@ def config():
 
 
 def test_claim_creates_the_directory(tmp_path, config):
-    """With its parents, and config.json in it and nothing else."""
+    """With its parents, config.json and data.json in it and nothing else."""
     workdir = tmp_path / "runs" / "new"
-    rundir.claim(str(workdir), config)
-    assert os.listdir(workdir) == ["config.json"]
+    rundir.claim(str(workdir), config, DATA)
+    assert sorted(os.listdir(workdir)) == ["config.json", "data.json"]
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(config.to_dict()))
 
 
 def test_claim_takes_an_empty_directory(tmp_path, config):
     """As a container's mounted volume is."""
-    rundir.claim(str(tmp_path), config)
+    rundir.claim(str(tmp_path), config, DATA)
     assert (tmp_path / "config.json").is_file()
 
 
 def test_the_same_config_goes_on(tmp_path, config):
     """Tuples are lists in JSON: no difference. Neither the file nor what lies beside it is touched."""
     workdir = tmp_path / "run"
-    rundir.claim(str(workdir), config)
+    rundir.claim(str(workdir), config, DATA)
     (workdir / "metrics.jsonl").write_text("{}\n")
     before = (workdir / "config.json").stat().st_mtime_ns
-    rundir.claim(str(workdir), default.get_config())
-    rundir.claim(str(workdir), rundir.read_config(str(workdir)))
+    rundir.claim(str(workdir), default.get_config(), DATA)
+    rundir.claim(str(workdir), rundir.read_config(str(workdir)), DATA)
     assert (workdir / "config.json").stat().st_mtime_ns == before
-    assert sorted(os.listdir(workdir)) == ["config.json", "metrics.jsonl"]
+    assert sorted(os.listdir(workdir)) == ["config.json", "data.json", "metrics.jsonl"]
 
 
 def test_another_config_is_refused(tmp_path, config):
     """Each differing key with both values, those that agree not; the run stays as it was."""
     workdir = tmp_path / "run"
-    rundir.claim(str(workdir), config)
+    rundir.claim(str(workdir), config, DATA)
     before = (workdir / "config.json").read_bytes()
     config.train.steps = 7
     config.data.crop_scale = (0.25, 1.0)
@@ -54,26 +56,26 @@ def test_another_config_is_refused(tmp_path, config):
         r"train.steps: 500000 there, 7 now\): choose another --workdir, or go on with the same config"
     )
     with pytest.raises(ValueError, match=message):
-        rundir.claim(str(workdir), config)
+        rundir.claim(str(workdir), config, DATA)
     assert (workdir / "config.json").read_bytes() == before
 
 
 def test_a_key_that_is_new_or_gone_is_a_difference(tmp_path, config):
     """A run of another version of the project: the key is listed as absent."""
-    rundir.claim(str(tmp_path), config)
+    rundir.claim(str(tmp_path), config, DATA)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["optim"]["ema"]
     values["old_key"] = 3
     (tmp_path / "config.json").write_text(json.dumps(values))
     with pytest.raises(ValueError, match=r"\(old_key: 3 there, absent now; optim.ema: absent there, 0.0 now\)"):
-        rundir.claim(str(tmp_path), config)
+        rundir.claim(str(tmp_path), config, DATA)
 
 
 def test_a_file_in_its_place_is_refused(tmp_path, config):
     """It is left as it is."""
     (tmp_path / "run").write_text("mine")
     with pytest.raises(ValueError, match=r"run is a file; needs a directory: choose another --workdir"):
-        rundir.claim(str(tmp_path / "run"), config)
+        rundir.claim(str(tmp_path / "run"), config, DATA)
     assert (tmp_path / "run").read_text() == "mine"
 
 
@@ -81,13 +83,13 @@ def test_somebody_elses_directory_is_refused(tmp_path, config):
     """A directory with files and no config.json is not written into."""
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty and has no config.json: choose another --workdir"):
-        rundir.claim(str(tmp_path), config)
+        rundir.claim(str(tmp_path), config, DATA)
     assert os.listdir(tmp_path) == ["thesis.tex"]
 
 
 def test_config_is_read_back(tmp_path, config):
     """Every key, in a form that passes the rules."""
-    rundir.claim(str(tmp_path), config)
+    rundir.claim(str(tmp_path), config, DATA)
     read = rundir.read_config(str(tmp_path))
     assert isinstance(read, ml_collections.ConfigDict)
     config_rules.validate(read)
@@ -105,7 +107,7 @@ def test_no_run_is_an_error(tmp_path, make):
 def test_a_broken_config_is_an_error(tmp_path, config):
     """It names the file; starting the run again does not overwrite it."""
     (tmp_path / "config.json").write_text('{"name": "qui')
-    for call in (lambda: rundir.read_config(str(tmp_path)), lambda: rundir.claim(str(tmp_path), config)):
+    for call in (lambda: rundir.read_config(str(tmp_path)), lambda: rundir.claim(str(tmp_path), config, DATA)):
         with pytest.raises(
             ValueError, match=r"config.json is not JSON \(.*\): restore it, or choose another --workdir"
         ):
@@ -141,3 +143,19 @@ def test_versions_of_what_decides_results():
     versions = rundir.versions()
     assert {"jax", "jaxlib", "flax", "optax", "grain", "numpy", "opencv"} == versions.keys()
     assert all(version[0].isdigit() for version in versions.values())
+
+
+def test_other_images_are_refused(tmp_path, config):
+    """By use, with what was there and what is now; the same ones go on."""
+    rundir.claim(str(tmp_path / "run"), config, DATA)
+    rundir.claim(str(tmp_path / "run"), config, dict(DATA))
+    with pytest.raises(ValueError, match=r"other images \(train: 3 files there, 4 files now\): choose"):
+        rundir.claim(str(tmp_path / "run"), config, {**DATA, "train": "4 files"})
+
+
+def test_a_claim_that_was_killed_can_be_made_again(tmp_path, config):
+    """What it leaves, data.json or an unfinished file, is not somebody else's."""
+    (tmp_path / "config.json.123.tmp").write_text("{")
+    (tmp_path / "data.json").write_text(json.dumps(DATA))
+    rundir.claim(str(tmp_path), config, DATA)
+    assert rundir.read_config(str(tmp_path)).name == "default"

@@ -272,3 +272,28 @@ def test_sources_can_be_sent_to_workers(tmp_path):
     sent = pickle.dumps(decoded)
     assert len(sent) < 1000
     np.testing.assert_array_equal(pickle.loads(sent)[3][0], decoded[3][0])
+
+
+def test_evaluation_images_are_left_out_of_training(tmp_path):
+    """A folder of evaluation images inside the training folder, or the same by a link; all of them is an error."""
+    for name in ("a.png", "b.png", "eval/c.png"):
+        (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "photos" / name).write_bytes(name.encode())
+    (tmp_path / "link").symlink_to(tmp_path / "photos" / "eval")
+    train = sources.folder(str(tmp_path / "photos"))
+    for path in ("photos/eval", "link"):
+        left = sources.without(train, sources.folder(str(tmp_path / path)))
+        assert left.names == ("a.png", "b.png"), path
+    with pytest.raises(ValueError, match=r"all images of .* are evaluation images"):
+        sources.without(train, train)
+
+
+def test_fingerprint_follows_names_and_sizes(tmp_path):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"1234")
+    prints = [sources.folder(str(tmp_path)).fingerprint() for _ in range(2)]
+    (tmp_path / "b.png").write_bytes(b"12345")
+    prints.append(sources.folder(str(tmp_path)).fingerprint())
+    (tmp_path / "b.png").rename(tmp_path / "c.png")
+    prints.append(sources.folder(str(tmp_path)).fingerprint())
+    assert prints[0] == prints[1] and len(set(prints)) == 3 and prints[0].startswith("2 files, sha256 ")

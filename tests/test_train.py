@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,19 +138,55 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
             yield {**batch, "image": batch["image"] * np.float32(np.nan if k == 2 else 1)}
 
     monkeypatch.setattr(build, "train_batches", spoiled)
-    with pytest.raises(reporting.NonFinite, match=r"step 3 is not finite \(.*hole nan.*\): lower optim.lr"):
+    with pytest.raises(reporting.NonFinite, match=r"step 3 is not finite \(.*hole nan.*\): look at the data"):
         train.train(runs.tiny(), str(tmp_path / "run"))
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
 
 
+def test_no_checkpoint_holds_parameters_that_are_not_finite(tmp_path):
+    """The update can overflow where loss and gradient did not."""
+    config = runs.tiny(**{"optim.lr": 1e38, "model.norm": "none", "train.log_every": 1, "train.checkpoint_every": 1})
+    with pytest.raises(reporting.NonFinite, match=r"step 1 is not finite .*param_norm inf"):
+        train.train(config, str(tmp_path / "run"))
+    assert not list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
+    """Two newest and the one of the best PSNR; a PSNR that is no number is the worst."""
+    fresh = parallel.replicate(state.from_config(runs.tiny()))
+    with checkpoint.manager(str(tmp_path), keep=2) as checkpoints:
+        for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
+            checkpoint.save(checkpoints, fresh.replace(step=np.int32(step)), {"psnr": psnr})
+        checkpoints.wait_until_finished()
+        assert checkpoints.best_step() == 2
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
+
+
+def test_other_images_are_refused(finished, tmp_path):
+    """Added photographs would change the shuffle and the split: the run does not go on as if nothing had happened."""
+    workdir, _ = finished
+    data = json.loads((workdir / "data.json").read_text())
+    assert data["train"].startswith("12 files, sha256") and data["evaluation"].startswith("4 files, sha256")
+    copy = tmp_path / "run"
+    shutil.copytree(workdir, copy)
+    (copy / "data.json").write_text(json.dumps({**data, "train": "13 files"}))
+    with pytest.raises(ValueError, match=r"run on other images \(train: 13 files there, 12 files, sha256 \w+ now\)"):
+        train.train(runs.tiny(), str(copy))
+
+
 def test_nothing_is_written_when_data_or_devices_do_not_fit(tmp_path):
-    workdir = tmp_path / "run"
+    workdir, broken, empty = tmp_path / "run", tmp_path / "broken", tmp_path / "empty"
+    broken.mkdir()
+    empty.mkdir()
+    for k in range(3):
+        (broken / f"{k}.jpg").write_bytes(b"no image")
     for changes, message in (
         ({"train.batch_size": 6}, "train.batch_size is 6 on 4 devices"),
         ({"data.source": "folder", "data.path": str(tmp_path / "none")}, "is not a directory: set data.path"),
-        ({"masks.kind": "folder", "masks.path": str(tmp_path)}, "no mask images"),
+        ({"data.source": "folder", "data.path": str(broken)}, "2 images in a row cannot be decoded"),
+        ({"masks.kind": "folder", "masks.path": str(empty)}, "no mask images"),
         ({"masks.area": (0.5, 0.501)}, r"no mask of 16x16 has a hole area in \(0.5, 0.501\)"),
-        ({"eval.masks.kind": "folder", "eval.masks.path": str(tmp_path)}, "no mask images"),
+        ({"eval.masks.kind": "folder", "eval.masks.path": str(workdir)}, "run is not a directory"),
         ({"loss.vgg16_weights": str(tmp_path / "none.npz")}, "no VGG16 weights at"),
     ):
         with pytest.raises((ValueError, OSError), match=message):

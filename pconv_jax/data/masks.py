@@ -215,6 +215,8 @@ def mask_files(path: str) -> tuple[str, ...]:
     Raises:
       ValueError: there is none.
     """
+    if not os.path.isdir(os.path.expanduser(path)):
+        raise ValueError(f"{path} is not a directory: set the path of the mask folder")
     found = []
     for directory, _, names in os.walk(os.path.expanduser(path)):
         found += [

@@ -157,12 +157,12 @@ class _EvaluationExample:
 
     def __call__(self, index):
         record, bucket = int(self.records[index]), index % len(BUCKETS)
-        image, _ = self.source[record]
+        image, skipped = self.source[record]
         family = dataclasses.replace(self.family, area=BUCKETS[bucket])
         size = (self.view.size, self.view.size)
         return {
             "image": crop(image, self.view, np.random.default_rng([self.seed, _EVAL_CROP, index])),
             "mask": masks.draw(family, self.seed, _EVAL_MASK, index, size),
-            "record": np.int32(record),
+            "record": np.int32((record + skipped) % len(self.source)),
             "bucket": np.int32(bucket),
         }

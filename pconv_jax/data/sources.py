@@ -5,6 +5,7 @@ so that they can be sent to worker processes. Order is sorted and does not depen
 """
 
 import dataclasses
+import hashlib
 import importlib.resources
 import os
 import zlib
@@ -51,6 +52,15 @@ class FileSource:
     def __getitem__(self, index):
         with open(os.path.join(self.root, self.names[index]), "rb") as file:
             return file.read()
+
+    def fingerprint(self) -> str:
+        """Of the names and sizes of the files, to notice that a run goes on with other data."""
+        sha = hashlib.sha256()
+        for name in self.names:
+            path = os.path.join(self.root, name)
+            size = os.path.getsize(path) if os.path.exists(path) else -1  # a dead link is skipped when it is read
+            sha.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        return f"{len(self)} files, sha256 {sha.hexdigest()}"
 
 
 def photos() -> tuple[FileSource, FileSource]:
@@ -108,6 +118,23 @@ def split(source: FileSource, fraction: float) -> tuple[FileSource, FileSource]:
         FileSource(source.root, tuple(sorted(ranked[held_out:]))),
         FileSource(source.root, tuple(sorted(ranked[:held_out]))),
     )
+
+
+def without(source: FileSource, other: FileSource) -> FileSource:
+    """The files of a source that are not also files of another one, whatever links lead there.
+
+    Raises:
+      ValueError: none is left.
+    """
+    taken = {os.path.realpath(os.path.join(other.root, name)) for name in other.names}
+    names = tuple(n for n in source.names if os.path.realpath(os.path.join(source.root, n)) not in taken)
+    if not names:
+        raise ValueError(f"all images of {source.root} are evaluation images of {other.root}: they need to be apart")
+    if len(names) < len(source):
+        logging.info(
+            "%d evaluation images lie among the training images and are left out there", len(source) - len(names)
+        )
+    return FileSource(source.root, names)
 
 
 def decode(encoded: bytes, channels: int = 3) -> np.ndarray | None:

@@ -61,6 +61,10 @@ class TfdsSource:
         except (RuntimeError, IndexError) as error:  # a file that is damaged, cut off or gone; a record without image
             raise OSError(f"record {index} of {self.split} in {self.root}: {error}") from error
 
+    def fingerprint(self) -> str:
+        """Of the prepared dataset, to notice that a run goes on with other data."""
+        return f"{len(self)} records of {self.split}, {'/'.join(self.root.split(os.sep)[-2:])}, {self.key}"
+
     def __reduce__(self):  # the path goes to a worker process, the open files do not
         return type(self), (self.root, self.split, self.key)
 

@@ -9,6 +9,7 @@ Layout: features `[N, *S, C]`, mask `[N, *S, G]`, kernel `[*K, C / F, O]`, where
 """
 
 import math
+import operator
 from collections.abc import Sequence
 
 import jax
@@ -65,17 +66,20 @@ def partial_conv(
       ValueError: a rank, shape, group size or (outside jit) mask value does not fit; the message names it.
     """
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    bias = None if bias is None else jnp.asarray(bias)
     rank = _check_features(x, kernel, bias, feature_group_count)
     window = kernel.shape[:rank]
     strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
     pads = _explicit_padding(padding, x.shape[1:-1], window, strides, dilation)
     if mask is None:
+        if group_sizes is not None:
+            raise ValueError(f"group_sizes is {group_sizes} without a mask: leave it out, or pass the mask")
         counts = _full_coverage(x.shape[1:-1], window, strides, pads, dilation)
         in_channels = kernel.shape[-2]
         covered = jnp.broadcast_to(counts * in_channels, (*x.shape[:1], *counts.shape[1:-1], feature_group_count))
     else:
-        group_sizes = _check_mask(mask, x, feature_group_count, group_sizes)
-        valid = mask != 0
+        valid = _valid(mask)
+        group_sizes = _check_mask(valid, x, feature_group_count, group_sizes)
         x = jnp.where(_per_channel(valid, group_sizes), x, jnp.zeros((), x.dtype))
         weights = _group_weights(group_sizes, feature_group_count)
         covered = _coverage(valid, weights, window, strides, pads, dilation)
@@ -97,7 +101,7 @@ def partial_conv(
     ratio = jnp.where(seen, full_window / jnp.maximum(covered, 1).astype(wide), 0)
     y = y * _per_output(ratio, kernel.shape[-1])
     if bias is not None:
-        y = y + jnp.asarray(bias, wide)
+        y = y + bias.astype(wide)
     y = jnp.where(_per_output(seen, kernel.shape[-1]), y, 0)
     return y.astype(x.dtype), seen.astype(jnp.float32)
 
@@ -119,12 +123,19 @@ def propagate_mask(
 
     Returns:
       float32, exactly 0 or 1.
+
+    Raises:
+      ValueError: a rank, size or (outside jit) mask value does not fit.
     """
-    rank = mask.ndim - 2
+    valid = _valid(mask)
+    rank = valid.ndim - 2
+    if rank not in _SPATIAL_AXES:
+        raise ValueError(f"mask has shape {valid.shape}; needs [N, *S, G] with one to three spatial axes")
+    window = _per_axis("window", window, rank)
     strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
-    pads = _explicit_padding(padding, mask.shape[1:-1], tuple(window), strides, dilation)
-    weights = np.ones((1, mask.shape[-1]), np.float32)
-    return (_coverage(mask != 0, weights, tuple(window), strides, pads, dilation) > 0).astype(jnp.float32)
+    pads = _explicit_padding(padding, valid.shape[1:-1], window, strides, dilation)
+    weights = np.ones((1, valid.shape[-1]), np.float32)
+    return (_coverage(valid, weights, window, strides, pads, dilation) > 0).astype(jnp.float32)
 
 
 def _coverage(valid, weights, window, strides, pads, dilation):
@@ -193,10 +204,19 @@ def _dimension_numbers(rank):
     return (f"N{axes}C", f"{axes}IO", f"N{axes}C")
 
 
+def _integers(name, values, wanted):
+    """A tuple of ints, NumPy's too, or a ValueError."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError:
+        raise ValueError(f"{name} is {values}; needs {wanted}") from None
+
+
 def _per_axis(name, value, rank):
-    values = (value,) * rank if isinstance(value, int) else tuple(value)
+    wanted = f"a positive integer, or one per spatial axis ({rank})"
+    values = _integers(name, value if isinstance(value, Sequence) else (value,) * rank, wanted)
     if len(values) != rank or any(v < 1 for v in values):
-        raise ValueError(f"{name} is {value}; needs a positive integer, or one per spatial axis ({rank})")
+        raise ValueError(f"{name} is {value}; needs {wanted}")
     return values
 
 
@@ -208,9 +228,12 @@ def _explicit_padding(padding, spatial, window, strides, dilation):
             raise ValueError(f'padding is "{padding}"; needs "SAME", "VALID", or (low, high) per spatial axis')
         pads = tuple(tuple(int(p) for p in pad) for pad in lax.padtype_to_pads(spatial, reach, strides, padding))
     else:
-        pads = tuple(tuple(pad) if isinstance(pad, Sequence) else pad for pad in padding)
-        if len(pads) != len(spatial) or any(not isinstance(p, tuple) or len(p) != 2 or min(p) < 0 for p in pads):
-            raise ValueError(f"padding is {padding}; needs {len(spatial)} pairs (low, high) of integers >= 0")
+        wanted = f'"SAME", "VALID", or {len(spatial)} pairs (low, high) of integers >= 0'
+        if not isinstance(padding, Sequence) or not all(isinstance(p, Sequence) and len(p) == 2 for p in padding):
+            raise ValueError(f"padding is {padding}; needs {wanted}")
+        pads = tuple(_integers("padding", pad, wanted) for pad in padding)
+        if len(pads) != len(spatial) or any(p < 0 for pad in pads for p in pad):
+            raise ValueError(f"padding is {padding}; needs {wanted}")
     for size, r, (low, high) in zip(spatial, reach, pads, strict=True):
         if low + size + high < r:
             raise ValueError(f"a window that reaches {r} does not fit {size} positions padded by {(low, high)}")
@@ -227,7 +250,11 @@ def _check_features(x, kernel, bias, feature_group_count):
     if kernel.ndim != rank + 2:
         raise ValueError(f"kernel has shape {kernel.shape}; needs {rank + 2} axes [*K, C / F, O] for x {x.shape}")
     channels, out_channels = x.shape[-1], kernel.shape[-1]
-    if feature_group_count < 1 or channels % feature_group_count or out_channels % feature_group_count:
+    if 0 in kernel.shape:
+        raise ValueError(f"kernel has shape {kernel.shape}; needs at least one of each")
+    if not isinstance(feature_group_count, int) or feature_group_count < 1:
+        raise ValueError(f"feature_group_count is {feature_group_count}; needs a positive integer")
+    if channels % feature_group_count or out_channels % feature_group_count:
         raise ValueError(
             f"feature_group_count is {feature_group_count}; needs a divisor of the {channels} input "
             f"and the {out_channels} output channels"
@@ -242,26 +269,32 @@ def _check_features(x, kernel, bias, feature_group_count):
     return rank
 
 
-def _check_mask(mask, x, feature_group_count, group_sizes):
-    """Checks the mask against the features; returns channels per mask channel."""
-    if mask.ndim != x.ndim or mask.shape[:-1] != x.shape[:-1]:
-        raise ValueError(f"mask has shape {mask.shape}; needs {(*x.shape[:-1], 'G')} as x has shape {x.shape}")
-    channels, groups = x.shape[-1], mask.shape[-1]
+def _valid(mask):
+    """The mask as booleans; where its values can be seen (outside jit) they are checked."""
+    if not isinstance(mask, jax.core.Tracer):
+        values = np.asarray(mask)
+        stray = values[(values != 0) & (values != 1)]
+        if stray.size:
+            raise ValueError(f"mask holds {stray.flat[0]}; needs exactly 0 (hole) or 1 (valid): threshold it")
+    return jnp.asarray(mask) != 0
+
+
+def _check_mask(valid, x, feature_group_count, group_sizes):
+    """Checks the mask's shape against the features; returns channels per mask channel."""
+    if valid.ndim != x.ndim or valid.shape[:-1] != x.shape[:-1]:
+        raise ValueError(f"mask has shape {valid.shape}; needs {(*x.shape[:-1], 'G')} as x has shape {x.shape}")
+    channels, groups = x.shape[-1], valid.shape[-1]
     if group_sizes is None:
         if groups not in (1, channels, feature_group_count):
             raise ValueError(
                 f"mask has {groups} channels for {channels} features; needs 1 or {channels}, "
                 "or group_sizes with the features per mask channel"
             )
-        group_sizes = (channels // groups,) * groups
-    group_sizes = tuple(int(size) for size in group_sizes)
-    if len(group_sizes) != groups or sum(group_sizes) != channels or min(group_sizes) < 1:
-        raise ValueError(
-            f"group_sizes is {group_sizes}; needs {groups} positive sizes (one per mask channel) "
-            f"that sum to {channels} features"
-        )
-    if not isinstance(mask, jax.core.Tracer) and mask.dtype != bool:
-        stray = np.asarray(mask)[(np.asarray(mask) != 0) & (np.asarray(mask) != 1)]
-        if stray.size:
-            raise ValueError(f"mask holds {stray.flat[0]}; needs exactly 0 (hole) or 1 (valid): threshold it")
-    return group_sizes
+        return (channels // groups,) * groups
+    wanted = f"{groups} positive sizes (one per mask channel) that sum to {channels} features"
+    if not isinstance(group_sizes, Sequence):
+        raise ValueError(f"group_sizes is {group_sizes}; needs {wanted}")
+    sizes = _integers("group_sizes", group_sizes, wanted)
+    if len(sizes) != groups or sum(sizes) != channels or min(sizes) < 1:
+        raise ValueError(f"group_sizes is {sizes}; needs {wanted}")
+    return sizes

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 
 from pconv_jax.data import masks, pipeline, sources, tfds_source
@@ -24,7 +23,8 @@ def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]
         splits = (data.train_split, data.eval_split)
         train, evaluation = tfds_source.train_and_evaluation(data.name, splits, data.key, data.dir)
     elif data.eval_path:
-        train, evaluation = sources.folder(data.path), sources.folder(data.eval_path)
+        evaluation = sources.folder(data.eval_path)
+        train = sources.without(sources.folder(data.path), evaluation)
     else:
         train, evaluation = sources.split(sources.folder(data.path), data.eval_fraction)
     return tuple(sources.DecodedSource(s, config.model.channels, data.cache) for s in (train, evaluation))
@@ -44,7 +44,7 @@ def check_masks(config):
 
 
 def train_batches(config, source, start):
-    """Batches of this host from step `start` on, to be moved to the devices."""
+    """Batches from step `start` on, to be moved to the devices."""
     return pipeline.train_batches(
         source,
         pipeline.View(
@@ -56,9 +56,8 @@ def train_batches(config, source, start):
         ),
         config_rules.train_masks(config),
         seed=config.seed,
-        batch_size=config.train.batch_size // jax.process_count(),
+        batch_size=config.train.batch_size,
         start=start,
-        shard=(jax.process_index(), jax.process_count()),
         threads=config.data.threads,
         workers=config.data.workers,
     )
@@ -68,7 +67,7 @@ def evaluation_batches(config, source):
     """The fixed evaluation set: the same for every run with the same `eval`, `data` and photographs."""
     return pipeline.evaluation_batches(
         source,
-        pipeline.View(config.data.size, tuple(config.data.crop_scale)),
+        pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
         config_rules.evaluation_masks(config),
         seed=config.eval.seed,
         examples=config.eval.examples,

@@ -5,6 +5,7 @@ the checkpoint before.
 """
 
 import hashlib
+import math
 import os
 
 import jax
@@ -63,7 +64,8 @@ def digest(tree) -> str:
 
 
 def _metric(metrics):
-    return metrics[METRIC]
+    """A value that is no number is the worst."""
+    return metrics[METRIC] if math.isfinite(metrics[METRIC]) else -math.inf
 
 
 def _check_tree(metadata, abstract_state, step):

@@ -48,7 +48,7 @@ RULES = {
     "data.source": _choice(sources.SOURCES),
     "data.path": _TEXT,
     "data.eval_path": _TEXT,
-    "data.eval_fraction": _number(0, 1),
+    "data.eval_fraction": _number(0, 0.9),
     **{f"data.{key}": _TEXT for key in ("name", "key", "dir", "train_split", "eval_split")},
     "data.size": _integer(16),
     "data.crop_scale": _pair(0.01, 1),
@@ -78,8 +78,8 @@ RULES = {
     "model.channels": _choice((1, 3)),
     "model.norm": _choice(layers.NORM_KINDS),
     "model.center": _SWITCH,
-    "model.momentum": _number(0, 1),
-    "model.dtype": _choice(("float32", "bfloat16", "float16")),
+    "model.momentum": _number(0, 0.9999999),
+    "model.dtype": _choice(("float32", "bfloat16")),
     **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
     "loss.vgg16_weights": _TEXT,
     "optim.lr": _number(0),
@@ -89,7 +89,7 @@ RULES = {
     "optim.b1": _number(0, 0.9999999),
     "optim.b2": _number(0, 0.9999999),
     "optim.eps": _number(0),
-    "optim.ema": _number(0, 1),
+    "optim.ema": _number(0, 0.9999999),
     "train.steps": _integer(1),
     "train.batch_size": _integer(1),
     "train.log_every": _integer(1),
@@ -98,6 +98,7 @@ RULES = {
     "train.sample_every": _integer(1),
     "train.samples": _integer(1),
     "eval.examples": _integer(1),
+    "eval.crop_scale": _pair(0.01, 1),
     "eval.batch_size": _integer(1),
     "eval.seed": _integer(0),
 }
@@ -170,8 +171,12 @@ def _combinations(config):
         problems.append(
             "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text"
         )
-    if not any(config.loss.weights.values()):
-        problems.append("all of loss.weights are 0: nothing would be learned")
+    active = ("valid", "hole", "tv") if not config.loss.vgg16_weights else losses.TERMS
+    if not any(config.loss.weights[term] for term in active):
+        problems.append(f"all of loss.weights that are on ({', '.join(active)}) are 0: nothing would be learned")
+    for section in (config.masks, config.eval.masks):
+        if section.path and section.kind != "folder":
+            problems.append(f'masks.path is {section.path} and the kind "{section.kind}": set masks.kind=folder')
     return problems
 
 

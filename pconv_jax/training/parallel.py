@@ -15,7 +15,9 @@ AXIS = "batch"
 
 
 def check_batch(name: str, batch_size: int):
-    """Raises ValueError unless the batch divides evenly over the devices."""
+    """Raises ValueError unless the batch divides evenly over the devices, all of one host."""
+    if jax.process_count() > 1:
+        raise ValueError(f"{jax.process_count()} hosts; training runs on one: start it without jax.distributed")
     devices = jax.local_device_count()
     if batch_size % devices:
         lower, upper = batch_size - batch_size % devices, batch_size + devices - batch_size % devices

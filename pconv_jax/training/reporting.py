@@ -20,7 +20,7 @@ class MetricsLog:
         if os.path.exists(path):
             rundir.write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, step)))
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115, closed by __exit__
-        self._events = tensorboardX.SummaryWriter(workdir, purge_step=step or None, write_to_disk=True)
+        self._events = tensorboardX.SummaryWriter(workdir, purge_step=step + 1, write_to_disk=True)
 
     def write(self, step: int, values: dict[str, float]):
         """One JSON line `{"step": .., name: value, ..}` and one scalar per name."""
@@ -98,8 +98,8 @@ def interval(pending: list[tuple[int, dict]]) -> dict[str, float]:
         if not np.isfinite(list(row.values())).all():
             terms = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
             raise NonFinite(
-                f"step {step} is not finite ({terms}): lower optim.lr, set optim.clip_norm, or look at the data; "
-                "the last checkpoint is from before"
+                f"step {step} is not finite ({terms}): look at the data, or lower optim.lr or set optim.clip_norm "
+                "with another --workdir; no checkpoint holds this step"
             )
     combine = {name: (np.sum if name == "skipped" else np.mean) for name in rows[0][1]}
     return {name: float(reduce([row[name] for _, row in rows])) for name, reduce in combine.items()}
@@ -118,8 +118,10 @@ def duration(seconds: float) -> str:
 def quiet_libraries():
     """Keeps orbax's and JAX's dozens of INFO lines per checkpoint out of the log; their warnings stay."""
 
+    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+
     def keep(record):
-        return record.levelno >= std_logging.WARNING or "site-packages" not in record.pathname
+        return record.levelno >= std_logging.WARNING or record.pathname.startswith(ours)
 
     logging.get_absl_handler().addFilter(keep)
 

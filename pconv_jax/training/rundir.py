@@ -1,4 +1,4 @@
-"""The run directory: config.json beside everything that a run writes. `evaluate` and `inpaint` need nothing else."""
+"""The run directory: everything a run writes, with its config.json and data.json. `evaluate` needs nothing else."""
 
 import importlib.metadata
 import json
@@ -7,26 +7,36 @@ import os
 import cv2
 import ml_collections
 
-CONFIG = "config.json"
+from pconv_jax.training import config as config_rules
+
+CONFIG, DATA = "config.json", "data.json"
+TEMPORARY = ".tmp"  # ends the names of files that were not finished
 
 
-def claim(workdir: str, config: ml_collections.ConfigDict):
+def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]):
     """Creates the run directory, or checks that the same run may go on in it.
+
+    Args:
+      workdir: the run directory.
+      config: of the run.
+      data: fingerprints of the images by use. Another shuffle and another split would follow from other images.
 
     Raises:
       ValueError: it is a file or another program's directory, or belongs to a run with another config (the differing
-        keys are listed).
+        keys are listed) or with other images.
     """
     path = os.path.join(workdir, CONFIG)
     if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise ValueError(f"{workdir} is a file; needs a directory: choose another --workdir")
     if not os.path.exists(path):
-        if os.path.isdir(workdir) and os.listdir(workdir):
+        if os.path.isdir(workdir) and any(not _unfinished(name) for name in os.listdir(workdir)):
             raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
         os.makedirs(workdir, exist_ok=True)
+        write_atomically(os.path.join(workdir, DATA), json.dumps(data, indent=2) + "\n")
         write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
         return
-    before, now = _flat(read_config(workdir).to_dict()), _flat(json.loads(json.dumps(config.to_dict())))
+    before = config_rules.flatten(read_config(workdir))
+    now = config_rules.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
         f"{key}: {before.get(key, 'absent')} there, {now.get(key, 'absent')} now"
         for key in sorted(before.keys() | now.keys())
@@ -37,6 +47,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict):
             f"{workdir} belongs to a run with another config ({'; '.join(differing)}): choose another --workdir, or "
             "go on with the same config"
         )
+    _refuse_other_data(workdir, data)
 
 
 def read_config(workdir: str) -> ml_collections.ConfigDict:
@@ -63,16 +74,30 @@ def versions() -> dict[str, str]:
     }
 
 
-def write_atomically(path: str, text: str):
-    """Writes a text file that is there whole or not at all."""
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+def write_atomically(path: str, content: str | bytes):
+    """Writes a file that is there whole or not at all."""
+    temporary = f"{path}.{os.getpid()}{TEMPORARY}"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
 
 
-def _flat(tree, prefix=""):
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+def _unfinished(name):
+    """What a process that was killed in `claim` may have left."""
+    return name == DATA or name.endswith(TEMPORARY)
+
+
+def _refuse_other_data(workdir, data):
+    with open(os.path.join(workdir, DATA), encoding="utf-8") as file:
+        before = json.load(file)
+    differing = [f"{use}: {before.get(use)} there, {data[use]} now" for use in data if before.get(use) != data[use]]
+    if differing:
+        raise ValueError(
+            f"{workdir} belongs to a run on other images ({'; '.join(differing)}): choose another --workdir, or "
+            "restore the images"
+        )

@@ -5,6 +5,8 @@ import os
 import cv2
 import numpy as np
 
+from pconv_jax.training import rundir
+
 _GAP, _BAR = 4, 22
 _SHOWN_SIDE = 128  # smaller images are enlarged to about this
 
@@ -55,10 +57,7 @@ def save(path: str, sheet: np.ndarray):
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     encoded = cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1]
-    temporary = f"{path}.{os.getpid()}.tmp"
-    with open(temporary, "wb") as file:
-        file.write(encoded.tobytes())
-    os.replace(temporary, path)
+    rundir.write_atomically(path, encoded.tobytes())
 
 
 def _text(sheet, text, x, y, colour):

@@ -45,7 +45,8 @@ def make_train_step(model, optimizer, weights: Mapping[str, float], features: Ca
     """Returns `train_step(state, batch) -> (state, metrics)`, to be mapped over the axis `model.axis_name`.
 
     The batch is `image` uint8 `[B, H, W, C]` and `mask` uint8 `[B, H, W, 1]`. Gradients and metrics are means over
-    all devices. Metrics: `loss`, each raw term, `grad_norm`, and `skipped` images, all float32.
+    all devices. Metrics: `loss`, each raw term, `grad_norm`, `param_norm` after the
+    update, and the number of `skipped` images, all float32.
     """
 
     def train_step(now, batch):
@@ -68,6 +69,7 @@ def make_train_step(model, optimizer, weights: Mapping[str, float], features: Ca
             average = optax.incremental_update(params, average, 1.0 - ema)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
         metrics = {"loss": total, **terms, "grad_norm": optax.tree.norm(grads), "skipped": skipped}
+        metrics["param_norm"] = optax.tree.norm(params)  # after the update: no checkpoint holds what is not finite
         return now.replace(
             step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
         ), metrics
