@@ -17,7 +17,7 @@ from absl import logging
 SOURCES = ("photos", "folder", "tfds")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-# The photographs in scikit-image's wheel (0.25 and 0.26; its own downloads are never touched). Split by photograph, and
+# The photographs in scikit-image's wheel (0.26; its own downloads are never touched). Split by photograph, and
 # the two views of the motorcycle, one scene, are on the same side: no evaluation photograph is ever trained on.
 TRAIN_PHOTOS = (
     "astronaut.png",
