@@ -45,6 +45,13 @@ def launch(command, cwd, *extra):
     return done.stdout + done.stderr
 
 
+def test_links_lead_somewhere():
+    """Files that the README points at are there, and nothing is left to be filled in."""
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links and all((ROOT / link).is_file() for link in links)
+    assert not re.search(r"[A-Z]{4,}_[A-Z]{4,}", README)
+
+
 @pytest.mark.parametrize("snippet", blocks("python"))
 def test_snippets_run(snippet):
     """In a fresh namespace, as pasted."""
