@@ -247,7 +247,14 @@ def test_reachable(monkeypatch):
         assert prepare_tfds.reachable("https://nowhere.invalid/file.zip")
     assert not prepare_tfds.reachable(f"http://127.0.0.1:{port}/file.zip")
     monkeypatch.setattr(prepare_tfds, "_SECONDS", 0.5)
-    monkeypatch.setattr(socket, "create_connection", lambda *_, **__: threading.Event().wait(20))
+    over = threading.Event()
+
+    def hang(*_, **__):  # as a look-up of a name may; the thread outlives its test if nothing ends it
+        over.wait(20)
+        raise OSError("looked up too long")
+
+    monkeypatch.setattr(socket, "create_connection", hang)
     started = time.monotonic()
     assert not prepare_tfds.reachable("https://nowhere.invalid/file.zip")
     assert time.monotonic() - started < 2
+    over.set()
