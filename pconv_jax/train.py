@@ -26,7 +26,8 @@ def train(config, workdir: str):
       The state after the last step.
 
     Raises:
-      ValueError: the data, the devices or the run directory do not fit the config. Nothing has been written then.
+      ValueError: the data, the devices or the run directory do not fit the config, or another process trains in it.
+        Nothing has been written then.
       reporting.NonFinite: a loss is NaN or infinite.
     """
     train_source, evaluation_source = build.image_sources(config)
@@ -37,6 +38,12 @@ def train(config, workdir: str):
     features = _vgg_features(config)
     uses = {"train": train_source, "evaluation": evaluation_source}
     rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
+    with rundir.lock(workdir):
+        return _run(config, workdir, features, train_source, evaluation_source)
+
+
+def _run(config, workdir, features, train_source, evaluation_source):
+    """Restores or starts, trains, and evaluates, in a run directory that is ours alone."""
     evaluation = evaluate.Evaluation(config, evaluation_source)
     fresh = state.from_config(config)
     logging.info(

@@ -2,6 +2,9 @@
 
 import json
 import os
+import pathlib
+import subprocess
+import sys
 
 import ml_collections
 import pytest
@@ -10,6 +13,7 @@ from experiments import default
 from pconv_jax.training import config as config_rules
 from pconv_jax.training import rundir
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 DATA = {"train": "3 files", "evaluation": "1 file"}
 
 
@@ -159,3 +163,20 @@ def test_a_claim_that_was_killed_can_be_made_again(tmp_path, config):
     (tmp_path / "data.json").write_text(json.dumps(DATA))
     rundir.claim(str(tmp_path), config, DATA)
     assert rundir.read_config(str(tmp_path)).name == "default"
+
+
+def test_one_process_at_a_time(tmp_path):
+    """The second is refused while the first holds the directory, and goes on when that one is gone, even by SIGKILL."""
+    hold = "import sys, time; from pconv_jax.training import rundir\n"
+    hold += "with rundir.lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as first:
+        assert first.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ValueError, match=r"another process trains in .*: wait until it ends"),
+            rundir.lock(str(tmp_path)),
+        ):
+            pass
+        first.kill()
+        first.wait()
+    with rundir.lock(str(tmp_path)):
+        assert (tmp_path / rundir.LOCK).exists()

@@ -1,5 +1,7 @@
 """The run directory: everything a run writes, with its config.json and data.json. `evaluate` needs nothing else."""
 
+import contextlib
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -9,7 +11,7 @@ import ml_collections
 
 from pconv_jax.training import config as config_rules
 
-CONFIG, DATA = "config.json", "data.json"
+CONFIG, DATA, LOCK = "config.json", "data.json", "lock"
 TEMPORARY = ".tmp"  # ends the names of files that were not finished
 
 
@@ -48,6 +50,23 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             "go on with the same config"
         )
     _refuse_other_data(workdir, data)
+
+
+@contextlib.contextmanager
+def lock(workdir: str):
+    """Keeps other processes from training in the directory. The system releases it however this process ends.
+
+    Raises:
+      ValueError: another process trains there.
+    """
+    with open(os.path.join(workdir, LOCK), "a", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"another process trains in {workdir}: wait until it ends, or choose another --workdir"
+            ) from None
+        yield
 
 
 def read_config(workdir: str) -> ml_collections.ConfigDict:
