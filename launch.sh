@@ -44,7 +44,7 @@ prepare() {
 }
 
 # glibc gives freed memory back and faults it in again at every step. Kept, the quickstart's step is 1.1 times faster on
-# two cores, for some hundred megabytes. PCONV_MALLOC=system leaves the allocator alone, and so does a GPU.
+# two cores, and the process keeps more memory. PCONV_MALLOC=system leaves the allocator alone, and so does a GPU.
 if [[ $(uname -s) == Linux && ${PCONV_MALLOC:-keep} == keep && ! -e /dev/nvidia0 ]]; then
   export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1
 fi

@@ -3,7 +3,7 @@
     python -m pconv_jax.main --config=experiments/folder.py --config.data.path=/path/to/photos
 
 Photographs in sub-folders count; a tenth is held out for evaluation. The network is the paper's for 256 x 256 (7 + 7
-layers, 25.8 million parameters): minutes per hundred steps on a CPU, meant for a GPU. Without VGG16 weights the
+layers, 25.8 million parameters), meant for a GPU; time and scores have not been measured. Without VGG16 weights the
 perceptual and style terms are off, and the log says so.
 """
 

@@ -5,7 +5,6 @@ python -m pconv_jax.evaluate --run=runs/quickstart
 
 import os
 
-import jax
 import numpy as np
 from absl import app, flags, logging
 
@@ -83,10 +82,9 @@ def main(argv):
         config_rules.validate(config)
         parallel.check_batch("eval.batch_size", config.eval.batch_size)
         _, source = build.image_sources(config)
-        fresh = jax.eval_shape(lambda: state.from_config(config))
         with checkpoint.manager(_RUN.value) as checkpoints:
             step = checkpoints.best_step() if _CHECKPOINT.value == "best" else None
-            now = checkpoint.restore(checkpoints, parallel.abstract(fresh), step)
+            now = checkpoint.restore(checkpoints, parallel.abstract(state.shapes(config)), step)
         if now is None:
             raise ValueError(f"{_RUN.value} has no checkpoint yet: wait for the first one, or train again")
         report(Evaluation(config, source), now, _RUN.value, _CHECKPOINT.value)

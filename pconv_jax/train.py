@@ -45,20 +45,20 @@ def train(config, workdir: str):
 def _run(config, workdir, features, train_source, evaluation_source):
     """Restores or starts, trains, and evaluates, in a run directory that is ours alone."""
     evaluation = evaluate.Evaluation(config, evaluation_source)
-    fresh = state.from_config(config)
+    shapes = state.shapes(config)
     logging.info(
         "%s: %s parameters, %d device(s), %d training and %d evaluation images, run directory %s",
         config.name,
-        f"{sum(x.size for x in jax.tree.leaves(fresh.params)):,}",
+        f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,}",
         jax.device_count(),
         len(train_source),
         len(evaluation_source),
         workdir,
     )
     with checkpoint.manager(workdir, config.train.keep) as checkpoints:
-        now = checkpoint.restore(checkpoints, parallel.abstract(fresh))
+        now = checkpoint.restore(checkpoints, parallel.abstract(shapes))
         if now is None:
-            now = parallel.replicate(fresh)
+            now = parallel.replicate(state.from_config(config))
         else:
             logging.info("resumed at step %d", int(now.step))
         with reporting.MetricsLog(workdir, int(now.step)) as log:

@@ -9,7 +9,6 @@ that is ready stays as it is.
 
 import contextlib
 import dataclasses
-import fcntl
 import glob
 import os
 import shutil
@@ -25,6 +24,7 @@ from absl import app, flags, logging
 
 from pconv_jax.data import tfds_source
 from pconv_jax.tools import without_tensorflow
+from pconv_jax.training import rundir
 
 _MANUAL = flags.DEFINE_string("manual_dir", "", "Directory of downloaded files; default <data_dir>/downloads/manual.")
 _DATA = flags.DEFINE_string(
@@ -140,16 +140,11 @@ class Preparation:
                 host = urllib.parse.urlsplit(largest.url).hostname
                 raise ValueError(self.instructions(f"{largest.name} is missing, and {host} does not answer"))
 
-    @contextlib.contextmanager
     def _alone(self):
-        """One preparation of a dataset at a time; the lock ends with the process, however it ends."""
+        """One preparation of a dataset at a time."""
         os.makedirs(self.downloads, exist_ok=True)
-        with open(os.path.join(self.downloads, f"{self.builder.name}.lock"), "w", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"another process is preparing {self.name} in {self.downloads}: wait for it") from None
-            yield
+        refusal = f"another process is preparing {self.name} in {self.downloads}: wait for it"
+        return rundir.exclusively(os.path.join(self.downloads, f"{self.builder.name}.lock"), refusal)
 
     def _remove_leftovers(self):
         """Removes what a killed preparation left; TFDS starts anew beside it and never looks at it again."""

@@ -52,20 +52,28 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     _refuse_other_data(workdir, data)
 
 
-@contextlib.contextmanager
 def lock(workdir: str):
-    """Keeps other processes from training in the directory. The system releases it however this process ends.
+    """Keeps other processes from training in the directory, as a context.
 
     Raises:
       ValueError: another process trains there.
     """
-    with open(os.path.join(workdir, LOCK), "a", encoding="utf-8") as file:
+    refusal = f"another process trains in {workdir}: wait until it ends, or choose another --workdir"
+    return exclusively(os.path.join(workdir, LOCK), refusal)
+
+
+@contextlib.contextmanager
+def exclusively(path: str, refusal: str):
+    """Holds a lock on a file, which is made if need be. The system releases it however this process ends.
+
+    Raises:
+      ValueError: another process holds it; the text is `refusal`.
+    """
+    with open(path, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(
-                f"another process trains in {workdir}: wait until it ends, or choose another --workdir"
-            ) from None
+            raise ValueError(refusal) from None
         yield
 
 

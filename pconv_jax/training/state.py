@@ -53,6 +53,11 @@ def from_config(config) -> TrainState:
     return jax.jit(init)(jax.random.key(config.seed))
 
 
+def shapes(config) -> TrainState:
+    """The shapes and dtypes of `from_config`, without computing it: what a checkpoint is restored into."""
+    return jax.eval_shape(lambda: from_config(config))
+
+
 def learning_rate(config) -> optax.Schedule:
     """The schedule: linear warm-up, then constant or cosine to zero. Steps -> rate."""
     optim = config.optim
