@@ -226,3 +226,13 @@ def test_crop_turns_and_permutes():
     orders = itertools.permutations(range(3))
     assert permuted == {np.ascontiguousarray(image[..., order]).tobytes() for order in orders}
     np.testing.assert_array_equal(pipeline.crop(image, pipeline.View(12, (1, 1)), rng), image)
+
+
+def test_an_evaluation_example_is_named_after_the_photograph_it_shows():
+    """Also where a corrupt photograph is replaced by the next: `record` is never that of the corrupt one."""
+    encoded = [pictures.encode(np.full((30, 30, 3), 40 * i, np.uint8)) for i in range(COUNT)]
+    encoded[-1] = b"no image"  # the next one is the first
+    examples = joined(evaluation(sources.DecodedSource(pictures.MemorySource(tuple(encoded))), 20))
+    for image, record in zip(examples["image"], examples["record"], strict=True):
+        assert record != COUNT - 1 and np.all(image == 40 * record)
+    assert np.count_nonzero(examples["record"] == 0) == 8

@@ -31,18 +31,19 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def events(workdir):
-    """The scalars in all event files: `{(step, name): value}`; a record is length, checksum, event, checksum."""
-    found = {}
+def records(workdir):
+    """The events in all event files, in order; a record is length, checksum, event, checksum."""
     for path in sorted(workdir.glob("events.*")):
         content = path.read_bytes()
         while content:
             (length,) = struct.unpack("<Q", content[:8])
-            event = event_pb2.Event.FromString(content[12 : 12 + length])
-            for value in event.summary.value:
-                found[event.step, value.tag] = value.simple_value
+            yield event_pb2.Event.FromString(content[12 : 12 + length])
             content = content[16 + length :]
-    return found
+
+
+def events(workdir):
+    """The scalars in all event files: `{(step, name): value}`."""
+    return {(event.step, value.tag): value.simple_value for event in records(workdir) for value in event.summary.value}
 
 
 def test_interval_averages_and_sums_the_skipped():
@@ -68,6 +69,15 @@ def test_interval_names_the_first_step_that_is_not_finite(bad, name):
     )
     with pytest.raises(reporting.NonFinite, match=message):
         reporting.interval(pending)
+
+
+@pytest.mark.parametrize("step", [0, 10])
+def test_a_resumed_run_purges_the_events_after_its_checkpoint(tmp_path, step):
+    """TensorBoard drops what has the purge step or a later one: what came after the checkpoint, not its own."""
+    with reporting.MetricsLog(str(tmp_path), step):
+        pass
+    starts = [event.step for event in records(tmp_path) if event.session_log.status == event_pb2.SessionLog.START]
+    assert starts == [step + 1]
 
 
 def test_metrics_are_lines_and_events(tmp_path):

@@ -1,0 +1,26 @@
+"""From a config to its sources: training and evaluation photographs stay apart."""
+
+import pictures
+import runs
+from pconv_jax.training import build
+
+
+def test_a_folder_of_evaluation_images_inside_the_training_folder(tmp_path):
+    """What lies below `data.eval_path` is evaluated on and left out of training."""
+    for k, name in enumerate(("a.png", "sub/b.png", "eval/c.png", "eval/d.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(pictures.encode(pictures.noise(k)))
+    changes = {"data.source": "folder", "data.path": str(tmp_path), "data.eval_path": str(tmp_path / "eval")}
+    train, evaluation = build.image_sources(runs.tiny(**changes))
+    assert train.source.names == ("a.png", "sub/b.png")
+    assert evaluation.source.names == ("c.png", "d.png")
+
+
+def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
+    """By `data.eval_fraction`, every photograph on one side."""
+    for k in range(5):
+        (tmp_path / f"{k}.png").write_bytes(pictures.encode(pictures.noise(k)))
+    changes = {"data.source": "folder", "data.path": str(tmp_path), "data.eval_fraction": 0.4}
+    train, evaluation = build.image_sources(runs.tiny(**changes))
+    assert len(train) == 3 and len(evaluation) == 2
+    assert {*train.source.names, *evaluation.source.names} == {f"{k}.png" for k in range(5)}
