@@ -14,6 +14,7 @@ def get_config():
     config = ml_collections.ConfigDict()
     config.name = "default"  # runs/<name> is the run directory unless --workdir says otherwise
     config.seed = 0  # of initial parameters, order, crops and masks
+    config.init_from = ""  # a run directory, or one of its checkpoints/<step>, to take the parameters from
 
     config.data = ml_collections.ConfigDict()
     config.data.source = "photos"  # photos (in scikit-image's wheel) | folder | tfds
@@ -49,10 +50,11 @@ def get_config():
     config.model.max_width = 512  # .. up to this
     config.model.kernels = (7, 5, 5, 3)  # windows of the encoder's layers; the last serves all deeper ones
     config.model.channels = 3  # of the images: 3 RGB, 1 grey
-    config.model.norm = "batch"  # batch (synchronised over devices) | group | none
+    config.model.norm = "batch"  # batch | masked_batch (both synchronised over devices) | group | none
     config.model.center = False  # subtract the mean of the valid pixels from the input, add it to the output
     config.model.momentum = 0.9  # of batch normalisation's running statistics
-    config.model.dtype = "float32"  # of the features: float32 | bfloat16
+    config.model.remat = False  # compute features again in the backward pass, VGG16's too: less memory, slower
+    config.model.dtype = "float32"  # of the features, VGG16's too: float32 | bfloat16
 
     config.loss = ml_collections.ConfigDict()
     config.loss.weights = ml_collections.ConfigDict()
@@ -62,6 +64,7 @@ def get_config():
     config.loss.weights.style_out = 120.0
     config.loss.weights.style_comp = 120.0
     config.loss.weights.tv = 0.1
+    config.loss.style_warmup_steps = 0  # over which the weights of style rise from zero; 0: full from the start
     config.loss.vgg16_weights = ""  # npz of VGG16 (models/vgg.py); empty: no perceptual and style terms
 
     config.optim = ml_collections.ConfigDict()
@@ -75,13 +78,20 @@ def get_config():
     config.optim.ema = 0.0  # decay per step of averaged parameters, which evaluation uses; 0: none
 
     config.train = ml_collections.ConfigDict()
-    config.train.steps = 500_000
+    config.train.steps = 500_000  # of the first phase; 0: none
     config.train.batch_size = 6  # over all devices
+    config.train.accumulate = 1  # parts of a device's batch, computed one after another: less memory (on a CPU slow)
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 5_000  # steps; the network is evaluated at each checkpoint
     config.train.keep = 3  # newest checkpoints, beside the best
     config.train.sample_every = 1_000  # steps between sample sheets
     config.train.samples = 6  # examples on a sample sheet
+
+    config.finetune = ml_collections.ConfigDict()  # the second phase
+    config.finetune.steps = 50_000  # after train.steps; 0: none
+    config.finetune.lr = 5e-5  # constant
+    config.finetune.freeze_statistics = True  # of the encoder's batch normalisation: the running ones, held still
+    config.finetune.freeze_affine = True  # scale and shift of the encoder's normalisation
 
     config.eval = ml_collections.ConfigDict()
     config.eval.examples = 240  # pairs of a crop and a mask, the six hole-area buckets in turn

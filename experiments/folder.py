@@ -19,6 +19,7 @@ def get_config():
     config.model.depth = 7
     config.train.batch_size = 8
     config.train.steps = 100_000
+    config.finetune.steps = 20_000
     config.train.checkpoint_every = 2_000
     config.eval.examples = 120
     return config

@@ -34,6 +34,7 @@ def get_config():
     config.optim.clip_norm = 1.0
     config.train.batch_size = 16
     config.train.steps = 4000
+    config.finetune.steps = 0
     config.train.log_every = 50
     config.train.checkpoint_every = 500
     config.train.sample_every = 500

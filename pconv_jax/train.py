@@ -12,11 +12,11 @@ from absl import logging
 
 from pconv_jax import evaluate
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoint, parallel, reporting, rundir, sheets, state, steps
+from pconv_jax.training import build, checkpoint, parallel, phases, reporting, rundir, sheets, state, steps
 
 
 def train(config, workdir: str):
-    """Trains until `config.train.steps`, from the newest checkpoint if there is one, and evaluates at the end.
+    """Trains through both phases, from the newest checkpoint if there is one, and evaluates at the end.
 
     Args:
       config: validated (training/config.py).
@@ -33,16 +33,19 @@ def train(config, workdir: str):
     train_source, evaluation_source = build.image_sources(config)
     train_source[0], evaluation_source[0]  # a folder of nothing but unreadable images is found now
     build.check_masks(config)
-    parallel.check_batch("train.batch_size", config.train.batch_size)
+    parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
     parallel.check_batch("eval.batch_size", config.eval.batch_size)
-    features = _vgg_features(config)
+    vgg16 = _vgg16(config)
+    initial = None
+    if config.init_from and not checkpoint.exists(workdir):
+        initial = checkpoint.parameters(config.init_from, state.shapes(config))
     uses = {"train": train_source, "evaluation": evaluation_source}
     rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
     with rundir.lock(workdir):
-        return _run(config, workdir, features, train_source, evaluation_source)
+        return _run(config, workdir, vgg16, initial, train_source, evaluation_source)
 
 
-def _run(config, workdir, features, train_source, evaluation_source):
+def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
     """Restores or starts, trains, and evaluates, in a run directory that is ours alone."""
     evaluation = evaluate.Evaluation(config, evaluation_source)
     shapes = state.shapes(config)
@@ -57,24 +60,30 @@ def _run(config, workdir, features, train_source, evaluation_source):
     )
     with checkpoint.manager(workdir, config.train.keep) as checkpoints:
         now = checkpoint.restore(checkpoints, parallel.abstract(shapes))
-        if now is None:
-            now = parallel.replicate(state.from_config(config))
-        else:
-            logging.info("resumed at step %d", int(now.step))
-        with reporting.MetricsLog(workdir, int(now.step)) as log:
-            now = _loop(config, now, features, train_source, evaluation, checkpoints, log, workdir)
+        start = 0 if now is None else int(now.step)
+        with reporting.MetricsLog(workdir, start) as log:
+            if now is not None:
+                logging.info("resumed at step %d", start)
+            elif initial is not None:
+                now = parallel.replicate(state.with_parameters(state.from_config(config), *initial))
+                logging.info("starts with the parameters of %s", config.init_from)
+                _checkpoint(now, evaluation, checkpoints, log)  # from here on the run does not need the other one
+            else:
+                now = parallel.replicate(state.from_config(config))
+            now = _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir)
     evaluate.report(evaluation, now, workdir, "last")
     return now
 
 
-def _loop(config, now, features, train_source, evaluation, checkpoints, log, workdir):
-    """Runs the remaining steps; logs, draws samples and checkpoints when due."""
-    step, last = int(now.step), config.train.steps
-    train_step = parallel.map_step(steps.from_config(config, features))
+def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir):
+    """Runs the remaining steps of each phase; logs, draws samples and checkpoints when due."""
+    features, vgg16_params = vgg16
+    vgg16_params = parallel.replicate(vgg16_params)
+    plan = phases.from_config(config)
+    step, last = int(now.step), plan[-1].stop
     batches = parallel.prefetch(build.train_batches(config, train_source, start=step))
     rate = state.learning_rate(config)
     progress, pending = reporting.Progress(step, last, config.train.batch_size), []
-    compiled = False
 
     def flush():
         """Reads, checks and logs the metrics of the steps since the last flush."""
@@ -86,41 +95,60 @@ def _loop(config, now, features, train_source, evaluation, checkpoints, log, wor
         logging.info("%s", progress.line(step, values, measured))
         log.write(step, {**values, **{name: measured[name] for name in ("images_per_s", "data_wait")}})
 
-    while step < last:
-        started = time.perf_counter()
-        batch = next(batches)
-        progress.waited(time.perf_counter() - started)
-        now, metrics = train_step(now, batch)
-        step += 1
-        pending.append((step, metrics))
-        if not compiled:
-            jax.block_until_ready(metrics)
-            logging.info("first step after %.1f s, compilation included", time.perf_counter() - started)
-            compiled = True
-            progress.restart(step)
-        due = {
-            name: step % config.train[f"{name}_every"] == 0 or step == last for name in ("log", "checkpoint", "sample")
-        }
-        if any(due.values()):
-            flush()
-        if due["sample"]:
-            sheet = evaluation.sheet(now, config.train.samples)
-            sheets.save(os.path.join(workdir, "samples", f"step_{step:07d}.png"), sheet)
-            log.image(step, "samples", sheet)
-        if due["checkpoint"]:
-            psnr = float(np.mean([record["psnr"] for record in evaluation.network(now)]))
-            logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
-            log.write(step, {"eval_psnr": psnr})
-            checkpoint.save(checkpoints, now, {checkpoint.METRIC: psnr})
-        if due["sample"] or due["checkpoint"]:
-            progress.restart(step)
+    for phase in plan:
+        if step >= phase.stop:
+            continue
+        logging.info("%s: steps %d to %d", phase.name, step + 1, phase.stop)
+        train_step, compiled = parallel.map_step(steps.from_config(config, features, phase)), False
+        while step < phase.stop:
+            started = time.perf_counter()
+            batch = next(batches)
+            progress.waited(time.perf_counter() - started)
+            now, metrics = train_step(now, batch, vgg16_params)
+            step += 1
+            pending.append((step, metrics))
+            if not compiled:
+                jax.block_until_ready(metrics)
+                logging.info("first step after %.1f s, compilation included", time.perf_counter() - started)
+                compiled = True
+                progress.restart(step)
+            due = {
+                name: step % config.train[f"{name}_every"] == 0 or step == phase.stop
+                for name in ("log", "checkpoint", "sample")
+            }
+            if any(due.values()):
+                flush()
+            if due["sample"]:
+                sheet = evaluation.sheet(now, config.train.samples)
+                sheets.save(os.path.join(workdir, "samples", f"step_{step:07d}.png"), sheet)
+                log.image(step, "samples", sheet)
+            if due["checkpoint"]:
+                _checkpoint(now, evaluation, checkpoints, log)
+            if due["sample"] or due["checkpoint"]:
+                progress.restart(step)
     return now
 
 
-def _vgg_features(config):
-    """images -> feature maps of VGG16, or None where the terms that need them are off, which the log says."""
+def _checkpoint(now, evaluation, checkpoints, log):
+    """Evaluates the network, and saves the state with its PSNR."""
+    step = int(now.step)
+    psnr = float(np.mean([record["psnr"] for record in evaluation.network(now)]))
+    logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
+    log.write(step, {"eval_psnr": psnr})
+    checkpoint.save(checkpoints, now, {checkpoint.METRIC: psnr})
+
+
+def _vgg16(config):
+    """`(features, params)`, where `features(params, images)` are VGG16's feature maps.
+
+    `(None, {})` where the terms that need them are off, which the log says.
+    """
     if not config.loss.vgg16_weights:
         logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
-        return None
-    module, params = vgg.load(config.loss.vgg16_weights)
-    return lambda images: module.apply({"params": params}, images)
+        return None, {}
+    module, params = vgg.load(config.loss.vgg16_weights, dtype=config.model.dtype)
+
+    def features(params, images):
+        return module.apply({"params": params}, images)
+
+    return jax.checkpoint(features) if config.model.remat else features, params

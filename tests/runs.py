@@ -21,6 +21,7 @@ def tiny(**changes):
         "model.kernels": (3,),
         "optim.lr": 1e-3,
         "train.steps": 4,
+        "finetune.steps": 0,
         "train.batch_size": 8,
         "train.log_every": 2,
         "train.checkpoint_every": 2,

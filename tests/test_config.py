@@ -87,6 +87,9 @@ def test_default_is_the_paper():
         "style_comp": 120.0,
         "tv": 0.1,
     }
+    assert config.finetune.lr == 5e-5  # tanimutomo fine-tunes at ten times that
+    assert config.finetune.steps > 0 and config.finetune.freeze_statistics and config.finetune.freeze_affine
+    assert config.loss.style_warmup_steps == 0 and config.train.accumulate == 1 and not config.model.remat
     assert config.optim.lr == 2e-4 and config.optim.schedule == "constant" and config.optim.warmup_steps == 0
     assert (config.optim.b1, config.optim.b2, config.optim.eps) == (0.9, 0.999, 1e-8)  # Adam's own defaults
     assert config.optim.clip_norm == 0 and config.optim.ema == 0
@@ -242,7 +245,7 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("model__max_width", [0, "512"], "an integer of at least 1"),
         ("model__kernels", [(), (7, 4), (3.0,), 3, "753", (-1,), (True,)], "odd integers"),
         ("model__channels", [2, 4, 3.0, True, "3"], "one of 1, 3"),
-        ("model__norm", ["layer", None], "one of batch, group, none"),
+        ("model__norm", ["layer", None], "one of batch, masked_batch, group, none"),
         ("model__momentum", [-0.1, 1.0], "a number from 0 to 0.9999999"),
         ("model__dtype", ["float64", "float16", 32], "one of float32, bfloat16"),
         ("loss__weights__hole", [-1, "6", NAN, INF, True], "a number of at least 0"),
@@ -255,7 +258,15 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("optim__b2", [-0.1, 1.0, 1.1], "a number from 0 to 0.9999999"),
         ("optim__eps", [-1e-8], "a number of at least 0"),
         ("optim__ema", [-0.1, 1.0], "a number from 0 to 0.9999999"),
-        ("train__steps", [0, -1, 1e6, "1000", True], "an integer of at least 1"),
+        ("init_from", [None, 4], "a text"),
+        ("model__remat", [1, "yes"], "True or False"),
+        ("loss__style_warmup_steps", [-1, 0.5], "an integer of at least 0"),
+        ("train__steps", [-1, 1e6, "1000", True], "an integer of at least 0"),
+        ("train__accumulate", [0, 2.0], "an integer of at least 1"),
+        ("finetune__steps", [-1, 1e6], "an integer of at least 0"),
+        ("finetune__lr", [-5e-5, NAN], "a number of at least 0"),
+        ("finetune__freeze_statistics", [1, None], "True or False"),
+        ("finetune__freeze_affine", [0, "encoder"], "True or False"),
         ("train__batch_size", [0, 6.0], "an integer of at least 1"),
         ("train__log_every", [0], "an integer of at least 1"),
         ("train__checkpoint_every", [0], "an integer of at least 1"),
@@ -301,7 +312,7 @@ def test_missing_keys_are_named():
 def test_all_problems_are_told_at_once():
     """Not one per attempt."""
     with pytest.raises(ValueError) as caught:
-        config_rules.validate(changed(train__steps=0, model__norm="x", trian__steps=1))
+        config_rules.validate(changed(train__steps=-1, model__norm="x", trian__steps=1))
     assert len(str(caught.value).split("\n  ")) == 4
 
 
@@ -336,6 +347,11 @@ def test_all_problems_are_told_at_once():
             {"optim__schedule": "cosine", "optim__warmup_steps": 100, "train__steps": 100},
             "optim.warmup_steps is 100; needs less than train.steps",
         ),
+        ({"train__steps": 0, "finetune__steps": 0}, "train.steps and finetune.steps are both 0: nothing"),
+        (
+            {"model__norm": "masked_batch", "model__kind": "zero"},
+            'model.norm is "masked_batch" and model.kind "zero", which has no mask to normalise by: set',
+        ),
         (
             {"model__channels": 1, "loss__vgg16_weights": "there.npz"},
             "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text",
@@ -365,6 +381,8 @@ def test_wrong_combinations_are_named(changes, message):
         {"eval__masks__border": 0.04, "masks__border": 0.04},
         {"masks__area": [0.0, 1.0], "data__crop_scale": [1, 1], "model__kernels": [3]},
         {"optim__lr": 1, "loss__weights__tv": 0, "optim__schedule": "cosine"},
+        {"train__steps": 0, "optim__schedule": "cosine", "optim__warmup_steps": 10},
+        {"model__norm": "masked_batch", "finetune__steps": 0},
     ],
 )
 def test_right_combinations_pass(changes):

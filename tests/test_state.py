@@ -42,6 +42,17 @@ def test_learning_rate(schedule, warmup, expected):
         assert float(rate(step)) == pytest.approx(value, abs=1e-10), step
 
 
+def test_learning_rate_of_the_second_phase():
+    """2e-4, then 5e-5 from the first step of the second phase on, whatever the schedule of the first."""
+    for schedule in ("constant", "cosine"):
+        changes = {"optim.schedule": schedule, "optim.lr": 2e-4, "train.steps": 100, "finetune.steps": 50}
+        rate = state.learning_rate(runs.tiny(**changes))
+        assert float(rate(0)) == pytest.approx(2e-4)
+        assert [float(rate(step)) for step in (100, 149)] == pytest.approx([5e-5, 5e-5])
+    rate = state.learning_rate(runs.tiny(**{"train.steps": 0, "finetune.steps": 50, "finetune.lr": 1e-5}))
+    assert float(rate(0)) == pytest.approx(1e-5)
+
+
 def test_clipping():
     """A large gradient is scaled to the norm before Adam sees it; zero clips nothing."""
     gradient = {"w": np.array([30.0, 40.0], np.float32)}

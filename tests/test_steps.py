@@ -9,27 +9,27 @@ import optax
 import pytest
 
 import runs
-from pconv_jax.training import build, parallel, state, steps
+from pconv_jax.training import build, parallel, phases, state, steps
 
 
-def step_on(devices, config, batches):
-    """Runs steps mapped over the first `devices` CPU devices; returns the last state and all metrics."""
+def step_on(devices, config, batches, now=None, phase=None):
+    """Runs steps of a phase, by default the first, on the first `devices` CPU devices; the last state, all metrics."""
     mapped = jax.pmap(
-        steps.from_config(config, None),
+        steps.from_config(config, None, phase or phases.from_config(config)[0]),
         axis_name=parallel.AXIS,
-        in_axes=(None, 0),
+        in_axes=(None, 0, None),
         out_axes=(None, None),
         devices=jax.devices()[:devices],
     )
-    now, rows = state.from_config(config), []
+    now, rows = now or state.from_config(config), []
     for batch in batches:
-        now, metrics = mapped(now, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()})
+        now, metrics = mapped(now, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}, {})
         now, metrics = jax.device_get((now, metrics))
         rows.append({name: float(value) for name, value in metrics.items()})
     return now, rows
 
 
-@pytest.mark.parametrize("norm", ["batch", "group"])
+@pytest.mark.parametrize("norm", ["batch", "masked_batch", "group"])
 def test_one_device_equals_four(norm):
     """Five steps: parameters, statistics and metrics agree, because batch normalisation is synchronised."""
     config = runs.tiny(**{"model.norm": norm})
@@ -47,19 +47,20 @@ def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
     """One step of plain descent, so that Adam's division cannot hide or blow up a difference."""
     config = runs.tiny(**{"model.norm": "batch"})
     batch, model = runs.batch(config), build.unet_model(config)
-    train_step = steps.make_train_step(model, optax.sgd(1.0), config.loss.weights.to_dict(), None, 0.0)
+    weights, phase = functools.partial(steps.loss_weights, config), phases.from_config(config)[0]
+    train_step = steps.make_train_step(model, optax.sgd(1.0), weights, None, phase)
     fresh = state.from_config(config).replace(opt_state=optax.sgd(1.0).init({}))
     results = []
     for devices in (1, 4):
         mapped = jax.pmap(
             train_step,
             axis_name=parallel.AXIS,
-            in_axes=(None, 0),
+            in_axes=(None, 0, None),
             out_axes=(None, None),
             devices=jax.devices()[:devices],
         )
         shards = {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}
-        results.append(jax.device_get(mapped(fresh, shards)[0].params))
+        results.append(jax.device_get(mapped(fresh, shards, {})[0].params))
     for a, b in zip(*(jax.tree.leaves(r) for r in results), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -68,13 +69,15 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
     """No device axis on the state, scalars as metrics, the old state is donated, and it is the step of one device."""
     config = runs.tiny()
     expected, _ = step_on(1, config, [runs.batch(config)])
-    train_step = parallel.map_step(steps.from_config(config, None))
+    train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
     now = parallel.replicate(state.from_config(config))
     shapes = jax.tree.map(jnp.shape, now)
-    after, metrics = train_step(now, next(parallel.prefetch(iter([runs.batch(config)]))))
+    after, metrics = train_step(now, next(parallel.prefetch(iter([runs.batch(config)]))), {})
     assert jax.tree.map(jnp.shape, after) == shapes
     assert int(after.step) == 1 and all(m.shape == () for m in metrics.values())
-    assert set(metrics) == {"loss", "valid", "hole", "tv", "grad_norm", "param_norm", "skipped"}
+    terms = {"valid", "hole", "tv"}
+    weighted = {f"weighted/{name}" for name in terms}
+    assert set(metrics) == terms | weighted | {"loss", "grad_norm", "param_norm", "skipped"}
     assert now.params["enc1"]["conv"]["kernel"].is_deleted()
     for a, b in zip(jax.tree.leaves(after.batch_stats), jax.tree.leaves(expected.batch_stats), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
@@ -87,14 +90,63 @@ def test_the_loss_is_the_weighted_sum_by_name():
     config = runs.tiny(**{"loss.weights.valid": 2.0, "loss.weights.hole": 3.0, "loss.weights.tv": 5.0})
     _, (row,) = step_on(1, config, [runs.batch(config)])
     assert row["loss"] == pytest.approx(2 * row["valid"] + 3 * row["hole"] + 5 * row["tv"], rel=1e-5)
+    for name, weight in (("valid", 2), ("hole", 3), ("tv", 5)):
+        assert row[f"weighted/{name}"] == pytest.approx(weight * row[name], rel=1e-6)
 
 
-def test_the_average_follows_the_parameters():
-    """ema' = d * ema + (1 - d) * params, after every step."""
+def test_the_weights_of_style_rise():
+    """Linearly over the first steps to the config's, and stay there; other weights do not move."""
+    weights = runs.tiny(**{"loss.style_warmup_steps": 4, "loss.weights.style_comp": 60.0})
+    at = [steps.loss_weights(weights, step) for step in (0, 1, 3, 9)]
+    assert [float(w["style_out"]) for w in at] == [30.0, 60.0, 120.0, 120.0]
+    assert [float(w["style_comp"]) for w in at] == [15.0, 30.0, 60.0, 60.0]
+    assert {(w["hole"], w["perceptual"]) for w in at} == {(6.0, 0.05)}
+    assert steps.loss_weights(runs.tiny(), 0) == runs.tiny().loss.weights.to_dict()
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_accumulation_changes_memory_and_nothing_else(devices):
+    """Four parts, one after another: the step of the whole batch, because every term is a mean over examples."""
+    whole, parts = (runs.tiny(**{"model.norm": "group", "train.accumulate": k}) for k in (1, 4))
+    batches = [runs.batch(whole, k) for k in range(2)]
+    (a, rows_a), (b, rows_b) = (step_on(devices, config, batches) for config in (whole, parts))
+    for one, other in zip(rows_a, rows_b, strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+    for one, other in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        np.testing.assert_allclose(one, other, atol=2e-5 + 1e-3 * np.abs(one).max())
+
+
+def test_accumulation_updates_the_statistics_part_by_part():
+    """Two parts move the running statistics twice, as two batches of half the size would."""
+    config = runs.tiny(**{"optim.lr": 0.0, "train.accumulate": 2})
+    batch = runs.batch(config)
+    after, _ = step_on(1, config, [batch])
+    halves = [{k: v[i : i + 4] for k, v in batch.items()} for i in (0, 4)]
+    expected, _ = step_on(1, runs.tiny(**{"optim.lr": 0.0}), halves)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), after.batch_stats, expected.batch_stats)
+
+
+def test_remat_changes_memory_and_nothing_else():
+    """The same step, with blocks marked to be computed again."""
+    kept, again = (runs.tiny(**{"model.remat": remat}) for remat in (False, True))
+    batch = runs.batch(kept)
+    (a, rows_a), (b, rows_b) = (step_on(1, config, [batch]) for config in (kept, again))
+    assert rows_a[0] == pytest.approx(rows_b[0], rel=1e-5)
+    for one, other in zip(jax.tree.leaves(a.batch_stats), jax.tree.leaves(b.batch_stats), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+    model, variables = build.unet_model(again), state.from_config(again).eval_variables
+    image, mask = jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.ones((1, 16, 16, 1))
+    program = str(jax.make_jaxpr(lambda v: model.apply(v, image, mask))(variables))
+    assert program.count("remat") == 4, "one per block"
+
+
+@pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (5, 0.4), (26, 0.75), (500, 0.75)])
+def test_the_average_follows_the_parameters(step, decay):
+    """ema' = d * ema + (1 - d) * params after every step; d is the config's 0.75 once (1 + step) / (10 + step) is."""
     config = runs.tiny(**{"optim.ema": 0.75})
-    fresh = jax.device_get(state.from_config(config))
-    after, _ = step_on(1, config, [runs.batch(config)])
-    expected = jax.tree.map(lambda old, new: 0.75 * old + 0.25 * new, fresh.params, after.params)
+    before = state.from_config(config).replace(step=np.int32(step))
+    after, _ = step_on(1, config, [runs.batch(config)], before)
+    expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, after.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.ema, expected)
 
 
@@ -129,4 +181,7 @@ def test_batches_that_do_not_divide_are_refused():
         parallel.check_batch("train.batch_size", 6)
     with pytest.raises(ValueError, match=r"is 3 on 4 devices; needs a multiple of 4: use 4$"):
         parallel.check_batch("train.batch_size", 3)
+    with pytest.raises(ValueError, match=r"is 8 on 4 devices in 3 parts each; needs a multiple of 12: use 12$"):
+        parallel.check_batch("train.batch_size", 8, 3)
     parallel.check_batch("train.batch_size", 8)
+    parallel.check_batch("train.batch_size", 8, 2)

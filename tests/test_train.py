@@ -40,7 +40,9 @@ def test_what_a_run_leaves_behind(finished):
     assert int(after.step) == 4
     assert json.loads((workdir / "config.json").read_text()) == json.loads(runs.tiny().to_json())
     assert [row["step"] for row in lines(workdir)] == [2, 2, 4, 4]
-    assert {"loss", "valid", "hole", "tv", "grad_norm", "lr", "images_per_s", "data_wait"} <= set(lines(workdir)[0])
+    assert {"loss", "valid", "hole", "tv", "weighted/hole", "grad_norm", "lr", "images_per_s", "data_wait"} <= set(
+        lines(workdir)[0]
+    )
     assert "eval_psnr" in lines(workdir)[1]
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir()) == ["2", "4"]
     assert list(workdir.glob("events.out.tfevents.*"))
@@ -82,6 +84,84 @@ def stop_after_save(monkeypatch, step):
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save", save_and_stop)
+
+
+TWO_PHASES = {"finetune.steps": 4, "finetune.lr": 1e-4}
+
+
+def test_both_phases_resume_where_they_were_stopped(tmp_path, monkeypatch):
+    """Stopped in the first phase, at its end, and in the second: the same bits as undisturbed, in one directory."""
+    config = runs.tiny(**TWO_PHASES)
+    expected = train.train(config, str(tmp_path / "whole"))
+    for step in (2, 4, 6):
+        stop_after_save(monkeypatch, step)
+        with pytest.raises(KeyboardInterrupt):
+            train.train(config, str(tmp_path / "run"))
+        monkeypatch.undo()
+    after = train.train(config, str(tmp_path / "run"))
+    assert int(after.step) == 8
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(expected))
+    rates = {row["step"]: row["lr"] for row in lines(tmp_path / "run") if "lr" in row}
+    assert rates == pytest.approx({2: 1e-3, 4: 1e-3, 6: 1e-4, 8: 1e-4})
+
+
+def encoder_norm(now):
+    return jax.device_get((now.params["enc2"]["norm"], now.batch_stats["enc2"]["norm"]))
+
+
+def test_fine_tuning_from_another_run(finished, tmp_path):
+    """`init_from` a run or a checkpoint, fine-tuning alone: the encoder's normalisation stays that of the other run."""
+    workdir, before = finished
+    changes = {"train.steps": 0, **TWO_PHASES, "train.checkpoint_every": 4}
+    after = train.train(runs.tiny(**changes, init_from=str(workdir)), str(tmp_path / "a"))
+    same = train.train(runs.tiny(**changes, init_from=str(workdir / "checkpoints" / "4")), str(tmp_path / "b"))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(same))
+    jax.tree.map(np.testing.assert_array_equal, encoder_norm(after), encoder_norm(before))
+    assert int(after.step) == 4 and not np.array_equal(*(x.params["dec1"]["conv"]["kernel"] for x in (after, before)))
+    psnr = {row["step"]: row["eval_psnr"] for row in lines(workdir) if "eval_psnr" in row}
+    assert lines(tmp_path / "a")[0] == {"step": 0, "eval_psnr": psnr[4]}
+
+
+def test_a_transfer_does_not_need_the_other_run_once_it_began(finished, tmp_path, monkeypatch):
+    """Stopped before its first step was saved and without the other run: it goes on from the parameters it took."""
+    shutil.copytree(finished[0], tmp_path / "source")
+    config = runs.tiny(init_from=str(tmp_path / "source"))
+    expected = train.train(config, str(tmp_path / "whole"))
+    stop_after_save(monkeypatch, 0)
+    with pytest.raises(KeyboardInterrupt):
+        train.train(config, str(tmp_path / "run"))
+    monkeypatch.undo()
+    shutil.rmtree(tmp_path / "source")
+    after = train.train(config, str(tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(expected))
+
+
+def test_a_transfer_takes_the_average(tmp_path):
+    """What evaluation of the other run used; the average of the new run starts there."""
+    source = train.train(runs.tiny(**{"optim.ema": 0.5, "train.steps": 2}), str(tmp_path / "source"))
+    shapes = state.shapes(runs.tiny(**{"optim.ema": 0.9}))
+    params, stats = checkpoint.parameters(str(tmp_path / "source"), shapes)
+    jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(source.ema))
+    jax.tree.map(np.testing.assert_array_equal, stats, jax.device_get(source.batch_stats))
+    now = state.with_parameters(state.from_config(runs.tiny(**{"optim.ema": 0.9})), params, stats)
+    assert now.ema is params and now.params is params and int(now.step) == 0
+
+
+def test_transfers_that_do_not_fit_are_refused(finished, tmp_path):
+    """Missing, surplus and differing parameters by name, before anything is written."""
+    workdir, _ = finished
+    for changes, message in (
+        (
+            {"model.norm": "none"},
+            r"checkpoint 4 does not fit.* missing params/dec2/conv/bias.*surplus params/dec2/norm",
+        ),
+        ({"model.width": 12}, r"params/enc1/conv/kernel is \(3, 3, 3, 8\), needs \(3, 3, 3, 12\)"),
+        ({"init_from": str(workdir / "checkpoints" / "3")}, "3 is no complete checkpoint: those of .* are 2, 4"),
+        ({"init_from": str(tmp_path)}, "holds no checkpoint: give a run directory, or one of its checkpoints/<step>"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train.train(runs.tiny(**{"init_from": str(workdir), **changes}), str(tmp_path / "run"))
+        assert not (tmp_path / "run").exists()
 
 
 def test_running_a_finished_run_again_changes_nothing(finished):
@@ -182,6 +262,7 @@ def test_nothing_is_written_when_data_or_devices_do_not_fit(tmp_path):
         (broken / f"{k}.jpg").write_bytes(b"no image")
     for changes, message in (
         ({"train.batch_size": 6}, "train.batch_size is 6 on 4 devices"),
+        ({"train.accumulate": 3}, "train.batch_size is 8 on 4 devices in 3 parts each; needs a multiple of 12"),
         ({"data.source": "folder", "data.path": str(tmp_path / "none")}, "is not a directory: set data.path"),
         ({"data.source": "folder", "data.path": str(broken)}, "2 images in a row cannot be decoded"),
         ({"masks.kind": "folder", "masks.path": str(empty)}, "no mask images"),
@@ -218,7 +299,7 @@ def test_a_folder_with_all_terms(tmp_path):
     )
     train.train(config, str(tmp_path / "run"))
     row = lines(tmp_path / "run")[0]
-    assert {"perceptual", "style_out", "style_comp"} <= set(row)
+    assert {f"{kind}{name}" for kind in ("", "weighted/") for name in config.loss.weights} <= set(row)
     assert row["skipped"] > 0
     total = sum(config.loss.weights[name] * row[name] for name in config.loss.weights)
     assert row["loss"] == pytest.approx(total, rel=1e-4)

@@ -165,8 +165,24 @@ def test_norms_and_channels(norm, channels):
     image, mask = example(channels=channels)
     output, _ = compiled(model)(variables, image, mask)
     assert output.shape == image.shape and output.dtype == jnp.float32
-    assert ("batch_stats" in variables) == (norm == "batch")
+    assert ("batch_stats" in variables) == (norm in ("batch", "masked_batch"))
     assert any("group" in str(path) for path, _ in jax.tree.leaves_with_path(variables)) == (norm == "group")
+
+
+def test_masked_normalisation_needs_masks():
+    with pytest.raises(ValueError, match='norm "masked_batch" with kind "gated"; only "partial" has a mask'):
+        initialised(norm="masked_batch", kind="gated")
+
+
+def test_a_frozen_encoder_leaves_its_statistics():
+    """And normalises by them, the decoder by the batch's."""
+    model, variables = initialised()
+    image, mask = example()
+    apply = functools.partial(model.apply, train=True, freeze_encoder=True, mutable=["batch_stats"])
+    _, updates = jax.jit(apply)(variables, image, mask)
+    before, after = variables["batch_stats"], updates["batch_stats"]
+    jax.tree.map(np.testing.assert_array_equal, before["enc2"], after["enc2"])
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(*map(jax.tree.leaves, (before["dec2"], after["dec2"]))))
 
 
 def test_bfloat16_follows_float32():

@@ -8,7 +8,7 @@ from jax import lax
 from pconv_jax.ops import decoder, partial_conv
 
 CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
-NORM_KINDS = ("batch", "group", "none")
+NORM_KINDS = ("batch", "masked_batch", "group", "none")
 
 KAIMING = nn.initializers.variance_scaling(2.0, "fan_in", "normal")  # He et al. 2015, not truncated
 
@@ -62,9 +62,10 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Normalisation by name: "batch" (synchronised over `axis_name`), "group" (up to 32 groups), or "none".
+    """Normalisation by name; statistics and affine parameters are float32 whatever `dtype` is.
 
-    Statistics and affine parameters are float32 whatever `dtype` is.
+    "batch" is synchronised over `axis_name`; "masked_batch" likewise, over valid positions only (`MaskedBatchNorm`);
+    "group" has up to 32 groups; "none" is the identity. The two kinds of batch normalisation have the same variables.
     """
 
     kind: str = "batch"
@@ -73,17 +74,66 @@ class Norm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x, *, train):
+    def __call__(self, x, mask, *, train):
+        """`x` `[N, H, W, C]` with its mask `[N, H, W, 1]` -> the same shape. Only "masked_batch" looks at the mask.
+
+        With `train`, statistics are those of the batch, and the running ones follow; without, the running ones are used.
+        """
+        batch = {
+            "use_running_average": not train,
+            "momentum": self.momentum,
+            "axis_name": self.axis_name if train else None,
+            "dtype": self.dtype,
+            "name": "batch",
+        }
         if self.kind == "batch":
-            norm = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=self.momentum,
-                axis_name=self.axis_name if train else None,
-                dtype=self.dtype,
-                name="batch",
-            )
-            return norm(x)
+            return nn.BatchNorm(**batch)(x)
+        if self.kind == "masked_batch":
+            return MaskedBatchNorm(**batch)(x, mask)
         if self.kind == "group":
             groups = max(g for g in range(1, min(32, x.shape[-1]) + 1) if x.shape[-1] % g == 0)
             return nn.GroupNorm(num_groups=groups, dtype=self.dtype, name="group")(x)
         return x
+
+
+class MaskedBatchNorm(nn.Module):
+    """Batch normalisation whose statistics are those of the valid positions: the zeros in holes do not count.
+
+    Attributes and variables as in `flax.linen.BatchNorm`, which it equals where everything is valid. Where nothing is,
+    on no device, the running statistics stay as they are and the result is the shift alone.
+    """
+
+    use_running_average: bool
+    momentum: float = 0.9
+    axis_name: str | None = None
+    dtype: jnp.dtype = jnp.float32
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x, mask):
+        """`x` `[N, H, W, C]`, mask `[N, H, W, 1]`, 1 = valid -> `[N, H, W, C]`. What lies in holes is not read."""
+        channels = x.shape[-1:]
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
+        running_var = self.variable("batch_stats", "var", jnp.ones, channels)
+        scale = self.param("scale", nn.initializers.ones, channels)
+        bias = self.param("bias", nn.initializers.zeros, channels)
+        valid = mask != 0
+        x = jnp.where(valid, x.astype(jnp.float32), 0)
+        if self.use_running_average:
+            mean, var = running_mean.value, running_var.value
+        else:
+            count = self._total(valid.astype(jnp.float32))
+            mean = self._total(x) / jnp.maximum(count, 1)
+            var = self._total(jnp.where(valid, (x - mean) ** 2, 0)) / jnp.maximum(count, 1)
+            if not self.is_initializing():
+                for running, value in ((running_mean, mean), (running_var, var)):
+                    moved = self.momentum * running.value + (1 - self.momentum) * value
+                    running.value = jnp.where(count > 0, moved, running.value)
+        y = (x - mean) * (scale * lax.rsqrt(var + self.epsilon)) + bias
+        return y.astype(self.dtype)
+
+    def _total(self, x):
+        """Sum over positions, images and devices, per channel."""
+        total = jnp.sum(x, axis=(0, 1, 2))
+        in_step = self.axis_name is not None and not self.is_initializing()
+        return lax.psum(total, self.axis_name) if in_step else total

@@ -25,7 +25,7 @@ class Block(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, x, mask, skip=None, skip_mask=None, *, train):
+    def __call__(self, x, mask, skip, skip_mask, train):
         x, mask = layers.Conv(
             self.features,
             self.kernel_size,
@@ -35,7 +35,7 @@ class Block(nn.Module):
             dtype=self.dtype,
             name="conv",
         )(x, mask, skip, skip_mask)
-        x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, train=train)
+        x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, mask, train=train)
         if self.negative_slope is not None:
             x = jax.nn.leaky_relu(x, self.negative_slope)
         return x, mask
@@ -53,7 +53,7 @@ class UNet(nn.Module):
       kernels: window of `enc1, enc2, ..`, odd; the last value serves the remaining levels, and values
         for levels beyond `depth` go unused, so that depth alone can be changed.
       channels: of the image.
-      norm: "batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
+      norm: "batch", "masked_batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
       center: subtract the mean of each image's valid pixels from its input and add it to its output. The paper does
         not; without it, filters that see few valid pixels answer to the brightness of the image, amplified by the
         ratio, and training spends its first steps on unlearning that.
@@ -61,6 +61,7 @@ class UNet(nn.Module):
       momentum: of batch normalisation's running statistics.
       axis_name: pmap axis over which batch normalisation is synchronised when training.
       dtype: of the features; parameters and masks stay float32.
+      remat: compute the features inside a block again in the backward pass instead of keeping them.
     """
 
     depth: int = 8
@@ -74,26 +75,39 @@ class UNet(nn.Module):
     momentum: float = 0.9
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    remat: bool = False
 
     @nn.compact
-    def __call__(self, image, mask, *, train=False):
+    def __call__(self, image, mask, *, train=False, freeze_encoder=False):
         """Returns `(output, final_mask)`: the raw float32 prediction of the whole image, and where the network saw
         anything valid (None for kinds other than "partial"). Content of holes is never read.
 
+        Args:
+          image, mask: as above.
+          train: normalise by the statistics of the batch, and let the running ones follow.
+          freeze_encoder: the encoder uses its running statistics, and leaves them, all the same: holes pollute the
+            statistics of the batch (paper, section 4.2).
+
         Raises:
-          ValueError: a size that cannot be halved `depth` times, or another number of channels.
+          ValueError: a size that cannot be halved `depth` times, another number of channels, or normalisation over
+            valid positions with a kind of convolution that has none.
         """
         check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
             raise ValueError(
                 f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
             )
+        if self.norm == "masked_batch" and self.kind != "partial":
+            raise ValueError(
+                f'norm "masked_batch" with kind "{self.kind}"; only "partial" has a mask: use norm "batch"'
+            )
         kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
         widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
 
         def block(name, features, kernel_size, stride, norm, negative_slope, kind=self.kind):
             shared = (kind, self.momentum, self.axis_name, self.dtype)
-            return Block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
+            kind_of_block = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
+            return kind_of_block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
 
         offset = composite.valid_mean(image, mask) if self.center else 0.0
         x, mask = self._input(image - offset, mask)
@@ -101,13 +115,15 @@ class UNet(nn.Module):
         for level in range(self.depth):
             skips.append((x, mask))
             norm = "none" if level == 0 else self.norm
-            x, mask = block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)(x, mask, train=train)
+            x, mask = block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)(
+                x, mask, None, None, train and not freeze_encoder
+            )
         for level in reversed(range(1, self.depth)):
             layer = block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
-            x, mask = layer(x, mask, *skips[level], train=train)
+            x, mask = layer(x, mask, *skips[level], train)
         kind = "zero" if self.kind == "gated" else self.kind  # a gate is an activation, and the last layer has none
         layer = block("dec1", self.channels, 3, 1, "none", None, kind)
-        x, mask = layer(x, mask, *skips[0], train=train)
+        x, mask = layer(x, mask, *skips[0], train)
         return x.astype(jnp.float32) + offset, mask
 
     def _input(self, image, mask):

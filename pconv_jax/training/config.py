@@ -45,6 +45,7 @@ _SWITCH = (lambda v: isinstance(v, bool), "True or False")
 RULES = {
     "name": (lambda v: isinstance(v, str) and v == os.path.basename(v) and v not in ("", ".", ".."), "a plain name"),
     "seed": _integer(0, 2**32 - 1),
+    "init_from": _TEXT,
     "data.source": _choice(sources.SOURCES),
     "data.path": _TEXT,
     "data.eval_path": _TEXT,
@@ -79,8 +80,10 @@ RULES = {
     "model.norm": _choice(layers.NORM_KINDS),
     "model.center": _SWITCH,
     "model.momentum": _number(0, 0.9999999),
+    "model.remat": _SWITCH,
     "model.dtype": _choice(("float32", "bfloat16")),
     **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
+    "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
     "optim.lr": _number(0),
     "optim.schedule": _choice(("constant", "cosine")),
@@ -90,13 +93,18 @@ RULES = {
     "optim.b2": _number(0, 0.9999999),
     "optim.eps": _number(0),
     "optim.ema": _number(0, 0.9999999),
-    "train.steps": _integer(1),
+    "train.steps": _integer(0),
     "train.batch_size": _integer(1),
+    "train.accumulate": _integer(1),
     "train.log_every": _integer(1),
     "train.checkpoint_every": _integer(1),
     "train.keep": _integer(1),
     "train.sample_every": _integer(1),
     "train.samples": _integer(1),
+    "finetune.steps": _integer(0),
+    "finetune.lr": _number(0),
+    "finetune.freeze_statistics": _SWITCH,
+    "finetune.freeze_affine": _SWITCH,
     "eval.examples": _integer(1),
     "eval.crop_scale": _pair(0.01, 1),
     "eval.batch_size": _integer(1),
@@ -165,8 +173,15 @@ def _combinations(config):
         problems.append(
             f"train.samples is {config.train.samples}; needs at most eval.batch_size, {config.eval.batch_size}"
         )
-    if config.optim.schedule == "cosine" and config.optim.warmup_steps >= config.train.steps:
+    if not config.train.steps + config.finetune.steps:
+        problems.append("train.steps and finetune.steps are both 0: nothing would be learned")
+    if config.optim.schedule == "cosine" and 0 < config.train.steps <= config.optim.warmup_steps:
         problems.append(f"optim.warmup_steps is {config.optim.warmup_steps}; needs less than train.steps")
+    if config.model.norm == "masked_batch" and config.model.kind != "partial":
+        problems.append(
+            f'model.norm is "masked_batch" and model.kind "{config.model.kind}", which has no mask to normalise by: '
+            "set model.norm=batch"
+        )
     if config.loss.vgg16_weights and config.model.channels != 3:
         problems.append(
             "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text"

@@ -14,15 +14,17 @@ from jax.sharding import NamedSharding, PartitionSpec
 AXIS = "batch"
 
 
-def check_batch(name: str, batch_size: int):
-    """Raises ValueError unless the batch divides evenly over the devices, all of one host."""
+def check_batch(name: str, batch_size: int, parts: int = 1):
+    """Raises ValueError unless the batch divides evenly over the devices, all of one host, and there into `parts`."""
     if jax.process_count() > 1:
         raise ValueError(f"{jax.process_count()} hosts; training runs on one: start it without jax.distributed")
     devices = jax.local_device_count()
-    if batch_size % devices:
-        lower, upper = batch_size - batch_size % devices, batch_size + devices - batch_size % devices
+    multiple = devices * parts
+    if batch_size % multiple:
+        lower, upper = batch_size - batch_size % multiple, batch_size + multiple - batch_size % multiple
         fits = f"{lower} or {upper}" if lower else str(upper)
-        raise ValueError(f"{name} is {batch_size} on {devices} devices; needs a multiple of {devices}: use {fits}")
+        where = f"on {devices} devices" + (f" in {parts} parts each" if parts > 1 else "")
+        raise ValueError(f"{name} is {batch_size} {where}; needs a multiple of {multiple}: use {fits}")
 
 
 def replicate(tree):
@@ -38,8 +40,11 @@ def abstract(tree):
 
 
 def map_step(train_step):
-    """`(state, batch) -> (state, metrics)` over all devices; the state is donated, the metrics are plain scalars."""
-    return jax.pmap(train_step, axis_name=AXIS, in_axes=(None, 0), out_axes=(None, None), donate_argnums=0)
+    """`(state, batch, vgg16) -> (state, metrics)` over all devices.
+
+    State and VGG16's parameters are replicated (`replicate`), the state is donated, the metrics are plain scalars.
+    """
+    return jax.pmap(train_step, axis_name=AXIS, in_axes=(None, 0, None), out_axes=(None, None), donate_argnums=0)
 
 
 def map_predict(predict):

@@ -74,8 +74,9 @@ class Progress:
         return rate
 
     def line(self, step: int, values: dict[str, float], rate: dict[str, float]) -> str:
-        """One line for a person."""
-        terms = "  ".join(f"{name} {value:.4g}" for name, value in values.items() if name != "skipped")
+        """One line for a person: raw terms, not the weighted ones."""
+        shown = {name: value for name, value in values.items() if name != "skipped" and "/" not in name}
+        terms = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         skipped = f"  {values['skipped']:.0f} corrupt images skipped" if values.get("skipped") else ""
         return (
             f"step {step}/{self.steps} ({step / self.steps:.0%})  {terms}{skipped}  "

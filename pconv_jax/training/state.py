@@ -53,17 +53,27 @@ def from_config(config) -> TrainState:
     return jax.jit(init)(jax.random.key(config.seed))
 
 
+def with_parameters(fresh: TrainState, params, batch_stats) -> TrainState:
+    """A state before the first step with given parameters and statistics; the average starts at them."""
+    return fresh.replace(params=params, batch_stats=batch_stats, ema=None if fresh.ema is None else params)
+
+
 def shapes(config) -> TrainState:
     """The shapes and dtypes of `from_config`, without computing it: what a checkpoint is restored into."""
     return jax.eval_shape(lambda: from_config(config))
 
 
 def learning_rate(config) -> optax.Schedule:
-    """The schedule: linear warm-up, then constant or cosine to zero. Steps -> rate."""
-    optim = config.optim
+    """The schedule: linear warm-up, then constant or cosine to zero; in the second phase constant. Steps -> rate."""
+    optim, steps = config.optim, config.train.steps
+    finetune = optax.constant_schedule(config.finetune.lr)
+    if not steps:
+        return finetune
     if optim.schedule == "cosine":
-        return optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, config.train.steps)
-    return optax.linear_schedule(0.0 if optim.warmup_steps else optim.lr, optim.lr, max(optim.warmup_steps, 1))
+        first = optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, steps)
+    else:
+        first = optax.linear_schedule(0.0 if optim.warmup_steps else optim.lr, optim.lr, max(optim.warmup_steps, 1))
+    return optax.join_schedules([first, finetune], [steps]) if config.finetune.steps else first
 
 
 def optimizer(config) -> optax.GradientTransformation:

@@ -1,6 +1,7 @@
 """The step functions: pure, of (state, batch); what is static is bound when they are made."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import optax
 from jax import lax
 
 from pconv_jax.ops import composite, losses
-from pconv_jax.training import build, state
+from pconv_jax.training import build, phases, state
 
 
 def loss_terms(output, target, mask, features: Callable | None):
@@ -17,7 +18,8 @@ def loss_terms(output, target, mask, features: Callable | None):
     Args:
       output, target: `[N, H, W, C]`, float32 in [0, 1].
       mask: `[N, H, W, 1]`, 1 = valid.
-      features: images -> list of feature maps (VGG16), or None.
+      features: images -> list of feature maps (VGG16), or None. Called once for the target, without gradient, and once
+        for output and composite together.
     """
     filled = composite.composite(target, output, mask)
     terms = {
@@ -35,40 +37,96 @@ def loss_terms(output, target, mask, features: Callable | None):
     return terms
 
 
-def from_config(config, features: Callable | None):
-    """The training step of a config; `features` as in `loss_terms`."""
+def loss_weights(config, step) -> dict:
+    """The weight of each term at a step: the config's, and those of style rising linearly over the first steps."""
     weights = config.loss.weights.to_dict()
-    return make_train_step(build.unet_model(config), state.optimizer(config), weights, features, config.optim.ema)
+    if config.loss.style_warmup_steps:
+        share = jnp.minimum((step + 1) / config.loss.style_warmup_steps, 1.0)
+        weights |= {name: share * weights[name] for name in ("style_out", "style_comp")}
+    return weights
 
 
-def make_train_step(model, optimizer, weights: Mapping[str, float], features: Callable | None, ema: float):
-    """Returns `train_step(state, batch) -> (state, metrics)`, to be mapped over the axis `model.axis_name`.
+def from_config(config, features: Callable | None, phase: phases.Phase):
+    """The training step of a config in a phase; `features` as in `make_train_step`."""
+    return make_train_step(
+        build.unet_model(config),
+        state.optimizer(config),
+        functools.partial(loss_weights, config),
+        features,
+        phase,
+        ema=config.optim.ema,
+        accumulate=config.train.accumulate,
+    )
+
+
+def make_train_step(
+    model,
+    optimizer,
+    weights: Callable,
+    features: Callable | None,
+    phase: phases.Phase,
+    *,
+    ema: float = 0.0,
+    accumulate: int = 1,
+):
+    """Returns `train_step(state, batch, vgg16) -> (state, metrics)`, to be mapped over the axis `model.axis_name`.
 
     The batch is `image` uint8 `[B, H, W, C]` and `mask` uint8 `[B, H, W, 1]`. Gradients and metrics are means over
-    all devices. Metrics: `loss`, each raw term, `grad_norm`, `param_norm` after the
+    all devices. Metrics: `loss`, each term raw and as `weighted/<term>`, `grad_norm`, `param_norm` after the
     update, and the number of `skipped` images, all float32.
+
+    Args:
+      model: the U-Net.
+      optimizer: of optax.
+      weights: step -> weight of each term.
+      features: `(vgg16, images) -> list of feature maps`, where `vgg16` is the third argument of the step, or None.
+        Parameters that are an argument, and not constants of the program, are neither copied nor folded by XLA.
+      phase: what is held still.
+      ema: decay of the average of the parameters; in the first steps less, `(1 + step) / (10 + step)`, so that the
+        initial parameters are forgotten (as TensorFlow's ExponentialMovingAverage has it).
+      accumulate: parts of the batch that are computed one after another. All terms are means over examples, so the
+        gradient is the same; batch normalisation takes the statistics of each part.
     """
 
-    def train_step(now, batch):
-        image = batch["image"].astype(jnp.float32) / 255.0
-        mask = batch["mask"].astype(jnp.float32)
+    def train_step(now, batch, vgg16):
+        weight = weights(now.step)
 
-        def objective(params):
-            variables = {"params": params, "batch_stats": now.batch_stats}
-            (output, _), updates = model.apply(variables, image, mask, train=True, mutable=["batch_stats"])
-            terms = loss_terms(output, image, mask, features)
-            total = sum(weights[name] * term for name, term in terms.items())
-            return total, (terms, updates.get("batch_stats", {}))
+        def objective(params, batch_stats, image, mask):
+            image, mask = image.astype(jnp.float32) / 255.0, mask.astype(jnp.float32)
+            variables = {"params": params, "batch_stats": batch_stats}
+            (output, _), updates = model.apply(
+                variables, image, mask, train=True, freeze_encoder=phase.freeze_statistics, mutable=["batch_stats"]
+            )
+            terms = loss_terms(output, image, mask, features and functools.partial(features, vgg16))
+            weighted = {name: weight[name] * term for name, term in terms.items()}
+            total = sum(weighted.values())
+            metrics = {"loss": total, **terms, **{f"weighted/{name}": term for name, term in weighted.items()}}
+            return total, (metrics, updates.get("batch_stats", {}))
 
-        (total, (terms, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(now.params)
-        grads, total, terms = lax.pmean((grads, total, terms), model.axis_name)
+        def add_part(carry, part):
+            batch_stats, total = carry
+            grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(now.params, batch_stats, *part)
+            return (batch_stats, jax.tree.map(jnp.add, total, grads)), metrics
+
+        examples = batch["image"], batch["mask"]
+        if accumulate == 1:
+            grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(now.params, now.batch_stats, *examples)
+        else:
+            parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), examples)
+            start = now.batch_stats, jax.tree.map(jnp.zeros_like, now.params)
+            (batch_stats, grads), metrics = lax.scan(add_part, start, parts)
+            grads = jax.tree.map(lambda x: x / accumulate, grads)
+            metrics = jax.tree.map(jnp.mean, metrics)
+        grads, metrics = lax.pmean((grads, metrics), model.axis_name)
+        grads = phase.moving(grads)
         updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
-        params = optax.apply_updates(now.params, updates)
+        params = optax.apply_updates(now.params, phase.moving(updates))  # Adam's momentum outlives the gradient
         average = now.ema
         if average is not None:
-            average = optax.incremental_update(params, average, 1.0 - ema)
+            decay = jnp.minimum(ema, (1 + now.step) / (10 + now.step))
+            average = optax.incremental_update(params, average, 1.0 - decay)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
-        metrics = {"loss": total, **terms, "grad_norm": optax.tree.norm(grads), "skipped": skipped}
+        metrics |= {"grad_norm": optax.tree.norm(grads), "skipped": skipped}
         metrics["param_norm"] = optax.tree.norm(params)  # after the update: no checkpoint holds what is not finite
         return now.replace(
             step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average

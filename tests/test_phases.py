@@ -1,0 +1,81 @@
+"""The second phase: the encoder's normalisation is held still, the rest learns on."""
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from pconv_jax.training import phases, state
+from test_steps import step_on
+
+
+def test_phases_of_a_config():
+    """Lengths by config; a phase without steps does not exist."""
+    both = phases.from_config(runs.tiny(**{"train.steps": 5, "finetune.steps": 3}))
+    assert [(p.start, p.stop) for p in both] == [(0, 5), (5, 8)]
+    assert not both[0].freeze_statistics and not both[0].freeze_affine
+    assert both[1].freeze_statistics and both[1].freeze_affine
+    assert [(p.name, p.start, p.stop) for p in phases.from_config(runs.tiny())] == [("training", 0, 4)]
+    only = phases.from_config(runs.tiny(**{"train.steps": 0, "finetune.steps": 3}))
+    assert [(p.name, p.start, p.stop) for p in only] == [("fine-tuning", 0, 3)]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """Three steps of the first phase: statistics and Adam's momentum have left their initial values."""
+    config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3})
+    return step_on(1, config, [runs.batch(config, k) for k in range(3)])[0]
+
+
+def norm_leaves(now, part):
+    """`{path: array}` of the normalisation of the layers whose name starts with `part`: affine and statistics."""
+    found = {}
+    for use in ("params", "batch_stats"):
+        for path, leaf in jax.tree.leaves_with_path(getattr(now, use)):
+            name = jax.tree_util.keystr(path, simple=True, separator="/")
+            if name.startswith(part) and "/norm/" in name:
+                found[f"{use}/{name}"] = np.asarray(leaf)
+    return found
+
+
+@pytest.mark.parametrize("norm", ["batch", "masked_batch"])
+@pytest.mark.parametrize(("statistics", "affine"), [(True, True), (True, False), (False, True), (False, False)])
+def test_the_second_phase_holds_the_encoder_still(trained, norm, statistics, affine):
+    """Ten steps: what is frozen is the same bit for bit, Adam's momentum notwithstanding; all the rest has moved."""
+    changes = {"finetune.freeze_statistics": statistics, "finetune.freeze_affine": affine, "model.norm": norm}
+    config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3, **changes})
+    second = phases.from_config(config)[1]
+    after, _ = step_on(1, config, [runs.batch(config, k) for k in range(3, 13)], trained, second)
+    before, now = norm_leaves(trained, "enc"), norm_leaves(after, "enc")
+    assert {name.split("/")[-1] for name in before} == {"scale", "bias", "mean", "var"}
+    for name in before:
+        frozen = statistics if name.startswith("batch_stats") else affine
+        assert np.array_equal(before[name], now[name]) == frozen, name
+    before, now = norm_leaves(trained, "dec"), norm_leaves(after, "dec")
+    assert len(before) == 4 and not any(np.array_equal(before[name], now[name]) for name in before)
+    for layer in ("enc1", "enc2", "dec2", "dec1"):
+        kernels = (x.params[layer]["conv"]["kernel"] for x in (trained, after))
+        assert not np.array_equal(*kernels), layer
+
+
+def test_frozen_statistics_normalise():
+    """The frozen encoder normalises by its running statistics: its features do not depend on their batch mates."""
+    config = runs.tiny(**{"finetune.steps": 1, "optim.lr": 0.0})
+    batch = runs.batch(config)
+    polluted = {**batch, "image": batch["image"].copy()}
+    polluted["image"][1:] = 255 - polluted["image"][1:]
+    fresh = state.from_config(config)
+    moved = [step_on(1, config, [b], fresh, phases.from_config(config)[0])[0].batch_stats for b in (batch, polluted)]
+    kept = [step_on(1, config, [b], fresh, phases.from_config(config)[1])[0].batch_stats for b in (batch, polluted)]
+    assert not np.array_equal(*(s["enc2"]["norm"]["batch"]["mean"] for s in moved))
+    np.testing.assert_array_equal(*(s["enc2"]["norm"]["batch"]["mean"] for s in kept))
+    np.testing.assert_array_equal(kept[0]["enc2"]["norm"]["batch"]["mean"], 0)
+
+
+def test_four_devices_fine_tune_as_one(trained):
+    """Frozen statistics need no synchronisation, the decoder's do."""
+    config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3})
+    batches, second = [runs.batch(config, k) for k in range(3, 6)], phases.from_config(config)[1]
+    one, four = (step_on(devices, config, batches, trained, second)[0] for devices in (1, 4))
+    for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5 + 1e-3 * np.abs(a).max())
