@@ -182,7 +182,8 @@ def test_a_frozen_encoder_leaves_its_statistics():
     _, updates = jax.jit(apply)(variables, image, mask)
     before, after = variables["batch_stats"], updates["batch_stats"]
     jax.tree.map(np.testing.assert_array_equal, before["enc2"], after["enc2"])
-    assert all(np.abs(a - b).max() > 0 for a, b in zip(*map(jax.tree.leaves, (before["dec2"], after["dec2"]))))
+    decoder = zip(jax.tree.leaves(before["dec2"]), jax.tree.leaves(after["dec2"]), strict=True)
+    assert all(np.abs(a - b).max() > 0 for a, b in decoder)
 
 
 def test_bfloat16_follows_float32():

@@ -77,7 +77,7 @@ class Norm(nn.Module):
     def __call__(self, x, mask, *, train):
         """`x` `[N, H, W, C]` with its mask `[N, H, W, 1]` -> the same shape. Only "masked_batch" looks at the mask.
 
-        With `train`, statistics are those of the batch, and the running ones follow; without, the running ones are used.
+        With `train`, statistics are those of the batch, and the running ones follow; without, the running ones serve.
         """
         batch = {
             "use_running_average": not train,
