@@ -100,9 +100,9 @@ def test_real_weights(tmp_path, shared_data):
             np.testing.assert_array_equal(written[f"{layer}/bias"], given[f"{layer}.bias"])
     module, params = vgg.load(str(out))
     assert (module.order, module.scale, module.std) == ("BGR", 255.0, (1.0, 1.0, 1.0))
-    assert module.mean == (103.939, 116.779, 123.68)
+    assert module.mean == (103.939, 116.779, 123.68) and module.gain == pytest.approx(1 / 57.63)
     flat = module.apply({"params": params}, np.full((1, 16, 16, 3), 0.45, np.float32))
-    assert all(np.isfinite(f).all() and np.max(f) > 1 for f in flat)
+    assert all(np.isfinite(f).all() and np.max(f) > 0.1 for f in flat)
 
 
 ONES = np.ones((2, 2), np.float32)
@@ -148,7 +148,7 @@ def test_wrong_keras_and_npz_files(tmp_path, refused):
     refused("lacks conv1_1/bias", ValueError, file=file)
     with open(file, "wb") as stream:
         vgg_files.write_own(stream, **vgg_files.OWN_RGB | {"std": np.array([1.0, 0.0, 1.0])})
-    refused(r"has scale 1.0, mean .*, std \[1. 0. 1.\]; needs positive", ValueError, file=file)
+    refused(r"has scale 1.0, mean .*, std \[1. 0. 1.\], gain 1.0; needs positive", ValueError, file=file)
 
 
 @pytest.mark.parametrize("name", ORIGINS)

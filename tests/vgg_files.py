@@ -19,6 +19,7 @@ from pconv_jax.models import vgg
 LAYERS = dict(filter(None, vgg.LAYERS))
 FEATURES = dict(zip(LAYERS, (0, 2, 5, 7, 10, 12, 14), strict=True))
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+SPREAD = 255 * 0.226  # of the input of Caffe's network, in that of torchvision's
 CAFFE_MEAN = np.array([103.939, 116.779, 123.68])
 OWN_RGB = {"order": "RGB", "scale": 1.0, "mean": MEAN, "std": STD}
 
@@ -40,11 +41,15 @@ def network():
 
 
 def caffe_network():
-    """The same network for BGR in [0, 255] minus a mean."""
+    """The same network for BGR in [0, 255] minus a mean, with features that are larger by the spread of its input.
+
+    Without biases, features grow with the input; with them, when the biases do.
+    """
     kernel, bias = network()["conv1_1"]
-    kernel = kernel / (255 * STD)[:, None]
-    bias = bias + (kernel * (CAFFE_MEAN[::-1] - 255 * MEAN)[:, None]).sum((0, 1, 2))
-    return network() | {"conv1_1": (kernel[:, :, ::-1].astype(np.float32), bias.astype(np.float32))}
+    kernel = kernel / (255 * STD)[:, None] * SPREAD
+    bias = bias * SPREAD + (kernel * (CAFFE_MEAN[::-1] - 255 * MEAN)[:, None]).sum((0, 1, 2))
+    deeper = {name: (kernel, bias * np.float32(SPREAD)) for name, (kernel, bias) in network().items()}
+    return deeper | {"conv1_1": (kernel[:, :, ::-1].astype(np.float32), bias.astype(np.float32))}
 
 
 def torchvision(change=()):
@@ -87,7 +92,7 @@ def write_own(path, layers=None, **convention):
 
 
 def write_own_bgr(path):
-    write_own(path, caffe_network(), order="BGR", scale=255.0, mean=CAFFE_MEAN, std=np.ones(3))
+    write_own(path, caffe_network(), order="BGR", scale=255.0, mean=CAFFE_MEAN, std=np.ones(3), gain=1 / SPREAD)
 
 
 class _Call:

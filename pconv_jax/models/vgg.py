@@ -2,7 +2,7 @@
 
 The weights come from a file; none ship with the project. The file says how it wants to be fed, because the two common
 sets of weights differ: torchvision's takes RGB in [0, 1] with mean and std, Keras' takes BGR in [0, 255] minus a mean.
-Feeding one with the scale of the other changes the loss by orders of magnitude.
+Feeding one with the scale of the other changes the loss by orders of magnitude, and so do features on another scale.
 """
 
 import os
@@ -26,7 +26,7 @@ LAYERS = (
     ("conv3_3", 256),
     None,
 )
-CONVENTION = ("order", "scale", "mean", "std")
+CONVENTION = ("order", "scale", "mean", "std", "gain")
 _TOOL = "python -m pconv_jax.tools.prepare_vgg16"
 
 
@@ -37,6 +37,7 @@ class VGG16Features(nn.Module):
       order: "RGB" or "BGR", the channel order of the weights.
       scale: the value of white, 1 or 255.
       mean, std: per channel, in `order` and on `scale`: the network sees `(scale * image - mean) / std`.
+      gain: factor of the features, which brings them to the scale that the weights of the losses are for.
       dtype: of the computation.
     """
 
@@ -44,6 +45,7 @@ class VGG16Features(nn.Module):
     scale: float
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    gain: float = 1.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -56,7 +58,7 @@ class VGG16Features(nn.Module):
         for layer in LAYERS:
             if layer is None:
                 x = nn.max_pool(x, (2, 2), strides=(2, 2))
-                features.append(x)
+                features.append(x * jnp.asarray(self.gain, x.dtype))
             else:
                 name, channels = layer
                 x = nn.relu(nn.Conv(channels, (3, 3), padding=1, dtype=self.dtype, name=name)(x))
@@ -64,7 +66,7 @@ class VGG16Features(nn.Module):
 
 
 def load(path, dtype=jnp.float32):
-    """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, and `order`, `scale`, `mean`, `std`.
+    """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, and `order`, `scale`, `mean`, `std`, `gain` (1 if absent).
 
     Returns:
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
@@ -93,6 +95,7 @@ def load(path, dtype=jnp.float32):
         "scale": float(_take(arrays, path, "scale", ())),
         "mean": tuple(map(float, _take(arrays, path, "mean", (3,)))),
         "std": tuple(map(float, _take(arrays, path, "std", (3,)))),
+        "gain": float(_take({"gain": np.float32(1), **arrays}, path, "gain", ())),
     }
     if convention["order"] not in ("RGB", "BGR"):
         raise ValueError(f'{path} has order "{convention["order"]}"; needs "RGB" or "BGR"')

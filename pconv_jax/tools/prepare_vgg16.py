@@ -71,10 +71,10 @@ def _convert(path, out, source, overwrite):
         raise ValueError(f"{path} has {layout.name}'s weights, and --source={source}: leave --source out")
     converted = vgg16_files.convert(path, layout, arrays)
     vgg16_files.write(out, converted, overwrite=overwrite)
-    order, scale, mean, std = (converted[key].tolist() for key in vgg.CONVENTION)
+    order, scale, mean, std, gain = (converted[key].tolist() for key in vgg.CONVENTION)
     return (
         f"{out}: VGG16 conv1_1 to conv3_3 from {os.path.basename(path)} ({layout.name}), fed {order} in "
-        f"[0, {scale:g}], mean {mean}, std {std}. Use it with --config.loss.vgg16_weights={out}"
+        f"[0, {scale:g}], mean {mean}, std {std}, features times {gain:.4g}. Use it with --config.loss.vgg16_weights={out}"
     )
 
 

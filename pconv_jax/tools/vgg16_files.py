@@ -37,14 +37,30 @@ class Layout:
     convention: dict | None
 
 
-_CAFFE = {"order": "BGR", "scale": 255.0, "mean": (103.939, 116.779, 123.68), "std": (1.0, 1.0, 1.0)}
+# The paper's loss weights are for torchvision's features. The original network, which Keras ships too, sees inputs that
+# vary 255 * 0.226 times as much (0.226: torchvision's std), and so do its features, of which style takes the square:
+# with the paper's weights its loss starts at millions (github.com/MathiasGruber/PConv-Keras, issue 5), torchvision's
+# below three.
+_CAFFE = {
+    "order": "BGR",
+    "scale": 255.0,
+    "mean": (103.939, 116.779, 123.68),
+    "std": (1.0, 1.0, 1.0),
+    "gain": 1 / (255 * 0.226),
+}
 _BLOCKS = tuple(f"block{layer[4]}_conv{layer[6]}" for layer in LAYERS)
 TORCHVISION = Layout(
     name="torchvision",
     names=tuple((f"features.{i}.weight", f"features.{i}.bias") for i in (0, 2, 5, 7, 10, 12, 14)),
     axes=OIHW,
     vgg19="features.16.weight",
-    convention={"order": "RGB", "scale": 1.0, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+    convention={
+        "order": "RGB",
+        "scale": 1.0,
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+        "gain": 1.0,
+    },
 )
 KERAS = Layout("keras", tuple((f"{b}/kernel", f"{b}/bias") for b in _BLOCKS), HWIO, "block3_conv4/kernel", _CAFFE)
 CAFFE = Layout(
@@ -106,10 +122,12 @@ def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[st
         out[f"{layer}/kernel"] = np.ascontiguousarray(kernel.transpose(layout.axes))
         out[f"{layer}/bias"] = _take(path, arrays, bias, (outputs,))
         inputs = outputs
-    convention = layout.convention or {key: arrays[key] for key in vgg.CONVENTION}
-    scale, mean, std = (np.asarray(convention[key], np.float64) for key in ("scale", "mean", "std"))
-    if not (scale > 0 and np.isfinite(mean).all() and (std > 0).all()):
-        raise ValueError(f"{path} has scale {scale}, mean {mean}, std {std}; needs positive, finite and positive ones")
+    convention = layout.convention or {"gain": 1.0, **{key: arrays[key] for key in vgg.CONVENTION if key in arrays}}
+    scale, mean, std, gain = (np.asarray(convention[key], np.float64) for key in ("scale", "mean", "std", "gain"))
+    if not (scale > 0 and np.isfinite(mean).all() and (std > 0).all() and 0 < gain < np.inf):
+        raise ValueError(
+            f"{path} has scale {scale}, mean {mean}, std {std}, gain {gain}; needs positive, finite, positive, positive"
+        )
     return out | {key: np.asarray(value) for key, value in convention.items()}
 
 
