@@ -66,7 +66,7 @@ class VGG16Features(nn.Module):
 
 
 def load(path, dtype=jnp.float32):
-    """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, and `order`, `scale`, `mean`, `std`, `gain` (1 if absent).
+    """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, `order`, `scale`, `mean`, `std`, and `gain` (or 1).
 
     Returns:
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.

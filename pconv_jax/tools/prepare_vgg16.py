@@ -74,7 +74,8 @@ def _convert(path, out, source, overwrite):
     order, scale, mean, std, gain = (converted[key].tolist() for key in vgg.CONVENTION)
     return (
         f"{out}: VGG16 conv1_1 to conv3_3 from {os.path.basename(path)} ({layout.name}), fed {order} in "
-        f"[0, {scale:g}], mean {mean}, std {std}, features times {gain:.4g}. Use it with --config.loss.vgg16_weights={out}"
+        f"[0, {scale:g}], mean {mean}, std {std}, features times {gain:.4g}. "
+        f"Use it with --config.loss.vgg16_weights={out}"
     )
 
 
