@@ -7,6 +7,7 @@ import os
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -146,7 +147,7 @@ def _vgg16(config):
     if not config.loss.vgg16_weights:
         logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
         return None, {}
-    module, params = vgg.load(config.loss.vgg16_weights, dtype=config.model.dtype)
+    module, params = vgg.load(config.loss.vgg16_weights, dtype=jnp.dtype(config.model.dtype))
 
     def features(params, images):
         return module.apply({"params": params}, images)

@@ -275,8 +275,9 @@ def test_nothing_is_written_when_data_or_devices_do_not_fit(tmp_path):
         assert not workdir.exists()
 
 
-def test_a_folder_with_all_terms(tmp_path):
-    """Own photographs, one of them corrupt; VGG16 weights; an average of the parameters; grey; all in one run."""
+@pytest.mark.parametrize("saving", [{}, {"model.dtype": "bfloat16", "model.remat": True, "train.accumulate": 2}])
+def test_a_folder_with_all_terms(tmp_path, saving):
+    """Own photographs, one of them corrupt; VGG16 weights; an average of the parameters; whatever saves memory."""
     rng = np.random.default_rng(0)
     for k in range(5):
         name = tmp_path / "photos" / ("sub dir" if k % 2 else "") / f"{k}.png"
@@ -295,6 +296,7 @@ def test_a_folder_with_all_terms(tmp_path):
             "loss.vgg16_weights": str(tmp_path / "vgg.npz"),
             "optim.ema": 0.5,
             "train.steps": 2,
+            **saving,
         }
     )
     train.train(config, str(tmp_path / "run"))
