@@ -77,8 +77,8 @@ def stop_after_save(monkeypatch, step):
     """Interrupts a run right after the checkpoint of a step."""
     save = checkpoint.save
 
-    def save_and_stop(checkpoints, now, metrics=None):
-        save(checkpoints, now, metrics)
+    def save_and_stop(checkpoints, now, *psnr):
+        save(checkpoints, now, *psnr)
         if int(now.step) == step:
             checkpoints.wait_until_finished()
             raise KeyboardInterrupt
@@ -183,7 +183,7 @@ def test_another_config_is_refused(finished):
 def test_a_checkpoint_of_another_model_is_refused(finished):
     """The differing paths are listed."""
     workdir, _ = finished
-    other = parallel.abstract(jax.eval_shape(lambda: state.from_config(runs.tiny(**{"model.width": 12}))))
+    other = state.shapes(runs.tiny(**{"model.width": 12}))
     with (
         checkpoint.manager(str(workdir)) as checkpoints,
         pytest.raises(
@@ -236,7 +236,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
     fresh = parallel.replicate(state.from_config(runs.tiny()))
     with checkpoint.manager(str(tmp_path), keep=2) as checkpoints:
         for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
-            checkpoint.save(checkpoints, fresh.replace(step=np.int32(step)), {"psnr": psnr})
+            checkpoint.save(checkpoints, fresh.replace(step=np.int32(step)), psnr)
         checkpoints.wait_until_finished()
         assert checkpoints.best_step() == 2
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]

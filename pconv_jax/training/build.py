@@ -44,7 +44,7 @@ def check_masks(config):
 
 
 def train_batches(config, source, start):
-    """Batches from step `start` on, to be moved to the devices."""
+    """This host's share of the batches from step `start` on, to be moved to its devices."""
     return pipeline.train_batches(
         source,
         pipeline.View(
@@ -56,8 +56,9 @@ def train_batches(config, source, start):
         ),
         config_rules.train_masks(config),
         seed=config.seed,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size // parallel.shard()[1],
         start=start,
+        shard=parallel.shard(),
         threads=config.data.threads,
         workers=config.data.workers,
     )
