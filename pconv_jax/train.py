@@ -89,8 +89,9 @@ def _loop(config, now, features, train_source, evaluation, checkpoints, log, wor
     while step < last:
         started = time.perf_counter()
         batch = next(batches)
-        progress.waited(time.perf_counter() - started)
+        progress.waited(started)
         now, metrics = train_step(now, batch)
+        progress.dispatched(metrics)
         step += 1
         pending.append((step, metrics))
         if not compiled:
