@@ -13,6 +13,8 @@ import os
 import cv2
 import numpy as np
 
+from pconv_jax.data import dilation
+
 FAMILIES = ("shapes", "strokes", "boxes", "folder")
 POLARITIES = ("white_hole", "black_hole")
 
@@ -150,17 +152,17 @@ def _shape(hole, rng, scale):
     """One line, circle or ellipse, as the Keras project drew them: thickness and radii of a few percent of the side."""
     height, width = hole.shape
     side = min(height, width)
-    kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180))
-    small, large, third = rng.uniform(0.03, 0.1, 3) * side * scale
+    kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180)).tolist()
+    small, large, third = (_between(0.03, 0.1, rng.random(3)) * side * scale).tolist()
     thickness = max(1, round(small))
     if kind == 0:
         x2, y2 = x1 + (x2 - x1) * scale, y1 + (y2 - y1) * scale
-        cv2.line(hole, (int(x1), int(y1)), (int(x2), int(y2)), 1, thickness)
+        cv2.line(hole, (x1, y1), (int(x2), int(y2)), 1, thickness)
     elif kind == 1:
-        cv2.circle(hole, (int(x1), int(y1)), round(large), 1, -1)
+        cv2.circle(hole, (x1, y1), round(large), 1, -1)
     else:
         axes = (round(2 * large), round(third))
-        cv2.ellipse(hole, (int(x1), int(y1)), axes, int(angle), 0, 360, 1, thickness)
+        cv2.ellipse(hole, (x1, y1), axes, angle, 0, 360, 1, thickness)
 
 
 def _stroke(hole, rng, scale):
@@ -251,15 +253,15 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
     grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise ValueError(f"{path} is not an image that OpenCV can read: remove it from the mask folder")
-    white = grey > 0.6 * 255
-    return (white if polarity == "white_hole" else ~white).astype(np.uint8)
+    kind = cv2.THRESH_BINARY if polarity == "white_hole" else cv2.THRESH_BINARY_INV
+    return cv2.threshold(grey, 0.6 * 255, 1, kind)[1]
 
 
 def _augment(hole, rng, size):
     """Dilation by 9 to 49 pixels at 512, rotation, shift, flips, and a crop (paper, section 4.1 and the FAQ)."""
     height, width = hole.shape
     reach = max(1, round(int(rng.integers(9, 50)) / 512 * min(height, width)))
-    hole = cv2.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    hole = dilation.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(0, 360)), 1.0)
     turn[:, 2] += rng.uniform(-0.25, 0.25, 2) * (width, height)
     hole = cv2.warpAffine(hole, turn, (width, height), flags=cv2.INTER_NEAREST)
@@ -267,7 +269,9 @@ def _augment(hole, rng, size):
     h, w = max(1, round(crop * height)), max(1, round(crop * width))
     y, x = rng.integers(0, (height - h + 1, width - w + 1))
     hole = _resize(hole[y : y + h, x : x + w], size)
-    return np.ascontiguousarray(hole[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))])
+    upside_down, mirrored = rng.integers(2), rng.integers(2)
+    hole = cv2.flip(hole, 0) if upside_down else hole
+    return cv2.flip(hole, 1) if mirrored else hole
 
 
 def _resize(hole, size):

@@ -50,13 +50,18 @@ def times(wall: list[float], cpu: list[float] | None = None, images: int | None 
 
 
 def table(rows: list[dict]) -> str:
-    """A Markdown table of the columns that any row has; seconds as milliseconds."""
+    """A Markdown table of the columns that any row has; seconds as milliseconds, settings of all rows above it."""
     names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
+    settings = {row.get("settings") for row in rows}
+    above = ""
+    if len(settings) == 1 and "settings" in names:
+        names.remove("settings")
+        above = f"{settings.pop()}\n\n"
     lines = [[name.removesuffix("_s") + " ms" if _seconds(name) else name.replace("_per_", "/") for name in names]]
     lines += [[_cell(name, row.get(name)) for name in names] for row in rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(names))]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(
+    return above + "\n".join(
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in lines
     )
 
