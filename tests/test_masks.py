@@ -1,6 +1,7 @@
 """Masks are exact, have the wanted area, and are the same bytes everywhere."""
 
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -150,7 +151,7 @@ def plain_stroke(hole, rng, scale):
         return min(round(at), end - 1)
 
     points = [(reflect(x, width), reflect(y, height)) for x, y in walk]
-    for a, b in zip(points[:-1], points[1:], strict=True):
+    for a, b in itertools.pairwise(points):
         cv2.line(hole, a, b, 1, thickness)
     for point in points:
         cv2.circle(hole, point, thickness // 2, 1, -1)

@@ -129,7 +129,7 @@ def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
         cut = cv2.rotate(cut, _TURNS[turns])
     if channels is not None:
         permuted = np.empty((view.size, view.size, len(channels)), np.uint8)
-        cv2.mixChannels([cut], [permuted], [int(i) for pair in zip(channels, range(len(channels))) for i in pair])
+        cv2.mixChannels([cut], [permuted], np.stack([channels, range(len(channels))], axis=1).ravel().tolist())
         cut = permuted
     return np.ascontiguousarray(cut).reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel
 

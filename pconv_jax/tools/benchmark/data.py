@@ -1,6 +1,6 @@
 """How many examples the input pipeline of a config delivers, per second and per second of CPU time.
 
-    python -m pconv_jax.tools.benchmark data --config=experiments/folder.py --config.data.path=DIR --config.data.size=256
+    python -m pconv_jax.tools.benchmark data --config=experiments/folder.py --config.data.path=DIR
 
 It is the pipeline that training uses, in the same process or processes, with nothing that consumes the batches beside
 it. Then decoding, cropping with resizing, and drawing the mask are timed by themselves, on one thread.

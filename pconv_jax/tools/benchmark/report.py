@@ -1,8 +1,8 @@
 """What a benchmark hands over: rows of times, as a table, and as benchmark.csv and benchmark.json.
 
 A row is a dict. `what` was measured, at `size` pixels per side and `batch` examples, done `by` whom, with which
-`settings`; `min_s`, `median_s` and `p90_s` are seconds of wall time per batch, `cpu_min_s` and `cpu_median_s` seconds of
-CPU time; the rates are those of the medians. Keys that do not apply are absent; a subject may add others.
+`settings`; `min_s`, `median_s` and `p90_s` are seconds of wall time per batch, `cpu_min_s` and `cpu_median_s` seconds
+of CPU time; the rates are those of the medians. Keys that do not apply are absent; a subject may add others.
 """
 
 import csv
