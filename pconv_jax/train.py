@@ -131,8 +131,9 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
         while step < phase.stop:
             started = time.perf_counter()
             batch = next(batches)
-            progress.waited(time.perf_counter() - started)
+            progress.waited(started)
             now, metrics = train_step(now, batch, vgg16_params)
+            progress.dispatched(metrics)
             step += 1
             pending.append((step, metrics))
             if not compiled:

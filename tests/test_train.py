@@ -56,6 +56,27 @@ def test_what_a_run_leaves_behind(finished):
     assert (workdir / "eval" / "last.csv").read_text().startswith("method,bucket,count,")
 
 
+def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
+    """Each batch comes long after the end of the step before it, and the loop says so; it reports every step."""
+    config = runs.tiny(**{"train.steps": 4, "train.log_every": 4, "train.checkpoint_every": 4})
+    batch = runs.batch(config)
+
+    def late(*_, **__):
+        for _ in range(7):
+            time.sleep(0.2)
+            yield batch
+
+    dispatched = []
+    report = reporting.Progress.dispatched
+    monkeypatch.setattr(
+        reporting.Progress, "dispatched", lambda self, metrics: (dispatched.append(metrics), report(self, metrics))
+    )
+    monkeypatch.setattr(build, "train_batches", late)
+    train.train(config, str(tmp_path / "run"))
+    assert len(dispatched) == 4 and all("loss" in metrics for metrics in dispatched)
+    assert 0.2 < lines(tmp_path / "run")[0]["data_wait"] <= 1
+
+
 def test_four_steps_are_two_and_two(finished, tmp_path, monkeypatch):
     """A run that is stopped and restored ends with the same bits, batches and metrics (the flax example does not)."""
     workdir, expected = finished
