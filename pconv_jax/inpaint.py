@@ -55,8 +55,16 @@ class Options:
             )
 
 
-def fill_file(network: Inpainter, job: jobs.Job, options: Options) -> tuple[str, list[str], int]:
+def fill_file(
+    network: Inpainter, job: jobs.Job, options: Options, read_mask=photograph.read
+) -> tuple[str, list[str], int]:
     """Reads, fills and writes one photograph, whole or not at all.
+
+    Args:
+      network: that fills.
+      job: the files.
+      options: how.
+      read_mask: as `photograph.read`.
 
     Returns:
       `(size and hole area in words, warnings, number of pixels)`.
@@ -66,7 +74,7 @@ def fill_file(network: Inpainter, job: jobs.Job, options: Options) -> tuple[str,
     """
     extension = os.path.splitext(job.out)[1].lower()
     photo = photograph.read(job.image, options.max_pixels)
-    drawn = photo if job.mask is None else _read_mask(job.mask, options.max_pixels)
+    drawn = photo if job.mask is None else read_mask(job.mask, options.max_pixels)
     if drawn.size != photo.size:
         raise ValueError(
             f"{job.image} is {photo.size} and {job.mask} {drawn.size} (width x height, upright); masks are not "
@@ -96,11 +104,6 @@ def fill_file(network: Inpainter, job: jobs.Job, options: Options) -> tuple[str,
     os.makedirs(os.path.dirname(os.path.abspath(job.out)), exist_ok=True)
     rundir.write_atomically(job.out, encoded)
     return f"{photo.size}, hole {masks.hole_area(grown):.2%}", warnings, grown.size
-
-
-@functools.lru_cache(maxsize=1)  # one mask for a folder of photographs is read once
-def _read_mask(path, max_pixels):
-    return photograph.read(path, max_pixels)
 
 
 @contextlib.contextmanager
@@ -135,10 +138,11 @@ def fill_all(network: Inpainter, found: list[jobs.Job], options: Options) -> dic
     Returns:
       What was wrong, by photograph.
     """
+    read_mask = functools.lru_cache(maxsize=1)(photograph.read)  # one mask for all is read once
     started, done, total_pixels, failed = time.perf_counter(), 0, 0, {}
     for number, job in enumerate(found, 1):
         try:
-            about, warnings, pixels = fill_file(network, job, options)
+            about, warnings, pixels = fill_file(network, job, options, read_mask)
         except (ValueError, OSError) as error:
             failed[job.image] = str(error)
             print(f"error: {error}", file=sys.stderr, flush=True)
