@@ -307,14 +307,24 @@ def test_a_write_that_fails_leaves_nothing(network, monkeypatch):
     assert tree(".") == before
 
 
-def test_the_command(run, place):
-    """In a process of its own: one photograph, once more over it, and a bad flag."""
+@pytest.mark.usefixtures("place")
+def test_overwrite_and_best(run):
+    """By flags: the best checkpoint, in place of an older result."""
+    inpaint.run(parsed(run=run))
+    first = pixels("out.png")
+    pathlib.Path("out.png").write_bytes(b"old")
+    inpaint.run(parsed(run=run, checkpoint="best", overwrite=True))
+    np.testing.assert_array_equal(pixels("out.png"), first)
 
-    def command(*more):
-        words = ["--image=photo.png", "--mask=mask.png", "--polarity=white_hole", "--out=out.png", f"--run={run}"]
-        words = [sys.executable, "-m", "pconv_jax.inpaint", *words, *more]
+
+def test_the_command(run, place):
+    """In processes of their own: a photograph, and the same again."""
+    words = ["--image=photo.png", "--mask=mask.png", "--polarity=white_hole", "--out=out.png", f"--run={run}"]
+
+    def command():
+        words_of_python = [sys.executable, "-m", "pconv_jax.inpaint", *words]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(words, cwd=place, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(words_of_python, cwd=place, env=environment, capture_output=True, text=True, check=False)
 
     done = command()
     assert done.returncode == 0, done.stderr
@@ -323,4 +333,3 @@ def test_the_command(run, place):
     again = command()
     assert (again.returncode, again.stdout) == (1, "")
     assert again.stderr == "error: out.png is already there: give --overwrite to replace, or another --out\n"
-    assert command("--overwrite", "--checkpoint=best").returncode == 0
