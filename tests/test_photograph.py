@@ -230,6 +230,8 @@ def test_files_that_are_refused(tmp_path):
     good = io.BytesIO()
     PIL.Image.fromarray(array).save(good, "PNG")
     cut = photograph.encode(photograph.Photograph(noise(3, np.uint16)), ".png")
+    torn = bytearray(cv2.imencode(".tif", noise(3, np.uint16))[1].tobytes())
+    torn[1000:1100] = bytes(100)
     frames = [PIL.Image.fromarray(pictures.noise(k)) for k in (1, 2)]
     frames[0].save(tmp_path / "frames.png", save_all=True, append_images=frames[1:])
     frames[0].save(tmp_path / "pages.tif", save_all=True, append_images=frames[1:])
@@ -241,6 +243,7 @@ def test_files_that_are_refused(tmp_path):
         write(tmp_path / "text.jpg", b"hello"): "is not an image, or is damaged",
         write(tmp_path / "cut.png", good.getvalue()[:200]): "or is damaged .*truncated",
         write(tmp_path / "cut16.png", cut[:900]): "or is damaged .*truncated",
+        write(tmp_path / "torn.tif", bytes(torn)): "or is damaged .OpenCV does not read its 16 bits",
         save(tmp_path / "cmyk.jpg", array, "CMYK"): "is CMYK; needs grey or RGB",
         save(tmp_path / "lab.tif", array, "LAB"): "is LAB; needs",
         str(tmp_path / "i32.tif"): "is I; needs",

@@ -143,7 +143,6 @@ def _decode(image, encoded):
     grey = image.mode in ("1", "L", "LA", "I;16", "I;16B", "I;16L") or "'LA;16" in str(image.tile)
     icc, exif = image.info.get("icc_profile"), image.getexif()
     orientation = exif.get(_ORIENTATION, 1)
-    image.load()  # says so if the file is damaged, which OpenCV does not
     if deep and (image.mode[0] != "I" or image.has_transparency_data):
         array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
         if array is None or array.dtype != np.uint16 or array.ndim != 3:

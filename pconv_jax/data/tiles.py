@@ -65,7 +65,7 @@ def blend(
             share = vertical * horizontal * seen[..., None]
             if output is None:
                 output = np.zeros((height, width, values.shape[-1]), np.float32)
-            output[here] += np.where(seen[..., None], share * values, 0)
+            output[here] += share * values
             total[here] += share
     seen = total > 0
     return np.divide(output, total, out=output, where=seen), seen[..., 0]
