@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import networks
 from pconv_jax.models import layers, unet
 
 SMALL = {"depth": 2, "width": 8, "max_width": 16}
@@ -197,7 +198,7 @@ def test_wrong_sizes_are_refused(image, mask, message):
 @pytest.mark.parametrize("options", [{}, {"depth": 1, "kernels": (7,)}, {"depth": 3, "kernels": (5, 3)}])
 def test_reach(options):
     """A pixel changes outputs as far away as `reach` and no farther, and holes are seen just as far."""
-    model, variables = initialised(norm="none", **{"kernels": (3,), **options})
+    model, variables = networks.random(center=False, **options)
     reach = unet.reach(model.depth, model.kernels)
     side = -(-(2 * reach + 2**model.depth) // 8) * 8 + 8
     image = np.random.default_rng(0).uniform(size=(1, side, side, 3)).astype(np.float32)
