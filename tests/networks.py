@@ -32,7 +32,7 @@ def save_run(workdir, config, scored):
     rundir.claim(str(workdir), config, {})
     with checkpoint.manager(str(workdir), keep=5) as checkpoints:
         for now, psnr in scored:
-            checkpoint.save(checkpoints, now, {"psnr": psnr})
+            checkpoint.save(checkpoints, now, psnr)
     return str(workdir)
 
 

@@ -9,7 +9,7 @@ from absl import logging
 
 from pconv_jax.data import tiles
 from pconv_jax.models import unet
-from pconv_jax.training import build, parallel, rundir, state
+from pconv_jax.training import build, rundir, state
 from pconv_jax.training import checkpoint as saved
 from pconv_jax.training import config as config_rules
 
@@ -73,12 +73,10 @@ class Inpainter:
         config_rules.validate(config)
         with saved.manager(run) as checkpoints:
             step = checkpoints.best_step() if checkpoint == "best" else None
-            now = saved.restore(checkpoints, parallel.abstract(state.shapes(config)), step)
+            now = saved.restore(checkpoints, state.shapes(config), step)
         if now is None:
             raise ValueError(f"{run} has no checkpoint yet: wait for the first one, or train again")
-        # By way of the host onto one device: checkpoints are restored onto all, and each would compute the same.
-        variables = jax.tree.map(lambda x: jnp.asarray(np.asarray(x)), now.eval_variables)
-        return cls(build.unet_model(config), variables, tile)
+        return cls(build.unet_model(config), jax.tree.map(jnp.asarray, now.eval_variables), tile)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`fill`, with a warning in the log about pixels that the network could not see."""
