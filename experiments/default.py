@@ -53,6 +53,7 @@ def get_config():
     config.model.center = False  # subtract the mean of the valid pixels from the input, add it to the output
     config.model.momentum = 0.9  # of batch normalisation's running statistics
     config.model.dtype = "float32"  # of the features: float32 | bfloat16
+    config.model.conv_impl = "auto"  # auto (faster on a CPU, the same result) | xla
 
     config.loss = ml_collections.ConfigDict()
     config.loss.weights = ml_collections.ConfigDict()

@@ -23,6 +23,7 @@ class Block(nn.Module):
     momentum: float
     axis_name: str | None
     dtype: jnp.dtype
+    conv_impl: str
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None, *, train):
@@ -33,6 +34,7 @@ class Block(nn.Module):
             use_bias=self.norm == "none",
             kind=self.kind,
             dtype=self.dtype,
+            impl=self.conv_impl,
             name="conv",
         )(x, mask, skip, skip_mask)
         x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, train=train)
@@ -61,6 +63,7 @@ class UNet(nn.Module):
       momentum: of batch normalisation's running statistics.
       axis_name: pmap axis over which batch normalisation is synchronised when training.
       dtype: of the features; parameters and masks stay float32.
+      conv_impl: "auto", or "xla" for the operator as it is written down, on every platform (`ops.conv_impl`).
     """
 
     depth: int = 8
@@ -74,6 +77,7 @@ class UNet(nn.Module):
     momentum: float = 0.9
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
+    conv_impl: str = "auto"
 
     @nn.compact
     def __call__(self, image, mask, *, train=False):
@@ -92,7 +96,7 @@ class UNet(nn.Module):
         widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
 
         def block(name, features, kernel_size, stride, norm, negative_slope, kind=self.kind):
-            shared = (kind, self.momentum, self.axis_name, self.dtype)
+            shared = (kind, self.momentum, self.axis_name, self.dtype, self.conv_impl)
             return Block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
 
         offset = composite.valid_mean(image, mask) if self.center else 0.0
