@@ -1,7 +1,7 @@
 """Convolution whose gradients are two matrix products, for layers with fewer positions than weights.
 
-At the bottom of a U-Net the kernel is the large operand, and XLA on a CPU spends most of such a layer's gradient on
-reordering it (docstring of `conv_impl`). Layout `[N, H, W, C]`.
+At the bottom of a U-Net (batch 2, 512 channels) forward and backward of a layer together take XLA on a CPU 1.4 times as
+long at 16 x 16 outputs, 4 times at 4 x 4 and 28 times at 2 x 2. Layout `[N, H, W, C]`.
 """
 
 import functools
@@ -27,8 +27,8 @@ def _forward(x, kernel, strides, padding):
 
 
 def _backward(strides, padding, saved, dy):
-    # The products are `y = patches . kernel` transposed. The forward pass is not computed so: patches there are fused
-    # with what produces `x`, which is then computed once per tap.
+    # The products are `y = patches . kernel` transposed. The forward pass itself is left to XLA: patches gain nothing
+    # there, and would be kept for the backward pass.
     x, kernel = saved
     patches, to_input = jax.vjp(lambda x: _patches(x, kernel.shape[:2], strides, padding), x)
     dkernel = lax.dot_general(patches, dy, (((0, 1, 2), (0, 1, 2)), ((), ()))).reshape(kernel.shape)
