@@ -12,7 +12,7 @@ from ml_collections import config_flags
 
 from pconv_jax import train
 from pconv_jax.training import config as config_rules
-from pconv_jax.training import reporting
+from pconv_jax.training import preemption, reporting
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file, e.g. experiments/quickstart.py.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default runs/<name of the config>.")
@@ -29,6 +29,9 @@ def main(argv):
     try:
         config_rules.validate(config)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
+    except preemption.Stopped as stopped:
+        print(f"{stopped}: the same command goes on from there", file=sys.stderr)
+        sys.exit(preemption.EXIT_CODE)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from the last checkpoint")
     except (ValueError, OSError, reporting.NonFinite) as error:

@@ -13,7 +13,7 @@ from absl import logging
 
 from pconv_jax import evaluate
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoint, parallel, phases, reporting, rundir, sheets, state, steps
+from pconv_jax.training import build, checkpoint, parallel, phases, preemption, reporting, rundir, sheets, state, steps
 
 
 def train(config, workdir: str):
@@ -30,6 +30,8 @@ def train(config, workdir: str):
       ValueError: the data, the devices or the run directory do not fit the config, or another process trains in it.
         Nothing has been written then.
       reporting.NonFinite: a loss is NaN or infinite.
+      preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved.
+      OSError: the disk is full, the data cannot be read, and the like.
     """
     train_source, evaluation_source = build.image_sources(config)
     train_source[0], evaluation_source[0]  # a folder of nothing but unreadable images is found now
@@ -59,8 +61,8 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
         len(evaluation_source),
         workdir,
     )
-    with checkpoint.manager(workdir, config.train.keep) as checkpoints:
-        now = checkpoint.restore(checkpoints, parallel.abstract(shapes))
+    with checkpoint.manager(workdir, config.train.keep) as checkpoints, preemption.requests() as signals:
+        now = checkpoint.resume(checkpoints, parallel.abstract(shapes))
         start = 0 if now is None else int(now.step)
         with reporting.MetricsLog(workdir, start) as log:
             if now is not None:
@@ -71,13 +73,13 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
                 _checkpoint(now, evaluation, checkpoints, log)  # from here on the run does not need the other one
             else:
                 now = parallel.replicate(state.from_config(config))
-            now = _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir)
+            now = _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir, signals)
     evaluate.report(evaluation, now, workdir, "last")
     return now
 
 
-def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir):
-    """Runs the remaining steps of each phase; logs, draws samples and checkpoints when due."""
+def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir, signals):
+    """Runs the remaining steps of each phase; logs, draws samples and checkpoints when due, or stops on a signal."""
     features, vgg16_params = vgg16
     vgg16_params = parallel.replicate(vgg16_params)
     plan = phases.from_config(config)
@@ -127,6 +129,11 @@ def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdi
                 _checkpoint(now, evaluation, checkpoints, log)
             if due["sample"] or due["checkpoint"]:
                 progress.restart(step)
+            if signals and step < last:
+                flush()
+                if not due["checkpoint"]:
+                    checkpoint.save(checkpoints, now)
+                raise preemption.Stopped(f"stopped by {signals[0]} after step {step} of {last}, which is saved")
     return now
 
 

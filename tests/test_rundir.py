@@ -23,10 +23,10 @@ def config():
 
 
 def test_claim_creates_the_directory(tmp_path, config):
-    """With its parents, config.json and data.json in it and nothing else."""
+    """With its parents; config.json, data.json and versions.json in it and nothing else."""
     workdir = tmp_path / "runs" / "new"
     rundir.claim(str(workdir), config, DATA)
-    assert sorted(os.listdir(workdir)) == ["config.json", "data.json"]
+    assert sorted(os.listdir(workdir)) == ["config.json", "data.json", "versions.json"]
     assert json.loads((workdir / "config.json").read_text()) == json.loads(json.dumps(config.to_dict()))
 
 
@@ -45,7 +45,7 @@ def test_the_same_config_goes_on(tmp_path, config):
     rundir.claim(str(workdir), default.get_config(), DATA)
     rundir.claim(str(workdir), rundir.read_config(str(workdir)), DATA)
     assert (workdir / "config.json").stat().st_mtime_ns == before
-    assert sorted(os.listdir(workdir)) == ["config.json", "data.json", "metrics.jsonl"]
+    assert sorted(os.listdir(workdir)) == ["config.json", "data.json", "metrics.jsonl", "versions.json"]
 
 
 def test_another_config_is_refused(tmp_path, config):
@@ -180,3 +180,19 @@ def test_one_process_at_a_time(tmp_path):
         first.wait()
     with rundir.lock(str(tmp_path)):
         assert (tmp_path / rundir.LOCK).exists()
+
+
+def test_other_versions_are_told(tmp_path, config, caplog):
+    """The run goes on; what changed is named, what did not is not. A run from before there was such a file goes on."""
+    workdir = tmp_path / "run"
+    rundir.claim(str(workdir), config, DATA)
+    before = json.loads((workdir / "versions.json").read_text())
+    assert before == rundir.versions()
+    (workdir / "versions.json").write_text(json.dumps({**before, "jax": "0.1", "numpy": None}))
+    rundir.claim(str(workdir), config, DATA)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"(jax 0.1 -> {before['jax']}, numpy None -> {before['numpy']})" in message
+    caplog.clear()
+    (workdir / "versions.json").unlink()
+    rundir.claim(str(workdir), config, DATA)
+    assert not caplog.records

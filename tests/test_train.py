@@ -77,7 +77,7 @@ def stop_after_save(monkeypatch, step):
     """Interrupts a run right after the checkpoint of a step."""
     save = checkpoint.save
 
-    def save_and_stop(checkpoints, now, metrics):
+    def save_and_stop(checkpoints, now, metrics=None):
         save(checkpoints, now, metrics)
         if int(now.step) == step:
             checkpoints.wait_until_finished()

@@ -1,19 +1,28 @@
 """Checkpoints: orbax, asynchronous and atomic, keeping the last few and the best.
 
 `checkpoints/<step>/` appears when it is complete and not before, so a run that is killed while it writes resumes from
-the checkpoint before.
+the checkpoint before. The SHA-256 of its arrays is stored beside them: what a disk has damaged is noticed and put aside
+as `damaged/<step>`, and the checkpoint before is used.
 """
 
+import errno
 import hashlib
 import math
 import os
+import shutil
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 METRIC = "psnr"
+_DIGEST = "sha256"
+
+
+class Damaged(ValueError):
+    """A checkpoint that cannot be read, or holds other arrays than were saved."""
 
 
 def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
@@ -36,9 +45,21 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
     return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 
 
-def save(checkpoints: ocp.CheckpointManager, state, metrics: dict[str, float]):
-    """Saves under `state.step`, in the background; `metrics` decide what is best."""
-    checkpoints.save(int(state.step), args=ocp.args.StandardSave(state), metrics=metrics)
+def save(checkpoints: ocp.CheckpointManager, state, metrics: dict[str, float] | None = None):
+    """Saves under `state.step`, in the background; `metrics` decide what is best. Without them it is not compared.
+
+    Raises:
+      OSError: the disk has no room for it. What is there stays as it is.
+    """
+    size, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(checkpoints.directory).free
+    if free < size:
+        text = (
+            f"no room for checkpoint {int(state.step)} ({size / 2**20:.0f} MiB, {free / 2**20:.0f} free): make room "
+            f"and start again, which goes on from step {checkpoints.latest_step() or 0}"
+        )
+        raise OSError(errno.ENOSPC, text, str(checkpoints.directory))
+    arguments, metadata = ocp.args.StandardSave(state), {_DIGEST: digest(state)}
+    checkpoints.save(int(state.step), args=arguments, metrics=metrics, custom_metadata=metadata)
 
 
 def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None = None):
@@ -46,12 +67,54 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
 
     Raises:
       ValueError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
+      Damaged: it cannot be read, or its arrays are not those that were saved.
     """
     step = checkpoints.latest_step() if step is None else step
     if step is None:
         return None
-    _check_tree(checkpoints.item_metadata(step), abstract_state, step)
-    return checkpoints.restore(step, args=ocp.args.StandardRestore(abstract_state))
+    try:
+        saved, metadata = checkpoints.item_metadata(step), checkpoints.metadata(step).custom_metadata
+    except Exception as error:
+        raise _damaged(step, error) from error
+    if saved is None:
+        raise _damaged(step, "no list of its arrays")
+    _check_tree(saved, abstract_state, step)
+    try:
+        state = checkpoints.restore(step, args=ocp.args.StandardRestore(abstract_state))
+    except jax.errors.JaxRuntimeError:  # out of memory, for one, says nothing about the checkpoint
+        raise
+    except Exception as error:
+        raise _damaged(step, error) from error
+    if metadata and metadata.get(_DIGEST) not in (None, digest(state)):
+        raise _damaged(step, "its arrays do not have the SHA-256 that they were saved with")
+    return state
+
+
+def resume(checkpoints: ocp.CheckpointManager, abstract_state):
+    """The newest state that is not damaged, or None if there is no checkpoint. Damaged ones are put aside.
+
+    Raises:
+      ValueError: as `restore`; or all are damaged, which then stay where they are.
+    """
+    damaged = []
+    for step in sorted(checkpoints.all_steps(), reverse=True):
+        try:
+            state = restore(checkpoints, abstract_state, step)
+        except Damaged as error:
+            logging.warning("%s", error)
+            damaged.append(step)
+            continue
+        for number in damaged:
+            _put_aside(checkpoints.directory, number)
+        if damaged:
+            checkpoints.reload()
+        return state
+    if damaged:
+        raise ValueError(
+            f"all checkpoints in {checkpoints.directory} are damaged ({', '.join(map(str, damaged))}): restore one "
+            "from a copy, or choose another --workdir"
+        )
+    return None
 
 
 def parameters(path: str, abstract_state) -> tuple:
@@ -106,8 +169,26 @@ def digest(tree) -> str:
 
 
 def _metric(metrics):
-    """A value that is no number is the worst."""
+    """A value that is no number, or none, is the worst."""
+    if not metrics:
+        return -math.inf
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else -math.inf
+
+
+def _damaged(step, reason):
+    line = (str(reason).splitlines() or [type(reason).__name__])[0]  # orbax's go on for pages
+    return Damaged(f"checkpoint {step} is damaged ({line[:300]})")
+
+
+def _put_aside(directory, step):
+    aside = os.path.join(os.path.dirname(directory), "damaged")
+    os.makedirs(aside, exist_ok=True)
+    target, copies = os.path.join(aside, str(step)), 0
+    while os.path.exists(target):
+        copies += 1
+        target = os.path.join(aside, f"{step}.{copies}")
+    os.rename(os.path.join(directory, str(step)), target)
+    logging.warning("checkpoint %d is now %s; the one before is used", step, target)
 
 
 def _check_tree(metadata, abstract_state, step):

@@ -1,4 +1,4 @@
-"""The run directory: everything a run writes, with its config.json and data.json. `evaluate` needs nothing else."""
+"""The run directory: all that a run writes, config.json, data.json, versions.json first. `evaluate` needs no more."""
 
 import contextlib
 import fcntl
@@ -8,10 +8,11 @@ import os
 
 import cv2
 import ml_collections
+from absl import logging
 
 from pconv_jax.training import config as config_rules
 
-CONFIG, DATA, LOCK = "config.json", "data.json", "lock"
+CONFIG, DATA, VERSIONS, LOCK = "config.json", "data.json", "versions.json", "lock"
 TEMPORARY = ".tmp"  # ends the names of files that were not finished
 
 
@@ -35,6 +36,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
         os.makedirs(workdir, exist_ok=True)
         write_atomically(os.path.join(workdir, DATA), json.dumps(data, indent=2) + "\n")
+        write_atomically(os.path.join(workdir, VERSIONS), json.dumps(versions(), indent=2) + "\n")
         write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
         return
     before = config_rules.flatten(read_config(workdir))
@@ -50,6 +52,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             "go on with the same config"
         )
     _refuse_other_data(workdir, data)
+    _warn_of_other_versions(workdir)
 
 
 def lock(workdir: str):
@@ -116,7 +119,22 @@ def write_atomically(path: str, content: str | bytes):
 
 def _unfinished(name):
     """What a process that was killed in `claim` may have left."""
-    return name == DATA or name.endswith(TEMPORARY)
+    return name in (DATA, VERSIONS) or name.endswith(TEMPORARY)
+
+
+def _warn_of_other_versions(workdir):
+    path, now = os.path.join(workdir, VERSIONS), versions()
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8") as file:
+        before = json.load(file)
+    changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    if changed:
+        logging.warning(
+            "%s began with other versions (%s): it goes on, but not bit for bit as it would have",
+            workdir,
+            ", ".join(changed),
+        )
 
 
 def _refuse_other_data(workdir, data):
