@@ -11,6 +11,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   train CONFIG [--config.key=value ..]         train and evaluate an experiment, e.g. experiments/folder.py
   train CONFIG .. --slurm [SLURM OPTIONS]      the same as a job of a SLURM cluster
   evaluate --run=DIR                           evaluate a run again
+  inpaint --run=DIR --image=.. --mask=.. ..    fill a photograph, or a folder of them
   masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
   test [pytest arguments]                      run the tests (default: all but slow and gpu)
   help                                         this text
@@ -164,6 +165,10 @@ case $command in
   evaluate)
     prepare
     exec "$interpreter" -m pconv_jax.evaluate "$@"
+    ;;
+  inpaint)
+    prepare
+    exec "$interpreter" -m pconv_jax.inpaint "$@"
     ;;
   masks)
     prepare

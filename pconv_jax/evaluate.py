@@ -84,10 +84,10 @@ def main(argv):
         _, source = build.image_sources(config)
         with checkpoint.manager(_RUN.value) as checkpoints:
             step = checkpoints.best_step() if _CHECKPOINT.value == "best" else None
-            now = checkpoint.restore(checkpoints, parallel.abstract(state.shapes(config)), step)
+            now = checkpoint.restore(checkpoints, state.shapes(config), step)
         if now is None:
             raise ValueError(f"{_RUN.value} has no checkpoint yet: wait for the first one, or train again")
-        report(Evaluation(config, source), now, _RUN.value, _CHECKPOINT.value)
+        report(Evaluation(config, source), parallel.replicate(now), _RUN.value, _CHECKPOINT.value)
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
 

@@ -3,12 +3,15 @@
 python -m pconv_jax.main --config=experiments/quickstart.py
 """
 
+import contextlib
+import dataclasses
 import os
 import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from absl import logging
 
 from pconv_jax import evaluate
@@ -33,19 +36,31 @@ def train(config, workdir: str):
       preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved.
       OSError: the disk is full, the data cannot be read, and the like.
     """
-    train_source, evaluation_source = build.image_sources(config)
-    train_source[0], evaluation_source[0]  # a folder of nothing but unreadable images is found now
-    build.check_masks(config)
-    parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
-    parallel.check_batch("eval.batch_size", config.eval.batch_size)
-    vgg16 = _vgg16(config)
-    initial = None
-    if config.init_from and not checkpoint.exists(workdir):
-        initial = checkpoint.parameters(config.init_from, state.shapes(config))
-    uses = {"train": train_source, "evaluation": evaluation_source}
-    rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
-    with rundir.lock(workdir):
+    with contextlib.ExitStack() as stack:
+        with parallel.together():
+            train_source, evaluation_source = build.image_sources(config)
+            train_source[0], evaluation_source[0]  # a folder of nothing but unreadable images is found now
+            build.check_masks(config)
+            parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
+            parallel.check_batch("eval.batch_size", config.eval.batch_size, everywhere=False)
+            vgg16 = _vgg16(config)
+            initial = None
+            if parallel.is_first_host():
+                if config.init_from and not checkpoint.exists(workdir):
+                    initial = checkpoint.parameters(config.init_from, state.shapes(config))
+                uses = {"train": train_source, "evaluation": evaluation_source}
+                rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
+                stack.enter_context(rundir.lock(workdir))
         return _run(config, workdir, vgg16, initial, train_source, evaluation_source)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Outputs:
+    """What the first host writes to while training."""
+
+    workdir: str
+    checkpoints: ocp.CheckpointManager
+    log: reporting.MetricsLog
 
 
 def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
@@ -53,32 +68,41 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
     evaluation = evaluate.Evaluation(config, evaluation_source)
     shapes = state.shapes(config)
     logging.info(
-        "%s: %s parameters, %d device(s), %d training and %d evaluation images, run directory %s",
+        "%s: %s parameters, %d device(s) of %d host(s), %d training and %d evaluation images, run directory %s",
         config.name,
         f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,}",
         jax.device_count(),
+        parallel.shard()[1],
         len(train_source),
         len(evaluation_source),
         workdir,
     )
-    with checkpoint.manager(workdir, config.train.keep) as checkpoints, preemption.requests() as signals:
-        now = checkpoint.resume(checkpoints, parallel.abstract(shapes))
-        start = 0 if now is None else int(now.step)
-        with reporting.MetricsLog(workdir, start) as log:
-            if now is not None:
-                logging.info("resumed at step %d", start)
-            elif initial is not None:
-                now = parallel.replicate(state.with_parameters(state.from_config(config), *initial))
-                logging.info("starts with the parameters of %s", config.init_from)
-                _checkpoint(now, evaluation, checkpoints, log)  # from here on the run does not need the other one
-            else:
-                now = parallel.replicate(state.from_config(config))
-            now = _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir, signals)
-    evaluate.report(evaluation, now, workdir, "last")
+    with contextlib.ExitStack() as stack:
+        signals, outputs, now = stack.enter_context(preemption.requests()), None, None
+        with parallel.together():
+            if parallel.is_first_host():
+                checkpoints = stack.enter_context(checkpoint.manager(workdir, config.train.keep))
+                now = checkpoint.resume(checkpoints, shapes)
+                log = stack.enter_context(reporting.MetricsLog(workdir, 0 if now is None else int(now.step)))
+                outputs = _Outputs(workdir, checkpoints, log)
+        if now is not None:
+            logging.info("resumed at step %d", int(now.step))
+            initial = None
+        else:
+            now = state.from_config(config)
+        if initial is not None:
+            logging.info("starts with the parameters of %s", config.init_from)
+            now = state.with_parameters(now, *initial)
+        now = parallel.from_first_host(now)
+        if initial is not None:
+            _checkpoint(now, evaluation, outputs)  # from here on the run does not need the other one
+        now = _loop(config, now, vgg16, train_source, evaluation, outputs, signals)
+    if parallel.is_first_host():
+        evaluate.report(evaluation, now, workdir, "last")
     return now
 
 
-def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdir, signals):
+def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
     """Runs the remaining steps of each phase; logs, draws samples and checkpoints when due, or stops on a signal."""
     features, vgg16_params = vgg16
     vgg16_params = parallel.replicate(vgg16_params)
@@ -96,7 +120,8 @@ def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdi
         pending.clear()
         measured = progress.measure(step)
         logging.info("%s", progress.line(step, values, measured))
-        log.write(step, {**values, **{name: measured[name] for name in ("images_per_s", "data_wait")}})
+        if outputs:
+            outputs.log.write(step, {**values, **{name: measured[name] for name in ("images_per_s", "data_wait")}})
 
     for phase in plan:
         if step >= phase.stop:
@@ -106,8 +131,9 @@ def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdi
         while step < phase.stop:
             started = time.perf_counter()
             batch = next(batches)
-            progress.waited(time.perf_counter() - started)
+            progress.waited(started)
             now, metrics = train_step(now, batch, vgg16_params)
+            progress.dispatched(metrics)
             step += 1
             pending.append((step, metrics))
             if not compiled:
@@ -123,27 +149,30 @@ def _loop(config, now, vgg16, train_source, evaluation, checkpoints, log, workdi
                 flush()
             if due["sample"]:
                 sheet = evaluation.sheet(now, config.train.samples)
-                sheets.save(os.path.join(workdir, "samples", f"step_{step:07d}.png"), sheet)
-                log.image(step, "samples", sheet)
+                if outputs:
+                    sheets.save(os.path.join(outputs.workdir, "samples", f"step_{step:07d}.png"), sheet)
+                    outputs.log.image(step, "samples", sheet)
             if due["checkpoint"]:
-                _checkpoint(now, evaluation, checkpoints, log)
+                _checkpoint(now, evaluation, outputs)
             if due["sample"] or due["checkpoint"]:
                 progress.restart(step)
-            if signals and step < last:
+            if step < last and parallel.agreed(bool(signals), step):
                 flush()
-                if not due["checkpoint"]:
-                    checkpoint.save(checkpoints, now)
-                raise preemption.Stopped(f"stopped by {signals[0]} after step {step} of {last}, which is saved")
+                if outputs and not due["checkpoint"]:
+                    checkpoint.save(outputs.checkpoints, now)
+                reason = signals[0] if signals else "another host's signal"
+                raise preemption.Stopped(f"stopped by {reason} after step {step} of {last}, which is saved")
     return now
 
 
-def _checkpoint(now, evaluation, checkpoints, log):
-    """Evaluates the network, and saves the state with its PSNR."""
+def _checkpoint(now, evaluation, outputs):
+    """Evaluates the network, and saves the state with its PSNR. All hosts evaluate, so that none runs ahead."""
     step = int(now.step)
     psnr = float(np.mean([record["psnr"] for record in evaluation.network(now)]))
     logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
-    log.write(step, {"eval_psnr": psnr})
-    checkpoint.save(checkpoints, now, {checkpoint.METRIC: psnr})
+    if outputs:
+        outputs.log.write(step, {"eval_psnr": psnr})
+        checkpoint.save(outputs.checkpoints, now, psnr)
 
 
 def _vgg16(config):

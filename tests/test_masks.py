@@ -1,6 +1,7 @@
 """Masks are exact, have the wanted area, and are the same bytes everywhere."""
 
 import hashlib
+import itertools
 import math
 import os
 import pathlib
@@ -128,6 +129,61 @@ def test_a_mask_is_a_function_of_seed_stream_and_index(kind):
     np.testing.assert_array_equal(masks.draw(family, 1, 2, 3, (64, 64)), first)
     for other in ((0, 2, 3), (1, 0, 3), (1, 2, 4), (2, 1, 3), (1, 3, 2)):
         assert (masks.draw(family, *other, (64, 64)) != first).any()
+
+
+def plain_stroke(hole, rng, scale):
+    """A stroke one number at a time."""
+    height, width = hole.shape
+    side, turns = min(height, width), int(rng.integers(4, 13))
+    x, y = rng.uniform(0, 1) * width, rng.uniform(0, 1) * height
+    angle = rng.uniform(0, 2 * math.pi)
+    bends = [rng.uniform(-1.2, 1.2) for _ in range(turns)]
+    lengths = [rng.uniform(0.05, 0.25) * side * scale for _ in range(turns)]
+    thickness = max(1, round(rng.uniform(0.03, 0.12) * side * scale))
+    walk = [(x, y)]
+    for bend, length in zip(bends, lengths, strict=True):
+        angle += bend
+        x, y = x + math.cos(angle) * length, y + math.sin(angle) * length
+        walk.append((x, y))
+
+    def reflect(at, end):
+        at = abs((at + end) % (2 * end) - end)
+        return min(round(at), end - 1)
+
+    points = [(reflect(x, width), reflect(y, height)) for x, y in walk]
+    for a, b in itertools.pairwise(points):
+        cv2.line(hole, a, b, 1, thickness)
+    for point in points:
+        cv2.circle(hole, point, thickness // 2, 1, -1)
+
+
+def plain_shape(hole, rng, scale):
+    """A line, circle or ellipse one number at a time."""
+    height, width = hole.shape
+    side = min(height, width)
+    kind, x1, y1, x2, y2, angle = (int(rng.integers(0, n)) for n in (3, width, height, width, height, 180))
+    small, large, third = (rng.uniform(0.03, 0.1) * side * scale for _ in range(3))
+    thickness = max(1, round(small))
+    if kind == 0:
+        cv2.line(hole, (x1, y1), (int(x1 + (x2 - x1) * scale), int(y1 + (y2 - y1) * scale)), 1, thickness)
+    elif kind == 1:
+        cv2.circle(hole, (x1, y1), round(large), 1, -1)
+    else:
+        cv2.ellipse(hole, (x1, y1), (round(2 * large), round(third)), angle, 0, 360, 1, thickness)
+
+
+@pytest.mark.parametrize(("kind", "plain"), [("strokes", plain_stroke), ("shapes", plain_shape)])
+@pytest.mark.parametrize("size", [(64, 64), (48, 200)])
+def test_elements_are_what_one_number_at_a_time_draws(kind, plain, size):
+    """Drawing numbers at once, and computing with arrays, changes no mask."""
+    for index in range(100):
+        one, other = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
+        scale = 0.5 ** (index % 4)
+        rngs = [np.random.default_rng(index) for _ in range(2)]
+        masks._ELEMENTS[kind](one, rngs[0], scale)
+        plain(other, rngs[1], scale)
+        np.testing.assert_array_equal(one, other, err_msg=str(index))
+        assert one.any() and rngs[0].random() == rngs[1].random()
 
 
 FINGERPRINT = """

@@ -228,6 +228,22 @@ def test_crop_turns_and_permutes():
     np.testing.assert_array_equal(pipeline.crop(image, pipeline.View(12, (1, 1)), rng), image)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crop_is_resized_then_flipped_turned_and_permuted(channels):
+    """In this order and by NumPy's meaning of each, whatever does it; every draw is taken as documented."""
+    view = pipeline.View(24, (0.3, 1.0), flip=True, rotate=True, permute_channels=True)
+    image = pictures.noise(0, 60, 50, channels)
+    for index in range(60):
+        rng = np.random.default_rng(index)
+        side = round(50 * rng.uniform(0.3, 1.0))
+        y, x = rng.integers(0, 60 - side + 1), rng.integers(0, 50 - side + 1)
+        flipped, turns, order = rng.integers(2), rng.integers(4), rng.permutation(channels)
+        method = cv2.INTER_AREA if side > 24 else cv2.INTER_LINEAR
+        cut = cv2.resize(image[y : y + side, x : x + side], (24, 24), interpolation=method).reshape(24, 24, channels)
+        cut = np.rot90(np.fliplr(cut) if flipped else cut, turns)[..., order]
+        np.testing.assert_array_equal(pipeline.crop(image, view, np.random.default_rng(index)), cut)
+
+
 def test_an_evaluation_example_is_named_after_the_photograph_it_shows():
     """Also where a corrupt photograph is replaced by the next: `record` is never that of the corrupt one."""
     encoded = [pictures.encode(np.full((30, 30, 3), 40 * i, np.uint8)) for i in range(COUNT)]

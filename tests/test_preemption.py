@@ -17,7 +17,7 @@ import pytest
 
 import runs
 from pconv_jax import train
-from pconv_jax.training import checkpoint, parallel, preemption, reporting, state
+from pconv_jax.training import checkpoint, preemption, reporting, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     workdir = copy_of(finished, tmp_path)
     damage(workdir / "checkpoints" / "4")
     with checkpoint.manager(str(workdir)) as checkpoints:
-        now = checkpoint.resume(checkpoints, parallel.abstract(state.shapes(runs.tiny())))
+        now = checkpoint.resume(checkpoints, state.shapes(runs.tiny()))
         assert checkpoints.latest_step() == 2
     assert int(now.step) == 2
     messages = [record.getMessage() for record in caplog.records]
@@ -168,9 +168,9 @@ def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
 
 def test_a_changed_array_is_noticed(finished, tmp_path):
     """Readable, and not what was saved: the digest knows."""
-    abstract = parallel.abstract(state.shapes(runs.tiny()))
+    abstract = state.shapes(runs.tiny())
     with checkpoint.manager(str(tmp_path / "other")) as checkpoints:
-        now = parallel.replicate(finished[1].replace(step=np.int32(4)))
+        now = finished[1]
         arguments = checkpoint.ocp.args.StandardSave(now)
         checkpoints.save(4, args=arguments, custom_metadata={"sha256": "0" * 64})
         checkpoints.wait_until_finished()
@@ -202,10 +202,10 @@ def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
     usage = types.SimpleNamespace(free=1000)
     save = checkpoint.save
 
-    def full_after_two(checkpoints, now, metrics=None):
+    def full_after_two(checkpoints, now, *psnr):
         if int(now.step) > 2:
             monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-        save(checkpoints, now, metrics)
+        save(checkpoints, now, *psnr)
 
     monkeypatch.setattr(checkpoint, "save", full_after_two)
     with pytest.raises(OSError, match=r"no room for checkpoint 4 \(0 MiB, 0 free\): .* goes on from step 2"):

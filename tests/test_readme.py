@@ -8,7 +8,11 @@ import sys
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
+
+import networks
+import runs
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -52,19 +56,33 @@ def test_links_lead_somewhere():
     assert not re.search(r"[A-Z]{4,}_[A-Z]{4,}", README)
 
 
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A directory with runs/quickstart, a small run."""
+    directory = tmp_path_factory.mktemp("readme")
+    config = runs.tiny()
+    networks.save_run(directory / "runs" / "quickstart", config, [(networks.random_state(config), 20.0)])
+    return directory
+
+
 @pytest.mark.parametrize("snippet", blocks("python"))
-def test_snippets_run(snippet):
+def test_snippets_run(snippet, place, monkeypatch):
     """In a fresh namespace, as pasted."""
+    monkeypatch.chdir(place)
     names = {}
     exec(snippet, names)
     if "new_mask" in names:
         assert names["y"].shape == (1, 32, 32, 16) and names["new_mask"].shape == (1, 32, 32, 1)
+    else:
+        np.testing.assert_array_equal(names["filled"][names["mask"]], names["image"][names["mask"]])
 
 
 def test_every_command_is_tried():
     """A command that is added to the README needs a line here."""
     assert commands() == [
         "./launch.sh quickstart",
+        "./launch.sh inpaint --run=runs/quickstart --image=photo.jpg --mask=mask.png --polarity=white_hole "
+        "--out=filled.png",
         "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
         "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",
         "./launch.sh evaluate --run=runs/quickstart --checkpoint=best",
@@ -78,14 +96,26 @@ def test_train_and_evaluate_commands(tmp_path):
     small = [f"--config.{key}={value}" for key, value in SMALL.items()]
     run = tmp_path / "run"
     assert "| network |" in launch(commands()[0], tmp_path, *small, f"--workdir={run}")
-    assert "| network |" in launch(commands()[3].replace("runs/quickstart", str(run)), tmp_path)
+    assert "| network |" in launch(commands()[4].replace("runs/quickstart", str(run)), tmp_path)
     photos = tmp_path / "photos"
     photos.mkdir()
     rng = np.random.default_rng(0)
     for k in range(3):
         cv2.imwrite(str(photos / f"{k}.jpg"), rng.integers(0, 256, (30, 40, 3), np.uint8))
-    command = commands()[1].replace("/path/to/photos", str(photos))
+    command = commands()[2].replace("/path/to/photos", str(photos))
     assert "| network |" in launch(command, tmp_path, *small, f"--workdir={tmp_path / 'folder'}")
+
+
+def test_inpaint_command(place):
+    """On files and a run that lie elsewhere: paths are relative to the project."""
+    cv2.imwrite(str(place / "photo.jpg"), np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8))
+    mask = np.zeros((30, 41), np.uint8)
+    mask[10:15, 20:30] = 255
+    cv2.imwrite(str(place / "mask.png"), mask)
+    command = re.sub(r"=(runs|photo|mask|filled)", rf"={place}/\1", commands()[1])
+    assert "41x30, hole 4.07%" in launch(command, place)
+    filled, photo = (np.asarray(PIL.Image.open(place / name)) for name in ("filled.png", "photo.jpg"))
+    np.testing.assert_array_equal(filled[mask == 0], photo[mask == 0])
 
 
 def test_mask_command(tmp_path):

@@ -3,6 +3,7 @@
 import json
 import logging
 import struct
+import threading
 
 import cv2
 import numpy as np
@@ -148,8 +149,10 @@ def test_progress_measures_training_alone(monkeypatch):
     progress = reporting.Progress(step=0, steps=100, batch_size=8)
     clock.passes(50)  # compilation
     progress.restart(1)
-    clock.passes(4)
-    progress.waited(1.0)
+    clock.passes(3)
+    started = clock.now
+    clock.passes(1)
+    progress.waited(started)
     rate = progress.measure(11)
     assert rate == {"images_per_s": 20.0, "data_wait": 0.25, "seconds_left": pytest.approx(89 * 0.4)}
     clock.passes(1000)  # evaluation
@@ -159,6 +162,45 @@ def test_progress_measures_training_alone(monkeypatch):
     assert rate == {"images_per_s": 80.0, "data_wait": 0.0, "seconds_left": pytest.approx(79 * 0.25)}
     clock.passes(2)
     assert progress.measure(31)["images_per_s"] == 40.0  # since the last measurement, without a restart
+
+
+class Step:
+    """In place of a step's metrics: ready when `done` is set."""
+
+    def __init__(self):
+        self.done = threading.Event()
+
+    def block_until_ready(self):
+        assert self.done.wait(10)
+        return self
+
+
+def test_only_waiting_without_a_step_under_way_counts(monkeypatch):
+    """Before the first step, after the last one's end, and of the rest of a fetch in the middle of which it ends."""
+    clock = Clock(monkeypatch)
+    progress, step = reporting.Progress(0, 100, 1), Step()
+
+    def fetch(seconds, then=lambda: None, more=0):
+        started = clock.now
+        clock.passes(seconds)
+        then()
+        clock.passes(more)
+        progress.waited(started)
+        return round(progress.measure(1)["data_wait"] * (clock.now - started), 6)
+
+    def end():
+        step.done.set()
+        progress._last.result(10)
+
+    assert fetch(2) == 2  # nothing runs yet
+    progress.dispatched(step)
+    assert fetch(5) == 0  # the step runs
+    assert fetch(3, end, 4) == 4
+    assert fetch(6) == 6
+    step = Step()
+    progress.dispatched(step)
+    assert fetch(7) == 0
+    end()
 
 
 def test_progress_of_a_resumed_run(monkeypatch):

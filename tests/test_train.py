@@ -56,6 +56,27 @@ def test_what_a_run_leaves_behind(finished):
     assert (workdir / "eval" / "last.csv").read_text().startswith("method,bucket,count,")
 
 
+def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
+    """Each batch comes long after the end of the step before it, and the loop says so; it reports every step."""
+    config = runs.tiny(**{"train.steps": 4, "train.log_every": 4, "train.checkpoint_every": 4})
+    batch = runs.batch(config)
+
+    def late(*_, **__):
+        for _ in range(7):
+            time.sleep(0.2)
+            yield batch
+
+    dispatched = []
+    report = reporting.Progress.dispatched
+    monkeypatch.setattr(
+        reporting.Progress, "dispatched", lambda self, metrics: (dispatched.append(metrics), report(self, metrics))
+    )
+    monkeypatch.setattr(build, "train_batches", late)
+    train.train(config, str(tmp_path / "run"))
+    assert len(dispatched) == 4 and all("loss" in metrics for metrics in dispatched)
+    assert 0.2 < lines(tmp_path / "run")[0]["data_wait"] <= 1
+
+
 def test_four_steps_are_two_and_two(finished, tmp_path, monkeypatch):
     """A run that is stopped and restored ends with the same bits, batches and metrics (the flax example does not)."""
     workdir, expected = finished
@@ -77,8 +98,8 @@ def stop_after_save(monkeypatch, step):
     """Interrupts a run right after the checkpoint of a step."""
     save = checkpoint.save
 
-    def save_and_stop(checkpoints, now, metrics=None):
-        save(checkpoints, now, metrics)
+    def save_and_stop(checkpoints, now, *psnr):
+        save(checkpoints, now, *psnr)
         if int(now.step) == step:
             checkpoints.wait_until_finished()
             raise KeyboardInterrupt
@@ -183,7 +204,7 @@ def test_another_config_is_refused(finished):
 def test_a_checkpoint_of_another_model_is_refused(finished):
     """The differing paths are listed."""
     workdir, _ = finished
-    other = parallel.abstract(jax.eval_shape(lambda: state.from_config(runs.tiny(**{"model.width": 12}))))
+    other = state.shapes(runs.tiny(**{"model.width": 12}))
     with (
         checkpoint.manager(str(workdir)) as checkpoints,
         pytest.raises(
@@ -236,7 +257,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
     fresh = parallel.replicate(state.from_config(runs.tiny()))
     with checkpoint.manager(str(tmp_path), keep=2) as checkpoints:
         for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
-            checkpoint.save(checkpoints, fresh.replace(step=np.int32(step)), {"psnr": psnr})
+            checkpoint.save(checkpoints, fresh.replace(step=np.int32(step)), psnr)
         checkpoints.wait_until_finished()
         assert checkpoints.best_step() == 2
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import networks
 from pconv_jax.models import layers, unet
 
 SMALL = {"depth": 2, "width": 8, "max_width": 16}
@@ -209,3 +210,25 @@ def test_bfloat16_follows_float32():
 def test_wrong_sizes_are_refused(image, mask, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(unet.UNet(**SMALL).init, jax.random.key(0), jnp.zeros(image), jnp.zeros(mask))
+
+
+@pytest.mark.parametrize("options", [{}, {"depth": 1, "kernels": (7,)}, {"depth": 3, "kernels": (5, 3)}])
+def test_reach(options):
+    """A pixel changes outputs as far away as `reach` and no farther, and holes are seen just as far."""
+    model, variables = networks.random(center=False, **options)
+    reach = unet.reach(model.depth, model.kernels)
+    side = -(-(2 * reach + 2**model.depth) // 8) * 8 + 8
+    image = np.random.default_rng(0).uniform(size=(1, side, side, 3)).astype(np.float32)
+    farthest = 0
+    before, _ = compiled(model)(variables, image, np.ones((1, side, side, 1)))
+    for place in range(reach, reach + 2**model.depth):
+        other = image.copy()
+        other[0, place, place] += 10
+        after, _ = compiled(model)(variables, other, np.ones((1, side, side, 1)))
+        rows, columns = np.nonzero(np.abs(after - before)[0].max(axis=-1))
+        farthest = max(farthest, *np.abs(rows - place), *np.abs(columns - place))
+        mask = np.zeros((1, side, side, 1), np.float32)
+        mask[0, place, place] = 1
+        _, seen = compiled(model)(variables, image, mask)
+        assert np.abs(np.argwhere(np.asarray(seen)[0, ..., 0] != 0) - place).max() <= reach
+    assert farthest == reach

@@ -13,6 +13,8 @@ import os
 import cv2
 import numpy as np
 
+from pconv_jax.data import dilation
+
 FAMILIES = ("shapes", "strokes", "boxes", "folder")
 POLARITIES = ("white_hole", "black_hole")
 
@@ -82,7 +84,7 @@ def draw(family: Family, seed: int, stream: int, index: int, size: tuple[int, in
         hole = _from_folder(family, rng, size, low, high)
     else:
         hole = _grow(_ELEMENTS[family.kind], family, rng, size, low, high)
-    return (hole == 0).astype(np.uint8)[..., None]
+    return (hole == 0).view(np.uint8)[..., None]
 
 
 def hole_area(mask: np.ndarray) -> float:
@@ -107,8 +109,8 @@ def _pixels(area, size):
 
 def _grow(element, family, rng, size, low, high):
     """Adds elements until the hole reaches a size drawn from the range; one that overshoots it is drawn smaller."""
-    frame = _frame(family.border, size)
-    high = min(high, size[0] * size[1] - int(frame.sum()))
+    rows, columns = _frame(family.border, size)
+    high = min(high, (size[0] - 2 * rows) * (size[1] - 2 * columns))
     if low > high:
         raise ValueError(f"a border of {family.border} leaves no hole of {low} pixels at {size[0]}x{size[1]}")
     wanted = int(rng.integers(low, high + 1))
@@ -118,44 +120,49 @@ def _grow(element, family, rng, size, low, high):
             return hole
         candidate = hole.copy()
         element(candidate, rng, 0.5**halvings)
-        candidate[frame] = 0
+        _clear(candidate, rows, columns)
         candidate_area = int(np.count_nonzero(candidate))
         if candidate_area <= high:
             hole, area = candidate, candidate_area
         else:
             halvings = min(halvings + 1, _MAX_HALVINGS)
-    return _fill_up(hole, frame, low - area)
-
-
-def _fill_up(hole, frame, missing):
-    """Completes a hole pixel by pixel, in order: only reached where almost everything has to be a hole."""
-    rows, columns = np.nonzero((hole == 0) & ~frame)
-    hole[rows[: max(missing, 0)], columns[: max(missing, 0)]] = 1
+    _fill_up(hole[rows : size[0] - rows, columns : size[1] - columns], low - area)
     return hole
 
 
+def _fill_up(hole, missing):
+    """Completes a hole pixel by pixel, in order: only reached where almost everything has to be a hole."""
+    rows, columns = np.nonzero(hole == 0)
+    hole[rows[: max(missing, 0)], columns[: max(missing, 0)]] = 1
+
+
 def _frame(border, size):
-    frame = np.ones(size, bool)
-    rows, columns = math.ceil(border * size[0]), math.ceil(border * size[1])
-    frame[rows : size[0] - rows, columns : size[1] - columns] = False
-    return frame
+    """Rows and columns that stay free of holes, at each end."""
+    return math.ceil(border * size[0]), math.ceil(border * size[1])
+
+
+def _clear(hole, rows, columns):
+    """Takes the holes out of the frame."""
+    height, width = hole.shape
+    hole[:rows] = hole[height - rows :] = 0
+    hole[:, :columns] = hole[:, width - columns :] = 0
 
 
 def _shape(hole, rng, scale):
     """One line, circle or ellipse, as the Keras project drew them: thickness and radii of a few percent of the side."""
     height, width = hole.shape
     side = min(height, width)
-    kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180))
-    small, large, third = rng.uniform(0.03, 0.1, 3) * side * scale
+    kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180)).tolist()
+    small, large, third = (_between(0.03, 0.1, rng.random(3)) * side * scale).tolist()
     thickness = max(1, round(small))
     if kind == 0:
         x2, y2 = x1 + (x2 - x1) * scale, y1 + (y2 - y1) * scale
-        cv2.line(hole, (int(x1), int(y1)), (int(x2), int(y2)), 1, thickness)
+        cv2.line(hole, (x1, y1), (int(x2), int(y2)), 1, thickness)
     elif kind == 1:
-        cv2.circle(hole, (int(x1), int(y1)), round(large), 1, -1)
+        cv2.circle(hole, (x1, y1), round(large), 1, -1)
     else:
         axes = (round(2 * large), round(third))
-        cv2.ellipse(hole, (int(x1), int(y1)), axes, int(angle), 0, 360, 1, thickness)
+        cv2.ellipse(hole, (x1, y1), axes, angle, 0, 360, 1, thickness)
 
 
 def _stroke(hole, rng, scale):
@@ -163,18 +170,26 @@ def _stroke(hole, rng, scale):
     height, width = hole.shape
     side = min(height, width)
     turns = int(rng.integers(4, 13))
-    start = rng.uniform(0, 1, 2) * (width, height)
-    angles = rng.uniform(0, 2 * math.pi) + np.cumsum(rng.uniform(-1.2, 1.2, turns))
-    lengths = rng.uniform(0.05, 0.25, turns) * side * scale
-    steps = np.stack([np.cos(angles), np.sin(angles)], axis=-1) * lengths[:, None]
-    points = np.concatenate([start[None], start + np.cumsum(steps, axis=0)])
+    drawn = rng.random(2 * turns + 4)  # at once: a call costs as much as drawing a line
+    corner = np.array((width, height))
+    points = np.empty((turns + 1, 2))
+    points[0] = drawn[:2] * corner
+    angles = 2 * math.pi * drawn[2] + np.cumsum(_between(-1.2, 1.2, drawn[3 : turns + 3]))
+    lengths = _between(0.05, 0.25, drawn[turns + 3 : -1]) * side * scale
+    points[1:, 0], points[1:, 1] = np.cos(angles) * lengths, np.sin(angles) * lengths
+    points[1:] = points[0] + np.cumsum(points[1:], axis=0)
     # Kept inside by reflection at the border, so that strokes do not run out of the image.
-    points = np.abs((points + (width, height)) % (2 * width, 2 * height) - (width, height))
-    points = np.minimum(np.round(points), (width - 1, height - 1)).astype(np.int32)
-    thickness = max(1, round(rng.uniform(0.03, 0.12) * side * scale))
-    cv2.polylines(hole, [points[:, None]], False, 1, thickness)
-    for x, y in points:
-        cv2.circle(hole, (int(x), int(y)), thickness // 2, 1, -1)
+    points = np.abs((points + corner) % (2 * corner) - corner)
+    points = np.minimum(np.rint(points), corner - 1).astype(np.int32)
+    thickness = max(1, round(float(_between(0.03, 0.12, drawn[-1])) * side * scale))
+    cv2.polylines(hole, [points], False, 1, thickness)
+    for point in points.tolist():
+        cv2.circle(hole, point, thickness // 2, 1, -1)
+
+
+def _between(low, high, fractions):
+    """What `Generator.uniform(low, high)` makes of its `random()`."""
+    return low + (high - low) * fractions
 
 
 def _box(hole, rng, scale):
@@ -191,17 +206,17 @@ _ELEMENTS = {"shapes": _shape, "strokes": _stroke, "boxes": _box}
 def _from_folder(family, rng, size, low, high):
     """A random mask image whose hole area lies in the range, drawn again until one does."""
     files = mask_files(family.path)
-    frame = _frame(family.border, size)
+    rows, columns = _frame(family.border, size)
     seen = []
     for _ in range(_FOLDER_TRIES):
         hole = read_hole(files[int(rng.integers(len(files)))], family.polarity)
         hole = _augment(hole, rng, size) if family.augment else _resize(hole, size)
-        if family.augment:
-            hole[frame] = 0
         area = int(np.count_nonzero(hole))
-        if low <= area <= high and not hole[frame].any():
+        _clear(hole, rows, columns)
+        inside = int(np.count_nonzero(hole))
+        if low <= inside <= high and (family.augment or inside == area):
             return hole
-        seen.append(area / hole.size)
+        seen.append(inside / hole.size)
     raise ValueError(
         f"{_FOLDER_TRIES} masks drawn from {family.path} have hole areas of {min(seen):.3f} to {max(seen):.3f}, none "
         f"fits {family.area} with border {family.border}: check the polarity ({family.polarity}) or widen the area"
@@ -238,15 +253,15 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
     grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
     if grey is None:
         raise ValueError(f"{path} is not an image that OpenCV can read: remove it from the mask folder")
-    white = grey > 0.6 * 255
-    return (white if polarity == "white_hole" else ~white).astype(np.uint8)
+    kind = cv2.THRESH_BINARY if polarity == "white_hole" else cv2.THRESH_BINARY_INV
+    return cv2.threshold(grey, 0.6 * 255, 1, kind)[1]
 
 
 def _augment(hole, rng, size):
     """Dilation by 9 to 49 pixels at 512, rotation, shift, flips, and a crop (paper, section 4.1 and the FAQ)."""
     height, width = hole.shape
     reach = max(1, round(int(rng.integers(9, 50)) / 512 * min(height, width)))
-    hole = cv2.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
+    hole = dilation.dilate(hole, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach)))
     turn = cv2.getRotationMatrix2D((width / 2, height / 2), float(rng.uniform(0, 360)), 1.0)
     turn[:, 2] += rng.uniform(-0.25, 0.25, 2) * (width, height)
     hole = cv2.warpAffine(hole, turn, (width, height), flags=cv2.INTER_NEAREST)
@@ -254,7 +269,9 @@ def _augment(hole, rng, size):
     h, w = max(1, round(crop * height)), max(1, round(crop * width))
     y, x = rng.integers(0, (height - h + 1, width - w + 1))
     hole = _resize(hole[y : y + h, x : x + w], size)
-    return np.ascontiguousarray(hole[:: 1 - 2 * int(rng.integers(2)), :: 1 - 2 * int(rng.integers(2))])
+    upside_down, mirrored = rng.integers(2), rng.integers(2)
+    hole = cv2.flip(hole, 0) if upside_down else hole
+    return cv2.flip(hole, 1) if mirrored else hole
 
 
 def _resize(hole, size):

@@ -21,6 +21,9 @@ cv2.setNumThreads(0)
 # Random streams: one per use, so that no two draw the same numbers from a seed.
 _ORDER, _CROP, _MASK, _EVAL_CROP, _EVAL_MASK, _EVAL_ORDER = range(6)
 
+# Counter-clockwise by 90 degrees, 180, 270.
+_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+
 BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
 
 
@@ -115,13 +118,20 @@ def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
     cut = image[y : y + side, x : x + side]
     flipped = view.flip and rng.integers(2) == 1
     turns = rng.integers(4) if view.rotate else 0
-    channels = rng.permutation(image.shape[-1]) if view.permute_channels else slice(None)
+    channels = rng.permutation(image.shape[-1]) if view.permute_channels else None
     if side != view.size:
         method = cv2.INTER_AREA if side > view.size else cv2.INTER_LINEAR
         cut = cv2.resize(cut, (view.size, view.size), interpolation=method)
-        cut = cut.reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel
-    cut = np.rot90(cut[:, ::-1] if flipped else cut, turns)
-    return np.ascontiguousarray(cut[..., channels])
+    # By OpenCV, which takes a tenth of the time of NumPy's views and their copies.
+    if flipped:
+        cut = cv2.flip(cut, 1)
+    if turns:
+        cut = cv2.rotate(cut, _TURNS[turns])
+    if channels is not None:
+        permuted = np.empty((view.size, view.size, len(channels)), np.uint8)
+        cv2.mixChannels([cut], [permuted], np.stack([channels, range(len(channels))], axis=1).ravel().tolist())
+        cut = permuted
+    return np.ascontiguousarray(cut).reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel
 
 
 @functools.lru_cache(maxsize=4)

@@ -145,3 +145,13 @@ def check_size(size, depth):
             f"image is {height}x{width}; needs multiples of {multiple} ({depth} halvings): "
             "pad it with holes (mask 0), or lower model.depth"
         )
+
+
+def reach(depth, kernels):
+    """How far the network looks, in pixels: no output depends on a pixel whose row or column is farther away.
+
+    Of the convolutions alone: `center` and group normalisation look at the whole image.
+    """
+    kernels = [*kernels, *kernels[-1:] * depth]
+    windows = sum((kernels[level] // 2 + 1) * 2**level for level in range(depth))  # of the encoder and the decoder
+    return windows + 2**depth - 1  # nearest upsampling takes a feature from up to half a step aside, per level

@@ -43,21 +43,22 @@ def check_masks(config):
         masks.draw(family, config.eval.seed, 0, 0, size)
 
 
+def train_view(config) -> pipeline.View:
+    """How training examples are cut from photographs."""
+    data = config.data
+    return pipeline.View(data.size, tuple(data.crop_scale), data.flip, data.rotate, data.permute_channels)
+
+
 def train_batches(config, source, start):
-    """Batches from step `start` on, to be moved to the devices."""
+    """This host's share of the batches from step `start` on, to be moved to its devices."""
     return pipeline.train_batches(
         source,
-        pipeline.View(
-            config.data.size,
-            tuple(config.data.crop_scale),
-            config.data.flip,
-            config.data.rotate,
-            config.data.permute_channels,
-        ),
+        train_view(config),
         config_rules.train_masks(config),
         seed=config.seed,
-        batch_size=config.train.batch_size,
+        batch_size=config.train.batch_size // parallel.shard()[1],
         start=start,
+        shard=parallel.shard(),
         threads=config.data.threads,
         workers=config.data.workers,
     )

@@ -17,6 +17,8 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from pconv_jax.training import parallel
+
 METRIC = "psnr"
 _DIGEST = "sha256"
 
@@ -38,19 +40,29 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
             checkpoint_managers.BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
         ]
     )
+    alone, _ = parallel.shard()  # one host of a job reads and writes; the others do not take part
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policy, best_fn=_metric, best_mode="max", enable_async_checkpointing=True
+        preservation_policy=policy,
+        best_fn=_metric,
+        best_mode="max",
+        enable_async_checkpointing=True,
+        create=False,
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=f"host_{alone}"
+        ),
     )
     path = os.path.join(os.path.abspath(workdir), "checkpoints")
+    os.makedirs(path, exist_ok=True)
     return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 
 
-def save(checkpoints: ocp.CheckpointManager, state, metrics: dict[str, float] | None = None):
-    """Saves under `state.step`, in the background; `metrics` decide what is best. Without them it is not compared.
+def save(checkpoints: ocp.CheckpointManager, state, psnr: float = math.nan):
+    """Saves under `state.step`, in the background. The PSNR decides which is best; no number is worse than any.
 
     Raises:
       OSError: the disk has no room for it. What is there stays as it is.
     """
+    state = jax.device_get(state)  # arrays of the host: orbax would write those of devices from all hosts of a job
     size, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(checkpoints.directory).free
     if free < size:
         text = (
@@ -59,11 +71,11 @@ def save(checkpoints: ocp.CheckpointManager, state, metrics: dict[str, float] | 
         )
         raise OSError(errno.ENOSPC, text, str(checkpoints.directory))
     arguments, metadata = ocp.args.StandardSave(state), {_DIGEST: digest(state)}
-    checkpoints.save(int(state.step), args=arguments, metrics=metrics, custom_metadata=metadata)
+    checkpoints.save(int(state.step), args=arguments, metrics={METRIC: psnr}, custom_metadata=metadata)
 
 
 def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None = None):
-    """The state at `step`, or the newest; None if there is no checkpoint.
+    """The state at `step`, or the newest, on the host; None if there is no checkpoint.
 
     Raises:
       ValueError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
@@ -79,10 +91,9 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
     if saved is None:
         raise _damaged(step, "no list of its arrays")
     _check_tree(saved, abstract_state, step)
+    arrays = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_state)  # restored as they are: on the host
     try:
-        state = checkpoints.restore(step, args=ocp.args.StandardRestore(abstract_state))
-    except jax.errors.JaxRuntimeError:  # out of memory, for one, says nothing about the checkpoint
-        raise
+        state = checkpoints.restore(step, args=ocp.args.StandardRestore(arrays))
     except Exception as error:
         raise _damaged(step, error) from error
     if metadata and metadata.get(_DIGEST) not in (None, digest(state)):
@@ -169,9 +180,7 @@ def digest(tree) -> str:
 
 
 def _metric(metrics):
-    """A value that is no number, or none, is the worst."""
-    if not metrics:
-        return -math.inf
+    """A value that is no number is the worst."""
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else -math.inf
 
 

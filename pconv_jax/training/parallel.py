@@ -1,24 +1,100 @@
-"""Devices: the only file that names them. Steps are mapped over all local devices with `jax.pmap`.
+"""Devices and hosts: the only file that names them. Steps are mapped over all devices of all hosts with `jax.pmap`.
 
 The batch of the config is the batch over all devices; N devices compute the same step as one, because gradients and
-metrics are averaged and batch normalisation is synchronised. The state is one replicated copy without a device axis.
+metrics are averaged and batch normalisation is synchronised. Each host reads its share of a batch and keeps one copy of
+the state per device, without a device axis. Host 0 alone touches the run directory.
 """
 
 import collections
+import contextlib
 import itertools
+import os
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 AXIS = "batch"
 
+# After which a host that is gone ends the job on the others.
+HEARTBEAT_SECONDS = 60
 
-def check_batch(name: str, batch_size: int, parts: int = 1):
-    """Raises ValueError unless the batch divides evenly over the devices, all of one host, and there into `parts`."""
-    if jax.process_count() > 1:
-        raise ValueError(f"{jax.process_count()} hosts; training runs on one: start it without jax.distributed")
-    devices = jax.local_device_count()
+
+def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> bool:
+    """Joins the hosts of a job, before anything else of JAX is used.
+
+    Without arguments the job is found by itself where SLURM or Open MPI started more than one task; else there is one
+    host, and nothing to join.
+
+    Args:
+      coordinator: `address:port` of host 0, reachable by all.
+      hosts: how many there are.
+      host: which one this is, 0 to hosts - 1.
+
+    Returns:
+      Whether there is more than one host.
+
+    Raises:
+      ValueError: some of the arguments without the others.
+    """
+    given = [value is not None for value in (coordinator, hosts, host)]
+    if any(given) and not all(given):
+        raise ValueError("--coordinator, --hosts and --host belong together: give all three, or none under SLURM")
+    if all(given) and not (hosts >= 1 and 0 <= host < hosts):
+        raise ValueError(f"--host is {host} and --hosts {hosts}; needs --host from 0 to --hosts - 1")
+    tasks = max(int(os.environ.get(name, 1)) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    if not all(given) and tasks <= 1:
+        return False
+    arguments = {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host} if all(given) else {}
+    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    return True
+
+
+def is_first_host() -> bool:
+    """Whether this host writes: checkpoints, metrics, pictures, tables."""
+    return jax.process_index() == 0
+
+
+def shard() -> tuple[int, int]:
+    """`(index, count)` of this host."""
+    return jax.process_index(), jax.process_count()
+
+
+@contextlib.contextmanager
+def together():
+    """For what may fail on one host alone: the others raise then, too, rather than wait for it.
+
+    Raises:
+      ValueError: another host failed.
+    """
+    try:
+        yield
+    except BaseException:
+        _of_all_hosts(True)
+        raise
+    failed = np.flatnonzero(_of_all_hosts(False))
+    if failed.size:
+        raise ValueError(f"host {failed[0]} stopped before training: see its log")
+
+
+def _of_all_hosts(flag):
+    """The flags of all hosts, in order."""
+    if jax.process_count() == 1:
+        return np.array([flag])
+    return multihost_utils.process_allgather(np.array(flag)).reshape(-1)
+
+
+def check_batch(name: str, batch_size: int, parts: int = 1, *, everywhere: bool = True):
+    """Raises ValueError unless the batch divides evenly over the devices, and there into `parts`.
+
+    Args:
+      name: key of the config.
+      batch_size: its value.
+      parts: of a device's batch.
+      everywhere: over the devices of all hosts; else of this one.
+    """
+    devices = jax.device_count() if everywhere else jax.local_device_count()
     multiple = devices * parts
     if batch_size % multiple:
         lower, upper = batch_size - batch_size % multiple, batch_size + multiple - batch_size % multiple
@@ -28,15 +104,23 @@ def check_batch(name: str, batch_size: int, parts: int = 1):
 
 
 def replicate(tree):
-    """Places a copy of every array on every device, without a device axis."""
+    """Places a copy of every array on every device of this host, without a device axis."""
     # By way of the host: placing device arrays would share their buffers, and donating the copy would delete both.
     return jax.device_put(jax.tree.map(np.asarray, tree), _sharding(PartitionSpec()))
 
 
-def abstract(tree):
-    """Shapes and dtypes of a replicated tree: what a checkpoint is restored into."""
-    place = _sharding(PartitionSpec())
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree)
+def from_first_host(tree):
+    """Host 0's arrays on every host, placed as `replicate` does; those of other hosts give the shapes."""
+    if jax.process_count() > 1:
+        tree = multihost_utils.broadcast_one_to_all(jax.tree.map(np.asarray, tree))
+    return replicate(tree)
+
+
+def agreed(wish: bool, step: int) -> bool:
+    """Whether any host wishes so, the same answer on all; several hosts ask each other every tenth step only."""
+    if jax.process_count() == 1:
+        return wish
+    return step % 10 == 0 and bool(_of_all_hosts(wish).any())
 
 
 def map_step(train_step):

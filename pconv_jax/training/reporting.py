@@ -4,7 +4,9 @@ import json
 import logging as std_logging
 import os
 import time
+from concurrent import futures
 
+import jax
 import numpy as np
 import tensorboardX
 from absl import logging
@@ -48,17 +50,29 @@ class Progress:
         self.steps, self.batch_size = steps, batch_size
         self.restart(step)
         self._training_seconds, self._training_steps = 0.0, 0
+        self._watcher, self._last = futures.ThreadPoolExecutor(1), None
 
     def restart(self, step: int):
         """Starts the clock anew, after anything that is not training."""
         self._step, self._started, self._waited = step, time.perf_counter(), 0.0
 
-    def waited(self, seconds: float):
-        """Adds time spent waiting for data."""
-        self._waited += seconds
+    def dispatched(self, metrics):
+        """Takes note of a step by its metrics, device arrays that may not be there yet; a thread waits for them."""
+        self._last = self._watcher.submit(_when_ready, metrics)
+
+    def waited(self, started: float):
+        """Adds the time since `started` (of `time.perf_counter`) in which no step was under way.
+
+        Steps run on while the loop fetches the next batch: only what the devices idle for want of data counts. What
+        preparing batches takes from steps that run on the same processor is not in it.
+        """
+        if self._last is None:
+            self._waited += time.perf_counter() - started
+        elif self._last.done():
+            self._waited += time.perf_counter() - max(started, self._last.result())
 
     def measure(self, step: int) -> dict[str, float]:
-        """`images_per_s`, `data_wait` (share of the time) and `seconds_left` since the last restart.
+        """`images_per_s`, `data_wait` (share of the time, see `waited`) and `seconds_left` since the last restart.
 
         Rate and time left are 0 as long as nothing was timed: the step that compiles is not.
         """
@@ -104,6 +118,11 @@ def interval(pending: list[tuple[int, dict]]) -> dict[str, float]:
             )
     combine = {name: (np.sum if name == "skipped" else np.mean) for name in rows[0][1]}
     return {name: float(reduce([row[name] for _, row in rows])) for name, reduce in combine.items()}
+
+
+def _when_ready(metrics):
+    jax.block_until_ready(metrics)
+    return time.perf_counter()
 
 
 def duration(seconds: float) -> str:

@@ -1,0 +1,29 @@
+"""Measures how fast pconv_jax is on this machine: `python -m pconv_jax.tools.benchmark SUBJECT [flags]`.
+
+Each subject is a module of this package with `main(argv)`; `SUBJECT --help` lists its flags.
+"""
+
+import importlib
+import sys
+
+from absl import app
+
+from pconv_jax import command_line
+
+SUBJECTS = {"data": "the input pipeline of a config: images per CPU second, and what decode, crop and mask cost"}
+
+
+def choose(argv):
+    """The subject that the first argument names."""
+    if len(argv) < 2 or argv[1] not in SUBJECTS:
+        found = f'"{argv[1]}" is no subject' if len(argv) > 1 else "no subject is given"
+        known = "".join(f"\n  {name:8} {what}" for name, what in SUBJECTS.items())
+        sys.exit(f"error: {found}; needs one of{known}")
+    return argv[1]
+
+
+if __name__ == "__main__":
+    subject = choose(sys.argv)
+    # Imported alone, so that the flags of one subject are not those of another.
+    module = importlib.import_module(f"pconv_jax.tools.benchmark.{subject}")
+    app.run(module.main, [f"benchmark {subject}", *sys.argv[2:]], flags_parser=command_line.parse)

@@ -1,0 +1,52 @@
+"""Small networks and runs with random parameters, for tests of what is done with a trained one. Drawn by NumPy: to
+compile the modules' own initialisation takes ten times as long as to compile the network."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pconv_jax.models import unet
+from pconv_jax.training import checkpoint, rundir, state
+
+_SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": True}
+
+
+@functools.cache
+def random(**options):
+    """`(model, variables)` whose output mostly stays in [0, 1] and differs from pixel to pixel."""
+    model = unet.UNet(**{**_SMALL, **options})
+    side = 2**model.depth
+    image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
+    return model, _drawn(jax.eval_shape(model.init, jax.random.key(0), image, mask))
+
+
+def random_state(config) -> state.TrainState:
+    """A state of a config, at step 0."""
+    return _drawn(state.shapes(config))
+
+
+def save_run(workdir, config, scored):
+    """Makes a run directory without training: `(state, PSNR)` pairs as its checkpoints. Returns its path."""
+    rundir.claim(str(workdir), config, {})
+    with checkpoint.manager(str(workdir), keep=5) as checkpoints:
+        for now, psnr in scored:
+            checkpoint.save(checkpoints, now, psnr)
+    return str(workdir)
+
+
+def _drawn(shapes):
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name.endswith("kernel"):
+            scale = 0.3 if "dec1" in name else 1.0
+            return jnp.asarray(rng.normal(0, scale * (2 / np.prod(leaf.shape[:-1])) ** 0.5, leaf.shape), leaf.dtype)
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.zeros(leaf.shape, leaf.dtype)
+        centre = 1.0 if name.endswith(("scale", "var")) else 0.0
+        return jnp.asarray(rng.uniform(centre - 0.05, centre + 0.05, leaf.shape), leaf.dtype)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)

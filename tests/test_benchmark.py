@@ -1,0 +1,92 @@
+"""The benchmark measures what training uses, and hands over complete files or none."""
+
+import csv
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+import pictures
+from pconv_jax.tools.benchmark import report
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def benchmark(*arguments):
+    """A run of the command in a process of its own."""
+    command = [sys.executable, "-m", "pconv_jax.tools.benchmark", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_data(tmp_path):
+    """A folder of JPEGs, with overrides as in main.py: one row for the pipeline and one for each part of it."""
+    for index in range(3):
+        (tmp_path / f"{index}.jpg").write_bytes(pictures.encode(pictures.noise(index, 40, 60), ".jpg"))
+    overrides = (f"--config.data.path={tmp_path}", "--config.data.size=128", "--config.masks.kind=boxes")
+    size = ("--repeats=3", "--batches=2", f"--out={tmp_path / 'new' / 'out'}")
+    done = benchmark("data", "--config=experiments/folder.py", *overrides, *size)
+    assert done.returncode == 0, done.stderr
+    assert "3 of 3" in done.stderr
+    out = tmp_path / "new" / "out"
+    assert sorted(os.listdir(out)) == ["benchmark.csv", "benchmark.json"]
+    content = json.loads((out / "benchmark.json").read_text())
+    assert content["machine"]["cores"] >= 1 and content["versions"]["opencv"]
+    rows = content["rows"]
+    assert [row["what"] for row in rows] == ["pipeline", "decode", "crop and resize", "mask"]
+    for row in rows:
+        assert row["size"] == 128 and row["batch"] == (8 if row["what"] == "pipeline" else 1)
+        assert 0 < row["min_s"] <= row["median_s"] <= row["p90_s"] and 0 < row["cpu_min_s"] <= row["cpu_median_s"]
+        assert row["images_per_s"] == pytest.approx(row["batch"] / row["median_s"])
+        assert row["images_per_cpu_s"] == pytest.approx(row["batch"] / row["cpu_median_s"])
+        assert row["settings"] == f"2 images of {tmp_path}, masks boxes 0.01 to 0.6"  # one is held out
+    # The parts are parts: together no more than the whole (with leeway for a busy machine).
+    assert sum(row["cpu_min_s"] for row in rows[1:]) < 1.5 * rows[0]["cpu_median_s"] / 8
+    with open(out / "benchmark.csv", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [{name: str(row.get(name, "")) for name in table[0]} for row in rows] == table
+    assert all(f"| {row['what']} " in done.stdout for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "no subject is given; needs one of\n  data "),
+        (("speed",), '"speed" is no subject; needs one of\n  data '),
+        (("data", "--config=experiments/folder.py", "--config.data.siez=64"), "did you mean data.size"),
+        (("data", "--config=experiments/folder.py"), 'data.source is "folder" and data.path is empty'),
+        (("data", "--config=experiments/quickstart.py", "--out=README.md"), "--out=README.md is a file; needs a dir"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    """One line, nothing measured, nothing written."""
+    done = benchmark(*arguments)
+    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
+    assert "warming up" not in done.stderr
+
+
+def test_times():
+    """Minimum, median and the ninth of ten; rates are those of the medians, and absent where there is nothing."""
+    wall = [0.1 * k for k in (3, 1, 2, 5, 4)]
+    row = report.times(wall, [2 * w for w in wall], images=6)
+    assert row["min_s"] == pytest.approx(0.1) and row["median_s"] == pytest.approx(0.3)
+    assert row["p90_s"] == pytest.approx(0.46)
+    assert row["images_per_s"] == pytest.approx(20) and row["images_per_cpu_s"] == pytest.approx(10)
+    assert report.times(wall).keys() == {"min_s", "median_s", "p90_s"}
+
+
+def test_files_and_table_of_rows_that_differ(tmp_path):
+    """Keys that do not apply are empty, further keys come last, and a directory that is a file is refused."""
+    rows = [{"what": "a", "median_s": 0.25}, {"what": "b", "size": 64, "speedup": 1.5}]
+    report.write(str(tmp_path), rows, {"cores": 2})
+    assert (tmp_path / "benchmark.csv").read_text().splitlines() == [
+        ",".join([*report.COLUMNS, "speedup"]),
+        "a,,,,,,0.25,,,,,,",
+        "b,64,,,,,,,,,,,1.5",
+    ]
+    assert json.loads((tmp_path / "benchmark.json").read_text())["rows"] == rows
+    assert report.table(rows).splitlines()[2:] == ["| a    |      | 250.000   |", "| b    | 64   |           |"]
+    with pytest.raises(ValueError, match="is a file; needs a directory"):
+        report.check(str(tmp_path / "benchmark.csv"))

@@ -1,0 +1,310 @@
+"""Filling is the network's output in the hole and the image elsewhere, whatever the size, depth and tiles."""
+
+import functools
+import logging
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import networks
+import runs
+from pconv_jax.evaluation import inpainter
+from pconv_jax.models import unet
+from pconv_jax.training import rundir
+
+
+def picture(height, width, channels=3, seed=0):
+    """float32 in [0, 1]: waves and some noise."""
+    y, x = np.mgrid[:height, :width]
+    phase = np.arange(channels)
+    waves = np.sin(y[..., None] / 7 + phase) * np.cos(x[..., None] / (5 + phase))
+    noise = np.random.default_rng(seed).normal(0, 0.05, (height, width, channels))
+    return np.clip(0.5 + 0.25 * waves + noise, 0, 1).astype(np.float32)
+
+
+def hole(height, width):
+    """A block and a stroke along the whole width, thin enough to be seen across; touches the border."""
+    mask = np.ones((height, width), np.uint8)
+    mask[height // 3 : height // 3 + 8, width // 4 : width // 2] = 0
+    mask[-7:-2] = 0
+    return mask
+
+
+@functools.cache
+def filler(tile=inpainter.TILE, **options):
+    """An Inpainter for `networks.random(**options)`: tests share its programs."""
+    return inpainter.Inpainter(*networks.random(**options), tile)
+
+
+@functools.cache
+def compiled(model):
+    return jax.jit(model.apply)
+
+
+def applied(model, variables, image, mask):
+    """The model by itself on `[H, W, C]` that needs no padding: raw output and where it saw."""
+    output, seen = compiled(model)(variables, jnp.asarray(image)[None], jnp.asarray(mask, jnp.float32)[None, ..., None])
+    return np.asarray(output)[0], None if seen is None else np.asarray(seen)[0, ..., 0]
+
+
+def check(filled, image, mask, output, tolerance=2e-6):
+    """Valid pixels are the image's bits, holes the clipped output."""
+    assert filled.dtype == image.dtype and filled.shape == image.shape
+    np.testing.assert_array_equal(filled[mask == 1], image[mask == 1])
+    np.testing.assert_allclose(filled[mask == 0], np.clip(output, 0, 1)[mask == 0], atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"kind": "gated"}, {"kind": "zero", "center": False}, {"norm": "batch"}],
+    ids=str,
+)
+def test_without_padding_it_is_the_network(options):
+    """On a size that needs no padding: the model's own output, for every kind of network."""
+    model, variables = networks.random(**options)
+    image, mask = picture(44, 60), hole(44, 60)
+    output, _ = applied(model, variables, image, mask)
+    assert output[mask == 0].std() > 0.01
+    filled, unseen = filler(**options).fill(image, mask)
+    assert unseen == 0
+    check(filled, image, mask, output)
+
+
+def test_an_odd_size_is_padded_with_holes():
+    """451x300 as in many photographs: the model's output on an image that goes on as a hole."""
+    model, variables = networks.random(depth=3)
+    image, mask = picture(300, 451), hole(300, 451)
+    padded = np.pad(image, ((0, 4), (0, 5), (0, 0)), constant_values=np.nan)
+    output, _ = applied(model, variables, padded, np.pad(mask, ((0, 4), (0, 5))))
+    assert np.isfinite(output).all()
+    check(filler(depth=3)(image, mask), image, mask, output[:300, :451])
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1 + 1), (3, 50), (50, 3), (17, 17)])
+def test_small_sizes(height, width):
+    """Smaller than the multiple too: valid pixels stay, holes are filled with something finite."""
+    image, mask = picture(height, width), np.ones((height, width), bool)
+    mask[-1, -1] = False
+    filled = filler()(image, mask)
+    np.testing.assert_array_equal(filled[mask], image[mask])
+    assert np.isfinite(filled).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("shape", [(41, 57), (41, 57, 1), (41, 57, 3)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_integers_come_back(dtype, shape, channels):
+    """Of the same shape and depth, valid pixels bit for bit, holes the rounded output, 16 bits in full."""
+    white = np.iinfo(dtype).max
+    image = np.round(picture(41, 57, shape[-1] if len(shape) == 3 else 1) * white).astype(dtype).reshape(shape)
+    mask = hole(41, 57)
+    fill = filler(channels=channels)
+    filled = fill(image, mask[..., None])
+    assert filled.dtype == dtype and filled.shape == shape
+    np.testing.assert_array_equal(filled[mask == 1], image[mask == 1])
+    exact = fill((image / np.float32(white)).astype(np.float32), mask)
+    np.testing.assert_array_equal(filled[mask == 0], np.round(exact[mask == 0] * np.float64(white)))
+    if dtype == np.uint16:
+        assert (filled[mask == 0] % 257 != 0).mean() > 0.9  # not 8 bits twice
+
+
+def test_grey_is_seen_by_a_network_for_colour():
+    """As three equal channels, whose mean is the answer."""
+    model, variables = networks.random()
+    image, mask = picture(44, 60, 1), hole(44, 60)
+    output, _ = applied(model, variables, np.repeat(image, 3, axis=-1), mask)
+    check(filler()(image, mask), image, mask, output.mean(axis=-1, keepdims=True))
+
+
+def test_colour_is_seen_by_a_network_for_grey():
+    """Channel by channel."""
+    model, variables = networks.random(channels=1)
+    image, mask = picture(44, 60), hole(44, 60)
+    output = np.concatenate([applied(model, variables, image[..., c : c + 1], mask)[0] for c in range(3)], axis=-1)
+    check(filler(channels=1)(image, mask), image, mask, output)
+
+
+@pytest.mark.parametrize("size", [(44, 60), (150, 170)])
+def test_what_lies_in_a_hole_is_not_read(size):
+    """NaN included, with and without tiles; neither the image nor the mask is changed."""
+    image, mask = picture(*size), hole(*size)
+    fill = filler(tile=48)
+    expected = fill(image, mask)
+    for junk in (np.nan, np.inf, 7.0):
+        spoiled = np.where(mask[..., None] == 1, image, np.float32(junk))
+        before = spoiled.copy()
+        np.testing.assert_array_equal(fill(spoiled, mask), expected)
+        np.testing.assert_array_equal(spoiled, before)
+
+
+def test_no_hole_gives_a_copy():
+    image = picture(20, 30)
+    filled, unseen = filler().fill(image, np.ones((20, 30), bool))
+    assert unseen == 0 and filled is not image
+    np.testing.assert_array_equal(filled, image)
+
+
+def test_tiles_with_enough_overlap_change_nothing():
+    """Where the overlap is four times the reach, each pixel counts only where its tile holds all that it depends on."""
+    assert filler().reach == 9
+    image, mask = picture(301, 420), hole(301, 420)
+    mask[:, 100:110] = mask[60:72] = 0
+    whole, tiled = filler()(image, mask), filler(tile=144)(image, mask)
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+def steps(difference, mask):
+    """Mean step of a difference between neighbours that both lie in the hole, by row and by column."""
+    for axis in (0, 1):
+        both = (np.delete(mask, 0, axis) == 0) & (np.delete(mask, -1, axis) == 0)
+        size = np.where(both, np.abs(np.diff(difference, axis=axis)).mean(axis=-1), 0).sum(axis=1 - axis)
+        count = both.sum(axis=1 - axis)
+        yield size[count > 0] / count[count > 0]
+
+
+def test_small_tiles_show_no_seam():
+    """Tiles that lack context: along no row or column does the difference to the whole step by 1/255 on average."""
+    image, mask = picture(301, 420), hole(301, 420)
+    mask[:, 100:110] = mask[60:72] = 0
+    whole, tiled = filler()(image, mask), filler(tile=96)(image, mask)
+    assert np.abs(tiled - whole).max() > 1e-3  # these tiles do lack context
+    assert max(by_line.max() for by_line in steps(tiled - whole, mask)) < 1 / 255
+
+
+def test_only_tiles_with_holes_are_computed(monkeypatch):
+    """A small hole in a large image costs one tile."""
+    fill, calls = filler(tile=48), []
+    predict = fill._predict
+    monkeypatch.setattr(fill, "_predict", lambda *args: calls.append(args[1].shape) or predict(*args))
+    mask = np.ones((500, 600), bool)
+    mask[3:9, 5:9] = False
+    fill(picture(500, 600), mask)
+    assert calls == [(1, 48, 48, 3)]
+
+
+def test_programs_are_compiled_once_per_padded_size():
+    """Sizes of one padded size share a program, and so do all that are larger than a tile."""
+    traced = []
+
+    class Counted(unet.UNet):
+        def __call__(self, image, mask, *, train=False):
+            traced.append(image.shape)
+            return super().__call__(image, mask, train=train)
+
+    model, variables = networks.random()
+    options = {name: getattr(model, name) for name in ("depth", "width", "max_width", "kernels", "norm", "center")}
+    fill = inpainter.Inpainter(Counted(**options), variables, tile=48)
+    for size in [(44, 33), (41, 36), (44, 36), (100, 101), (131, 77), (48, 48), (49, 52)]:
+        fill(picture(*size), hole(*size))
+        fill((picture(*size, 1) * 255).astype(np.uint8), hole(*size))
+    assert traced == [(1, 44, 36, 3), (1, 48, 48, 3)]
+
+
+def test_what_the_network_cannot_see_is_said(caplog):
+    """The share of the hole, and those pixels hold the mean of the valid ones; never black silently."""
+    model, variables = networks.random()
+    image, mask = picture(96, 96), np.zeros((96, 96), np.uint8)
+    mask[:, :20] = 1
+    _, seen = applied(model, variables, image, mask)
+    fill = filler()
+    filled, unseen = fill.fill(image, mask)
+    assert 0.5 < unseen == pytest.approx((seen[mask == 0] == 0).mean())
+    mean = image[mask == 1].astype(np.float64).mean(axis=0)
+    np.testing.assert_allclose(filled[seen == 0], np.broadcast_to(mean, filled[seen == 0].shape), atol=1e-6)
+    assert np.abs(filled[(seen == 1) & (mask == 0)] - mean).max() > 0.01
+    with caplog.at_level(logging.WARNING, logger="absl"):
+        np.testing.assert_array_equal(fill(image, mask), filled)
+    assert re.search(rf"{unseen:.1%} of the hole is farther .* \(at most 9 pixels\) and holds the mean", caplog.text)
+
+
+def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
+    """What a tile shows nothing of, a larger one may: in the end as much is seen as without tiles."""
+    model, variables = networks.random(depth=3, kernels=(7, 5, 3))
+    image, mask = picture(96, 120), np.ones((96, 120), np.uint8)
+    mask[20:60, 20:60] = 0
+    _, expected = inpainter.Inpainter(model, variables).fill(image, mask)
+    fill = inpainter.Inpainter(model, variables, tile=32)
+    _, unseen = fill.fill(image, mask)
+    assert expected == unseen < 0.1
+    monkeypatch.setattr(fill, "reach", 8)  # as if a tile of 32 showed all that the network can see
+    _, at_first = fill.fill(image, mask)
+    assert at_first > 2 * unseen
+
+
+GOOD = picture(12, 16)
+MASK = hole(12, 16)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (GOOD.astype(np.float64), MASK, "image is float64; needs uint8, uint16, float32"),
+        ((GOOD * 100).astype(np.int32), MASK, "image is int32; needs"),
+        (GOOD[None], MASK, r"image is \[1, 12, 16, 3\]; needs \[H, W\]"),
+        (np.concatenate([GOOD, GOOD[..., :1]], -1), MASK, r"image is \[12, 16, 4\]; .* keep alpha apart"),
+        (GOOD[:0], MASK[:0], r"image is \[0, 16, 3\]"),
+        (GOOD, MASK[:, 1:], r"mask is \[12, 15\] and image \[12, 16, 3\]"),
+        (GOOD, MASK.T, r"mask is \[16, 12\]"),
+        (GOOD, np.repeat(MASK[..., None], 3, -1), r"mask is \[12, 16, 3\]"),
+        (GOOD, MASK * 255, r"mask holds 0 to 255; needs 0 \(hole\) and 1 \(valid\)"),
+        (GOOD, MASK * 0.5, "mask holds 0.0 to 0.5; needs"),
+        (GOOD, MASK * np.nan, "mask holds nan"),
+        (GOOD, 0 * MASK, "the mask is all hole"),
+        (GOOD * 255, MASK, r"valid pixels range from .* to .*; float32 needs \[0, 1\]"),
+        (GOOD - 1, MASK, "valid pixels range from -"),
+        (np.full_like(GOOD, np.nan), MASK, "valid pixels range from nan"),
+    ],
+)
+def test_bad_input(image, mask, message):
+    """Named before anything is computed."""
+    model, _ = networks.random()
+    with pytest.raises(ValueError, match=message):
+        inpainter.Inpainter(model, None)(image, mask)
+
+
+def test_a_network_that_is_not_finite():
+    """An error, not black or random pixels."""
+    model, variables = networks.random()
+    variables = jax.tree.map(lambda x: x * jnp.nan, variables)
+    with pytest.raises(ValueError, match="the network's output is not finite"):
+        inpainter.Inpainter(model, variables)(GOOD, MASK)
+
+
+def test_a_tile_of_nothing():
+    with pytest.raises(ValueError, match="tile is 0; needs a number of pixels"):
+        inpainter.Inpainter(networks.random()[0], None, tile=0)
+
+
+def test_from_run(tmp_path):
+    """The last or the best checkpoint, averaged parameters where there are any, and the config's network."""
+    config = runs.tiny(**{"optim.ema": 0.9, "model.center": True, "train.checkpoint_every": 1})
+    start = networks.random_state(config)
+    best = start.replace(step=start.step + 1, ema=jax.tree.map(lambda x: 0.5 * x, start.params))
+    last = start.replace(step=start.step + 2, ema=jax.tree.map(lambda x: 0.4 * x, start.params))
+    run = networks.save_run(tmp_path / "run", config, [(best, 30.0), (last, 20.0)])
+    image, mask = picture(21, 30), hole(21, 30)
+    model, _ = networks.random(depth=2, width=8, max_width=16, norm="batch")
+    for name, now in (("last", last), ("best", best)):
+        expected = inpainter.Inpainter(model, now.eval_variables)(image, mask)
+        np.testing.assert_array_equal(inpainter.Inpainter.from_run(run, checkpoint=name)(image, mask), expected)
+    other = inpainter.Inpainter(model, {"params": last.params, "batch_stats": last.batch_stats})(image, mask)
+    assert np.abs(other - inpainter.Inpainter.from_run(run)(image, mask)).max() > 1e-3
+
+
+def test_from_run_of_something_else(tmp_path):
+    """No run, a run before its first checkpoint, another network in it, a name that is no checkpoint."""
+    with pytest.raises(ValueError, match=r"holds no run \(config.json is missing\)"):
+        inpainter.Inpainter.from_run(str(tmp_path))
+    config = runs.tiny()
+    run = networks.save_run(tmp_path / "new", config, [])
+    with pytest.raises(ValueError, match="has no checkpoint yet"):
+        inpainter.Inpainter.from_run(run)
+    with pytest.raises(ValueError, match='checkpoint is "first"; needs last or best'):
+        inpainter.Inpainter.from_run(run, "first")
+    run = networks.save_run(tmp_path / "other", config, [(networks.random_state(config), 20.0)])
+    rundir.write_atomically(f"{run}/config.json", runs.tiny(**{"model.width": 4}).to_json())
+    with pytest.raises(ValueError, match="checkpoint 0 does not fit this model"):
+        inpainter.Inpainter.from_run(run)
