@@ -31,7 +31,7 @@ fail() {
 }
 
 # Installs when .venv is absent, was left half-made, or was made for other requirements.
-install() {
+install_requirements() {
   if [[ -n ${PCONV_PYTHON:-} ]]; then
     return
   fi
@@ -64,7 +64,7 @@ keep_memory() {
 
 # Before Python starts on this machine.
 prepare() {
-  install
+  install_requirements
   keep_memory
 }
 
@@ -134,7 +134,7 @@ submit() {
   fi
   command -v sbatch >/dev/null ||
     fail "sbatch is not on PATH; submit on a host of a SLURM cluster, or look at the script with --dry-run"
-  install
+  install_requirements
   mkdir -p runs
   job_script | sbatch
 }

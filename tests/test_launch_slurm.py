@@ -315,9 +315,9 @@ def test_a_requeued_job_resumes_and_completes(cluster, undisturbed):
 
 @pytest.mark.slow
 def test_a_job_at_its_time_limit_queues_again(cluster, undisturbed):
-    """The signal that SLURM sends before the limit, to the tasks alone: training saves, and the job requeues itself."""
+    """SLURM signals the tasks, worker processes too, and not the script: training saves, and the job requeues itself."""
     workdir = cluster.project / "runs" / "limited"
-    job = cluster.submit(workdir)
+    job = cluster.submit(workdir, "--config.data.workers=2")
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
     cluster.call("scancel", "--signal=TERM", job)
     cluster.wait_for_state(job, "COMPLETED")
