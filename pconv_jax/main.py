@@ -10,9 +10,12 @@ from absl import app, flags, logging
 
 from pconv_jax import command_line, train
 from pconv_jax.training import config as config_rules
-from pconv_jax.training import preemption, reporting
+from pconv_jax.training import parallel, preemption, reporting
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default runs/<name of the config>.")
+_COORDINATOR = flags.DEFINE_string("coordinator", None, "address:port of host 0. Not needed under SLURM or Open MPI.")
+_HOSTS = flags.DEFINE_integer("hosts", None, "Number of hosts, with --coordinator.")
+_HOST = flags.DEFINE_integer("host", None, "Which host this is, 0 to hosts - 1, with --coordinator.")
 
 
 def main(argv):
@@ -25,6 +28,7 @@ def main(argv):
     reporting.quiet_libraries()
     try:
         config_rules.validate(config)
+        parallel.start_hosts(_COORDINATOR.value, _HOSTS.value, _HOST.value)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
     except preemption.Stopped as stopped:
         print(f"{stopped}: the same command goes on from there", file=sys.stderr)

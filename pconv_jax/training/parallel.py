@@ -132,9 +132,14 @@ def map_step(train_step):
 
 
 def map_predict(predict):
-    """`predict(variables, image, mask)` with the batch spread over all devices."""
+    """`predict(variables, image, mask)` with the batch spread over the devices of this host."""
     batch, everywhere = _sharding(PartitionSpec(AXIS)), _sharding(PartitionSpec())
-    return jax.jit(predict, in_shardings=(everywhere, batch, batch), out_shardings=batch)
+    mapped = jax.jit(predict, in_shardings=(everywhere, batch, batch), out_shardings=batch)
+
+    def call(variables, image, mask):
+        return mapped(variables, *jax.device_put((image, mask), batch))
+
+    return call
 
 
 def prefetch(batches, ahead=2):

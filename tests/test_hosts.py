@@ -1,0 +1,229 @@
+"""Several hosts: what they share, and that two of them compute what one does, whatever happens to either."""
+
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import runs
+from pconv_jax.data import masks, pipeline
+from pconv_jax.training import build, checkpoint, parallel, preemption, state
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("10.0.0.1:1234", None, None), "--coordinator, --hosts and --host belong together: give all three, or none"),
+        ((None, 2, 0), "belong together"),
+        (("10.0.0.1:1234", 2, 2), "--host is 2 and --hosts 2; needs --host from 0 to --hosts - 1"),
+        (("10.0.0.1:1234", 0, 0), "--host is 0 and --hosts 0"),
+    ],
+)
+def test_wrong_hosts_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        parallel.start_hosts(*arguments)
+
+
+@pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
+def test_one_host_joins_nothing(monkeypatch, environment):
+    """Neither on a laptop nor in a job of one task."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert not parallel.start_hosts(None, None, None)
+    assert parallel.is_first_host() and parallel.shard() == (0, 1)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"SLURM_STEP_NUM_TASKS": "2"}, {"OMPI_COMM_WORLD_SIZE": "8", "SLURM_STEP_NUM_TASKS": "1"}]
+)
+def test_jobs_of_several_tasks_join(monkeypatch, environment):
+    """JAX finds the rest; a host that is gone is noticed within a minute."""
+    joined = []
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
+    assert parallel.start_hosts(None, None, None)
+    assert parallel.start_hosts("h:1", 2, 1)
+    assert joined == [
+        {"heartbeat_timeout_seconds": 60},
+        {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1, "heartbeat_timeout_seconds": 60},
+    ]
+
+
+def test_a_failure_of_one_host_reaches_the_others(monkeypatch):
+    """The error itself here, on the others one that says which."""
+    told = []
+    monkeypatch.setattr(parallel, "_of_all_hosts", lambda flag: told.append(flag) or np.array([flag, False]))
+    with pytest.raises(OSError, match="no such folder"), parallel.together():
+        raise OSError("no such folder")
+    with parallel.together():
+        pass
+    assert told == [True, False]
+    monkeypatch.setattr(parallel, "_of_all_hosts", lambda flag: np.array([flag, True]))
+    with pytest.raises(ValueError, match="host 1 stopped before training: see its log"), parallel.together():
+        pass
+
+
+def test_hosts_share_a_batch():
+    """Batch k of two hosts together has the examples of batch k of one."""
+    source, _ = build.image_sources(runs.tiny())
+    options = {"seed": 3, "start": 5}
+    view, family = pipeline.View(16, (0.5, 1.0)), masks.Family("boxes", (0.1, 0.3))
+    whole = next(pipeline.train_batches(source, view, family, batch_size=8, **options))
+    halves = [next(pipeline.train_batches(source, view, family, batch_size=4, shard=(i, 2), **options)) for i in (0, 1)]
+    together = {x.tobytes() for half in halves for x in half["image"]}
+    assert together == {x.tobytes() for x in whole["image"]}
+
+
+STEPS, EVERY = 20, 5
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+STARTED = []
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left():
+    """A test that fails leaves no process behind."""
+    yield
+    for process in STARTED:
+        process.kill()
+        process.wait()
+
+
+def start(workdir, hosts, devices, **changes):
+    """The processes of a job over loopback, with that many simulated devices each."""
+    settings = {"train.steps": STEPS, "train.checkpoint_every": EVERY, "finetune.steps": 4, **changes}
+    port, processes = free_port(), []
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
+    for host in range(hosts):
+        command = [sys.executable, "-m", "pconv_jax.main", "--config=tests/tiny_experiment.py", f"--workdir={workdir}"]
+        command += [f"--config.{key}={value}" for key, value in settings.items()]
+        if hosts > 1:
+            command += [f"--coordinator=127.0.0.1:{port}", f"--hosts={hosts}", f"--host={host}"]
+        log = open(f"{workdir}.host{host}.log", "a")  # noqa: SIM115, the child's
+        processes.append(subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log))
+        log.close()
+    STARTED.extend(processes)
+    return processes
+
+
+def finish(processes, workdir, seconds=600):
+    """Exit codes, within a time."""
+    deadline, codes = time.monotonic() + seconds, []
+    for process in processes:
+        try:
+            codes.append(process.wait(max(deadline - time.monotonic(), 1)))
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running after {seconds} s: {logs(workdir)}")
+    return codes
+
+
+def logs(workdir):
+    return "\n".join(path.read_text()[-3000:] for path in sorted(workdir.parent.glob(f"{workdir.name}.host*.log")))
+
+
+def wait_for(process, workdir, text, seconds=300):
+    """Until the first host's log has a text."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        if re.search(text, pathlib.Path(f"{workdir}.host0.log").read_text()):
+            return
+        time.sleep(0.05)
+    pytest.fail(f"no {text!r}: {logs(workdir)}")
+
+
+def final_state(workdir, **changes):
+    config = runs.tiny(**changes)
+    with checkpoint.manager(str(workdir)) as checkpoints:
+        return checkpoint.restore(checkpoints, state.shapes(config))
+
+
+def difference(a, b):
+    """Of all parameters and statistics together: the norm of the difference over the norm."""
+    x, y = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves((s.params, s.batch_stats))]) for s in (a, b))
+    return float(np.linalg.norm(x - y) / np.linalg.norm(x))
+
+
+@pytest.fixture(scope="module")
+def one_host(tmp_path_factory):
+    """The run on one host with four devices."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    assert finish(start(workdir, 1, 4), workdir) == [0], logs(workdir)
+    return final_state(workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_devices_agree(one_host, tmp_path, devices):
+    """After both phases, 24 steps in float32: as on four."""
+    workdir = tmp_path / "run"
+    assert finish(start(workdir, 1, devices), workdir) == [0], logs(workdir)
+    assert difference(one_host, final_state(workdir)) < 1e-6
+
+
+@pytest.mark.slow
+def test_input_processes_change_nothing(one_host, tmp_path):
+    """Batches from two worker processes: the same bits."""
+    workdir = tmp_path / "run"
+    assert finish(start(workdir, 1, 4, **{"data.workers": 2}), workdir) == [0], logs(workdir)
+    assert checkpoint.digest(final_state(workdir)) == checkpoint.digest(one_host)
+
+
+@pytest.mark.slow
+def test_two_hosts_train_as_one_and_survive_a_death(one_host, tmp_path):
+    """One of two is killed: the other ends with an error within two minutes, and the job, started again, with the run's
+    parameters. Then on one host with two devices, from the same directory's first half."""
+    workdir = tmp_path / "run"
+    processes = start(workdir, 2, 2, **{"train.log_every": 1})
+    wait_for(processes[0], workdir, rf"step {EVERY}: PSNR")
+    processes[1].kill()
+    began = time.monotonic()
+    codes = finish(processes, workdir, 150)
+    assert codes[0] != 0 and time.monotonic() - began < 120, codes
+    assert not (workdir / "eval").exists()
+    assert finish(start(workdir, 2, 2, **{"train.log_every": 1}), workdir) == [0, 0], logs(workdir)
+    assert "resumed at step" in pathlib.Path(f"{workdir}.host0.log").read_text()
+    after = final_state(workdir)
+    assert int(after.step) == STEPS + 4
+    assert difference(one_host, after) < 1e-6
+    report = json.loads((workdir / "eval" / "last.json").read_text())
+    assert report["parameters_sha256"] == checkpoint.digest(after.params)
+
+
+@pytest.mark.slow
+def test_a_signal_to_one_host_stops_all_and_another_number_goes_on(one_host, tmp_path):
+    """SIGTERM to the second of two: both save at the same step and end with the code to go on; then one host does."""
+    workdir = tmp_path / "run"
+    processes = start(workdir, 2, 2, **{"train.log_every": 1})
+    wait_for(processes[0], workdir, rf"step {EVERY}/")
+    processes[1].terminate()
+    assert finish(processes, workdir, 200) == [preemption.EXIT_CODE] * 2, logs(workdir)
+    assert "stopped by another host's signal after step" in pathlib.Path(f"{workdir}.host0.log").read_text()
+    assert finish(start(workdir, 1, 2, **{"train.log_every": 1}), workdir) == [0], logs(workdir)
+    assert difference(one_host, final_state(workdir)) < 1e-6
+
+
+@pytest.mark.slow
+def test_a_host_without_the_data_stops_the_job(tmp_path):
+    """The batch does not divide: every host says so, and none waits for another."""
+    workdir = tmp_path / "run"
+    assert finish(start(workdir, 2, 2, **{"train.batch_size": 6}), workdir, 200) == [1, 1]
+    assert "train.batch_size is 6 on 4 devices; needs a multiple of 4: use 4 or 8" in logs(workdir)
+    assert not workdir.exists()
