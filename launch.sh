@@ -89,7 +89,7 @@ TEXT
 )
 status=0
 # The host that ends first must not kill one that still saves. The number of CPUs is not handed on since SLURM 22.05.
-srun --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" "${launch[@]}" || status=$?
+srun --label --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" "${launch[@]}" || status=$?
 # Training saved a checkpoint at SIGTERM, which SLURM sends two minutes before the time limit.
 if [[ $status == 75 ]]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -119,7 +119,7 @@ def test_arguments_reach_training_as_they_were(project, commands, tmp_path):
     ]
     done = launch(project, *arguments, "--slurm", "--dry-run", python="/my env/python")
     status, srun, _ = run_job(done.stdout, commands, tmp_path)
-    head = [str(project), "--kill-on-bad-exit=0", "--cpus-per-task=4", "env", "PCONV_PYTHON=/my env/python"]
+    head = [str(project), "--label", "--kill-on-bad-exit=0", "--cpus-per-task=4", "env", "PCONV_PYTHON=/my env/python"]
     assert status == 0 and srun == [*head, "./launch.sh", "train", *arguments]
 
 
@@ -203,6 +203,8 @@ class Cluster:
         self.folder = folder
         self.project = project
         self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PCONV_PYTHON": sys.executable}
+        del self.environment["XLA_FLAGS"]  # a node has one device
+        self.digests = {}
 
     def call(self, *command):
         """Output of a command that must succeed."""
@@ -212,8 +214,8 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def submit(self, workdir, *arguments, steps=1500):
-        """Number of a job that trains the tiny experiment on one processor of a node."""
+    def submit(self, workdir, *arguments, nodes=1, steps=1500):
+        """Number of a job that trains the tiny experiment on one processor of each node."""
         settings = {
             "train.steps": steps,
             "train.checkpoint_every": 50,
@@ -222,7 +224,7 @@ class Cluster:
         }
         flags = [f"--config.{key}={value}" for key, value in settings.items()]
         command = ["./launch.sh", "train", "tests/tiny_experiment.py", *flags, f"--workdir={workdir}", *arguments]
-        out = self.call(*command, "--slurm", "--gpus-per-node=0", "--cpus-per-task=1")
+        out = self.call(*command, "--slurm", f"--nodes={nodes}", "--gpus-per-node=0", "--cpus-per-task=1")
         return re.fullmatch(r"Submitted batch job (\d+)\n", out)[1]
 
     def field(self, job, name):
@@ -234,7 +236,7 @@ class Cluster:
         path = self.project / "runs" / f"tiny_experiment-{job}.out"
         return path.read_text() if path.exists() else ""
 
-    def wait(self, job, what, condition, seconds=300):
+    def wait(self, job, what, condition, seconds=600):
         """Until `condition()`; else fails with everything that explains it."""
         end = time.monotonic() + seconds
         while not condition():
@@ -248,6 +250,16 @@ class Cluster:
         ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
         self.wait(job, "the end", lambda: self.field(job, "JobState") in ended)
         assert self.field(job, "JobState") == state, self.log(job)[-5000:]
+
+    def undisturbed(self, nodes):
+        """Digest of a run that nothing happened to."""
+        if nodes not in self.digests:
+            workdir = self.project / "runs" / f"undisturbed_{nodes}"
+            job = self.submit(workdir, nodes=nodes)
+            self.wait_for_state(job, "COMPLETED")
+            assert self.field(job, "Restarts") == "0"
+            self.digests[nodes] = digest(workdir)
+        return self.digests[nodes]
 
 
 def newest(workdir):
@@ -288,34 +300,26 @@ def cluster():
             subprocess.run([SLURM / "stop.sh", folder], check=True, timeout=200)
 
 
-@pytest.fixture(scope="module")
-def undisturbed(cluster):
-    """Digest of a run that nothing happened to."""
-    workdir = cluster.project / "runs" / "undisturbed"
-    job = cluster.submit(workdir)
-    cluster.wait_for_state(job, "COMPLETED")
-    assert cluster.field(job, "Restarts") == "0"
-    return digest(workdir)
-
-
 @pytest.mark.slow
-def test_a_requeued_job_resumes_and_completes(cluster, undisturbed):
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_requeued_job_resumes_and_completes(cluster, nodes):
     """`scontrol requeue`, as a preemption and a failed node do, in the middle of training: the same parameters."""
-    workdir = cluster.project / "runs" / "requeued"
-    job = cluster.submit(workdir)
+    workdir = cluster.project / "runs" / f"requeued_{nodes}"
+    job = cluster.submit(workdir, nodes=nodes)
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
     cluster.call("scontrol", "requeue", job)
     cluster.wait_for_state(job, "COMPLETED")
     print(cluster.call("scontrol", "show", "job", job) + cluster.log(job))
-    assert cluster.field(job, "Restarts") == "1"
+    assert cluster.field(job, "Restarts") == "1" and cluster.field(job, "NumNodes") == str(nodes)
     assert "DUE TO JOB REQUEUE" in cluster.log(job)
     assert int(re.search(r"resumed at step (\d+)", cluster.log(job))[1]) > 0
-    assert digest(workdir) == undisturbed
+    assert len(set(re.findall(r"^(\d): .* training: steps", cluster.log(job), re.MULTILINE))) == nodes
+    assert digest(workdir) == cluster.undisturbed(nodes)
 
 
 @pytest.mark.slow
-def test_a_job_at_its_time_limit_queues_again(cluster, undisturbed):
-    """SLURM signals the tasks, worker processes too, and not the script: training saves, and the job requeues itself."""
+def test_a_job_at_its_time_limit_queues_again(cluster):
+    """SLURM signals the tasks, worker processes too, not the script: training saves, and the job requeues itself."""
     workdir = cluster.project / "runs" / "limited"
     job = cluster.submit(workdir, "--config.data.workers=2")
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
@@ -323,7 +327,7 @@ def test_a_job_at_its_time_limit_queues_again(cluster, undisturbed):
     cluster.wait_for_state(job, "COMPLETED")
     print(cluster.call("scontrol", "show", "job", job) + cluster.log(job))
     assert cluster.field(job, "Restarts") == "1"
-    assert digest(workdir) == undisturbed
+    assert digest(workdir) == cluster.undisturbed(1)
 
 
 @pytest.mark.slow
