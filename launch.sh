@@ -9,19 +9,29 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
 
   quickstart [--config.key=value ..]           train and evaluate on photographs in minutes, without a GPU
   train CONFIG [--config.key=value ..]         train and evaluate an experiment, e.g. experiments/folder.py
+  train CONFIG .. --slurm [SLURM OPTIONS]      the same as a job of a SLURM cluster
   evaluate --run=DIR                           evaluate a run again
   inpaint --run=DIR --image=.. --mask=.. ..    fill a photograph, or a folder of them
   masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
   test [pytest arguments]                      run the tests (default: all but slow and gpu)
   help                                         this text
 
+SLURM options: --nodes=1, --gpus-per-node=1 (0 for none), --cpus-per-task=4 (default 4 per GPU), --sbatch="--time=4:00:00 --account=x"
+(any options of sbatch, repeatable), --dry-run (print the script, submit nothing). The log is runs/<config>-<job>.out; a job that
+reaches its time limit or is preempted saves a checkpoint, queues again and goes on.
+
 The same train command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv;
 PCONV_PYTHON=/path/to/python uses an environment of your own, as it is, instead of .venv. Paths are relative to this file.
 TEXT
 }
 
+fail() {
+  echo "error: $1" >&2
+  exit 2
+}
+
 # Installs when .venv is absent, was left half-made, or was made for other requirements.
-prepare() {
+install_requirements() {
   if [[ -n ${PCONV_PYTHON:-} ]]; then
     return
   fi
@@ -46,9 +56,88 @@ prepare() {
 
 # glibc gives freed memory back and faults it in again at every step. Kept, the quickstart's step is 1.1 times faster on
 # two cores, and the process keeps more memory. PCONV_MALLOC=system leaves the allocator alone, and so does a GPU.
-if [[ $(uname -s) == Linux && ${PCONV_MALLOC:-keep} == keep && ! -e /dev/nvidia0 ]]; then
-  export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1
+keep_memory() {
+  if [[ $(uname -s) == Linux && ${PCONV_MALLOC:-keep} == keep && ! -e /dev/nvidia0 ]]; then
+    export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=17179869184 MALLOC_TOP_PAD_=67108864 MALLOC_ARENA_MAX=1
+  fi
+}
+
+# Before Python starts on this machine.
+prepare() {
+  install_requirements
+  keep_memory
+}
+
+# The sbatch script for `./launch.sh "${arguments[@]}"`: one task per node, which drives all GPUs of its node.
+job_script() {
+  cat <<TEXT
+#!/usr/bin/env bash
+#SBATCH --job-name=$name
+#SBATCH --nodes=$nodes
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=$cpus
+#SBATCH --output=runs/$name-%j.out
+#SBATCH --open-mode=append
+#SBATCH --requeue
+#SBATCH --signal=TERM@120
+TEXT
+  [[ $gpus == 0 ]] || echo "#SBATCH --gres=gpu:$gpus"
+  [[ ${#options[@]} == 0 ]] || printf '#SBATCH %s\n' "${options[@]}"
+  printf '\ncd %q || exit\nlaunch=(env' "$PWD"
+  printf ' %q' PCONV_PYTHON="$interpreter" ./launch.sh "${arguments[@]}"
+  cat <<'TEXT'
+)
+status=0
+# The host that ends first must not kill one that still saves. The number of CPUs is not handed on since SLURM 22.05.
+srun --label --kill-on-bad-exit=0 --cpus-per-task="$SLURM_CPUS_PER_TASK" "${launch[@]}" || status=$?
+# Training saved a checkpoint at SIGTERM, which SLURM sends two minutes before the time limit.
+if [[ $status == 75 ]]; then
+  scontrol requeue "$SLURM_JOB_ID"
 fi
+exit "$status"
+TEXT
+}
+
+# `train CONFIG ..` with --slurm: takes out SLURM's options and hands the rest to a job.
+submit() {
+  local arguments=() options=() nodes=1 gpus=1 cpus="" dry_run="" name option
+  for option in "$@"; do
+    case $option in
+      --slurm) ;;
+      --dry-run) dry_run=yes ;;
+      --nodes=*) nodes=${option#*=} ;;
+      --gpus-per-node=*) gpus=${option#*=} ;;
+      --cpus-per-task=*) cpus=${option#*=} ;;
+      --sbatch=*) options+=("${option#*=}") ;;
+      --slurm=* | --dry-run=* | --nodes | --gpus-per-node | --cpus-per-task | --sbatch)
+        fail "$option: write --slurm, --dry-run, --nodes=N, --gpus-per-node=N, --cpus-per-task=N, --sbatch=OPTIONS"
+        ;;
+      *) arguments+=("$option") ;;
+    esac
+  done
+  [[ $nodes =~ ^[1-9][0-9]*$ ]] || fail "--nodes=$nodes; needs a whole number from 1"
+  [[ $gpus =~ ^(0|[1-9][0-9]*)$ ]] ||
+    fail "--gpus-per-node=$gpus; needs a whole number (of one type: --gpus-per-node=0 --sbatch=--gres=gpu:TYPE:N)"
+  cpus=${cpus:-$((gpus > 0 ? 4 * gpus : 4))}
+  [[ $cpus =~ ^[1-9][0-9]*$ ]] || fail "--cpus-per-task=$cpus; needs a whole number from 1"
+  for option in ${options[@]+"${options[@]}"}; do
+    [[ $option == -* && $option != *$'\n'* ]] || fail "--sbatch=$option; needs options of sbatch, e.g. --sbatch=--time=4:00:00"
+  done
+  [[ -f ${2%%:*} ]] || fail "$2 is not there; train needs a config file first, e.g. experiments/folder.py"
+  name=${2%%:*}
+  name=${name##*/}
+  name=${name%.py}
+  name=${name//[^A-Za-z0-9._-]/_}
+  if [[ -n $dry_run ]]; then
+    job_script
+    return
+  fi
+  command -v sbatch >/dev/null ||
+    fail "sbatch is not on PATH; submit on a host of a SLURM cluster, or look at the script with --dry-run"
+  install_requirements
+  mkdir -p runs
+  job_script | sbatch
+}
 
 interpreter=${PCONV_PYTHON:-.venv/bin/python}
 command=${1:-help}
@@ -60,9 +149,14 @@ case $command in
     ;;
   train)
     if [[ $# -eq 0 || $1 == --* ]]; then
-      echo "error: train needs a config file first, e.g. ./launch.sh train experiments/folder.py --config.data.path=DIR" >&2
-      exit 2
+      fail "train needs a config file first, e.g. ./launch.sh train experiments/folder.py --config.data.path=DIR"
     fi
+    for argument in "$@"; do
+      if [[ $argument == --slurm ]]; then
+        submit train "$@"
+        exit
+      fi
+    done
     prepare
     config=$1
     shift

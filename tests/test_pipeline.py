@@ -1,6 +1,11 @@
 """Batches are a function of (seed, k), whatever prepares them; the evaluation set is fixed, balanced and complete."""
 
 import itertools
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -117,6 +122,41 @@ def test_workers_change_nothing():
     flags.FLAGS.is_parsed() or flags.FLAGS.mark_as_parsed()
     source = sources.DecodedSource(sources.photos()[1])
     assert_same(train(source, 3, start=1), train(source, 3, start=1, workers=1))
+
+
+def test_signals_to_all_processes_leave_the_workers():
+    """SLURM's SIGTERM and Ctrl-C reach them too, while the training process still waits for batches."""
+    flags.FLAGS.is_parsed() or flags.FLAGS.mark_as_parsed()
+    source = sources.DecodedSource(sources.photos()[1])
+    batches = pipeline.train_batches(source, VIEW, FAMILY, seed=3, batch_size=4, workers=1)
+    first = [next(batches)]
+    (worker,) = multiprocessing.active_children()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, number)
+    assert_same(first + list(itertools.islice(batches, 7)), train(source, 8))
+    batches.close()
+    assert not worker.is_alive()
+
+
+def test_workers_end_with_a_killed_parent():
+    """A process that takes batches from one worker is killed; the worker goes too, and with it the pipe they share."""
+    take = """if True:
+        import multiprocessing, time, test_pipeline as t
+        t.flags.FLAGS.mark_as_parsed()
+        source = t.sources.DecodedSource(t.sources.photos()[1])
+        batches = t.pipeline.train_batches(source, t.VIEW, t.FAMILY, seed=3, batch_size=4, workers=1)
+        next(batches)
+        print(multiprocessing.active_children()[0].pid, flush=True)
+        time.sleep(60)"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, "-c", take], stdout=subprocess.PIPE, env=environment) as parent:
+        worker = int(parent.stdout.readline())
+        parent.kill()
+        try:
+            parent.communicate(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.kill(worker, signal.SIGKILL)
+            raise
 
 
 def test_crop_keeps_the_pixels_where_nothing_is_resized():

@@ -7,6 +7,10 @@ they are on the device.
 
 import dataclasses
 import functools
+import multiprocessing
+import os
+import signal
+import threading
 from collections.abc import Iterator
 
 import cv2
@@ -79,8 +83,24 @@ def train_batches(
     dataset = dataset.batch(batch_size, drop_remainder=True)[start:]
     iterator = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
-        iterator = iterator.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2))
+        options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
+        iterator = iterator.mp_prefetch(options, worker_init_fn=_leave_the_end_to_the_parent)
     return iter(iterator)
+
+
+def _leave_the_end_to_the_parent(*_):
+    """For worker processes: they end with their parent, however it ends, and not by signals.
+
+    Ctrl-C and SLURM signal all processes of a run, and the training process needs batches until it has stopped.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent():
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def evaluation_batches(

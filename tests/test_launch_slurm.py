@@ -1,0 +1,355 @@
+"""`./launch.sh train .. --slurm`: the script that it submits, and jobs of a real SLURM (slow)."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SLURM = ROOT / "tests" / "slurm"
+
+
+@pytest.fixture
+def project(tmp_path):
+    """launch.sh and the experiments in a directory with a space in its name."""
+    folder = tmp_path / "a project"
+    shutil.copytree(ROOT / "experiments", folder / "experiments")
+    for name in ("launch.sh", "requirements.txt"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture
+def commands(tmp_path):
+    """A PATH of few commands, without SLURM, and `add(name, script)` for stand-ins."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("env", "bash", "cat", "cksum", "dirname", "mkdir", "uname"):
+        (folder / name).symlink_to(shutil.which(name))
+
+    def add(name, script):
+        (folder / name).write_text(f"#!/bin/bash\n{script}\n")
+        (folder / name).chmod(0o755)
+
+    add.path = str(folder)
+    return add
+
+
+def launch(project, *arguments, path=None, python=sys.executable):
+    """`./launch.sh train ARGUMENTS`, with this interpreter in place of .venv."""
+    environment = {**os.environ, "PATH": path or os.environ["PATH"], "PCONV_PYTHON": python}
+    command = [project / "launch.sh", "train", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def dry_run(project, *arguments, **options):
+    """The script for experiments/folder.py."""
+    done = launch(project, "experiments/folder.py", *arguments, "--slurm", "--dry-run", **options)
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    return done.stdout
+
+
+def directives(script):
+    """The options of sbatch in a script, those of one line together."""
+    return re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
+
+
+def test_dry_run_shows_the_script_and_does_nothing_else(project, commands):
+    """Without SLURM and Python: a bash script with the options asked for. No .venv, no runs/."""
+    before = sorted(project.rglob("*"))
+    script = dry_run(project, "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=12", path=commands.path, python="")
+    assert sorted(project.rglob("*")) == before
+    assert script.startswith("#!/usr/bin/env bash\n#SBATCH")
+    assert directives(script) == [
+        "--job-name=folder",
+        "--nodes=2",
+        "--ntasks-per-node=1",
+        "--cpus-per-task=12",
+        "--output=runs/folder-%j.out",
+        "--open-mode=append",
+        "--requeue",
+        "--signal=TERM@120",
+        "--gres=gpu:8",
+    ]
+    assert "PCONV_PYTHON=.venv/bin/python ./launch.sh train experiments/folder.py" in script
+
+
+def test_what_is_asked_for_when_nothing_is_said(project):
+    """One node, one GPU, four processors to a GPU, and four without a GPU."""
+    assert {"--nodes=1", "--gres=gpu:1", "--cpus-per-task=4"} <= set(directives(dry_run(project)))
+    assert "--cpus-per-task=32" in directives(dry_run(project, "--gpus-per-node=8"))
+    without = dry_run(project, "--gpus-per-node=0")
+    assert "--cpus-per-task=4" in directives(without) and "gres" not in without
+
+
+def test_other_options_come_last(project):
+    """As written, so that sbatch takes them before ours."""
+    options = ["--time=4:00:00 --account=y", '--comment="two words"', "--signal=TERM@300"]
+    lines = directives(dry_run(project, *(f"--sbatch={option}" for option in options)))
+    assert lines[-3:] == options
+
+
+def run_job(script, commands, tmp_path, status=0):
+    """Runs a script with stand-ins for SLURM: `(exit code, directory and words of the call of srun, of scontrol)`."""
+    for name, code in (("srun", status), ("scontrol", 0)):
+        commands(name, f'printf \'%s\\0\' "$PWD" "$@" >{shlex.quote(str(tmp_path / name))}\nexit {code}')
+    environment = {"PATH": commands.path, "SLURM_JOB_ID": "12", "SLURM_CPUS_PER_TASK": "4"}
+    done = subprocess.run(["bash"], input=script, env=environment, cwd="/", text=True, check=False)
+    calls = [tmp_path / name for name in ("srun", "scontrol")]
+    return done.returncode, *(path.read_text().split("\0")[:-1] if path.exists() else None for path in calls)
+
+
+def test_arguments_reach_training_as_they_were(project, commands, tmp_path):
+    """Spaces, quotes, variables, newlines; and an interpreter and a project with a space in their paths."""
+    arguments = [
+        "experiments/folder.py",
+        "--config.data.path=/a b/c",
+        '--config.data.pattern=it\'s "$HOME" `id` \\ *; #x',
+        "two\nlines",
+        "--workdir",
+        "",
+    ]
+    done = launch(project, *arguments, "--slurm", "--dry-run", python="/my env/python")
+    status, srun, _ = run_job(done.stdout, commands, tmp_path)
+    head = [str(project), "--label", "--kill-on-bad-exit=0", "--cpus-per-task=4", "env", "PCONV_PYTHON=/my env/python"]
+    assert status == 0 and srun == [*head, "./launch.sh", "train", *arguments]
+
+
+@pytest.mark.parametrize("status", [0, 1, 2, 75, 137, 143])
+def test_only_a_saved_run_queues_again(project, commands, tmp_path, status):
+    """75 is training's word for it; an error is not tried again, and the job ends with training's exit code."""
+    code, _, scontrol = run_job(dry_run(project), commands, tmp_path, status)
+    assert code == status
+    assert scontrol == ([str(project), "requeue", "12"] if status == 75 else None)
+
+
+def test_submits_what_the_dry_run_shows(project, commands, tmp_path):
+    """On standard input of sbatch, whose words are shown, with the log's directory there before the job is."""
+    commands("sbatch", f"cat >{shlex.quote(str(tmp_path / 'script'))}\necho Submitted batch job 12")
+    done = launch(project, "experiments/folder.py", "--slurm", "--nodes=3", path=commands.path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 12\n", "")
+    assert (tmp_path / "script").read_text() == dry_run(project, "--nodes=3")
+    assert (project / "runs").is_dir()
+
+
+def test_a_refusal_of_sbatch_is_an_error(project, commands):
+    """Its exit code and words are ours."""
+    commands("sbatch", "cat >/dev/null\necho 'sbatch: error: invalid partition' >&2\nexit 3")
+    done = launch(project, "experiments/folder.py", "--slurm", path=commands.path)
+    assert done.returncode == 3 and done.stderr == "sbatch: error: invalid partition\n"
+
+
+def test_installs_before_it_submits(project, commands):
+    """A broken installation stops on the submitting host; nothing is queued."""
+    commands("python3", "exit 1")
+    commands("sbatch", "touch submitted")
+    done = launch(project, "experiments/folder.py", "--slurm", path=commands.path, python="")
+    assert done.returncode == 1 and "needs Python 3.11 or newer" in done.stderr
+    assert not (project / "submitted").exists() and not (project / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--nodes=0"], "--nodes=0; needs a whole number from 1"),
+        (["--nodes=two"], "--nodes=two; needs"),
+        (["--nodes="], "--nodes=; needs"),
+        (["--nodes", "2"], "--nodes: write --slurm, --dry-run, --nodes=N"),
+        (
+            ["--gpus-per-node=x"],
+            "--gpus-per-node=x; needs a whole number (of one type: --gpus-per-node=0 --sbatch=--gres",
+        ),
+        (["--gpus-per-node=-1"], "--gpus-per-node=-1; needs"),
+        (["--cpus-per-task=0"], "--cpus-per-task=0; needs a whole number from 1"),
+        (["--sbatch=partition=x"], "--sbatch=partition=x; needs options of sbatch, e.g. --sbatch=--time=4:00:00"),
+        (["--sbatch=--time=1\nrm x"], "needs options of sbatch"),
+        (["--sbatch"], "--sbatch: write"),
+        (["--dry-run=yes"], "--dry-run=yes: write"),
+    ],
+)
+def test_wrong_options_are_refused(project, commands, arguments, message):
+    """Before anything is installed or submitted."""
+    commands("sbatch", "touch submitted")
+    done = launch(project, "experiments/folder.py", *arguments, "--slurm", path=commands.path, python="")
+    assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
+    assert not (project / "submitted").exists() and not (project / ".venv").exists()
+
+
+def test_a_config_that_is_not_there_is_refused(project, commands):
+    """Now, and not when the job starts; ml_collections' file:argument is a file."""
+    done = launch(project, "experiments/floder.py", "--slurm", path=commands.path)
+    assert done.returncode == 2 and "experiments/floder.py is not there; train needs a config file" in done.stderr
+    done = launch(project, "experiments/folder.py:argument", "--slurm", "--dry-run")
+    assert "--job-name=folder" in directives(done.stdout)
+
+
+def test_without_slurm_the_dry_run_is_named(project, commands):
+    done = launch(project, "experiments/folder.py", "--slurm", path=commands.path)
+    assert done.returncode == 2 and "sbatch is not on PATH" in done.stderr and "--dry-run" in done.stderr
+
+
+class Cluster:
+    """A running SLURM, and a project to launch from."""
+
+    def __init__(self, folder, project):
+        self.folder = folder
+        self.project = project
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PCONV_PYTHON": sys.executable}
+        del self.environment["XLA_FLAGS"]  # a node has one device
+        self.digests = {}
+
+    def call(self, *command):
+        """Output of a command that must succeed."""
+        done = subprocess.run(
+            command, cwd=self.project, env=self.environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def submit(self, workdir, *arguments, nodes=1, steps=1500):
+        """Number of a job that trains the tiny experiment on one processor of each node."""
+        settings = {
+            "train.steps": steps,
+            "train.checkpoint_every": 50,
+            "train.log_every": 50,
+            "train.sample_every": steps,
+        }
+        flags = [f"--config.{key}={value}" for key, value in settings.items()]
+        command = ["./launch.sh", "train", "tests/tiny_experiment.py", *flags, f"--workdir={workdir}", *arguments]
+        out = self.call(*command, "--slurm", f"--nodes={nodes}", "--gpus-per-node=0", "--cpus-per-task=1")
+        return re.fullmatch(r"Submitted batch job (\d+)\n", out)[1]
+
+    def field(self, job, name):
+        """Of `scontrol show job`."""
+        return re.search(rf"\b{name}=(\S+)", self.call("scontrol", "show", "job", job))[1]
+
+    def log(self, job):
+        """What the job has printed, in all its lives."""
+        path = self.project / "runs" / f"tiny_experiment-{job}.out"
+        return path.read_text() if path.exists() else ""
+
+    def wait(self, job, what, condition, seconds=600):
+        """Until `condition()`; else fails with everything that explains it."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                logs = "".join(f"\n{path}\n{path.read_text()[-3000:]}" for path in sorted(self.folder.glob("*.log")))
+                job_is = self.call("scontrol", "show", "job", job)
+                pytest.fail(f"{what}: not in {seconds} s\n{job_is}\n{self.log(job)[-5000:]}\n{logs}")
+            time.sleep(0.2)
+
+    def wait_for_state(self, job, state):
+        ended = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+        self.wait(job, "the end", lambda: self.field(job, "JobState") in ended)
+        assert self.field(job, "JobState") == state, self.log(job)[-5000:]
+
+    def undisturbed(self, nodes):
+        """Digest of a run that nothing happened to."""
+        if nodes not in self.digests:
+            workdir = self.project / "runs" / f"undisturbed_{nodes}"
+            job = self.submit(workdir, nodes=nodes)
+            self.wait_for_state(job, "COMPLETED")
+            assert self.field(job, "Restarts") == "0"
+            self.digests[nodes] = digest(workdir)
+        return self.digests[nodes]
+
+
+def newest(workdir):
+    """Step of the newest checkpoint, or 0."""
+    folder = pathlib.Path(workdir) / "checkpoints"
+    return max(
+        [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.exists() else [], default=0
+    )
+
+
+def digest(workdir):
+    return json.loads((pathlib.Path(workdir) / "eval" / "last.json").read_text())["parameters_sha256"]
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """SLURM's daemons with all their files in a directory that goes with them."""
+    missing = [
+        name
+        for name in ("munged", "slurmctld", "slurmd", "sbatch")
+        if not shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
+    ]
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: tests/slurm/install.sh")
+    if os.geteuid() != 0:
+        pytest.skip("slurmd needs root")
+    with tempfile.TemporaryDirectory(prefix="slurm_") as name:
+        folder = pathlib.Path(name)
+        project = folder / "project"
+        project.mkdir()
+        shutil.copy(ROOT / "launch.sh", project)
+        for room in ("pconv_jax", "experiments", "tests"):
+            (project / room).symlink_to(ROOT / room)
+        try:
+            subprocess.run([SLURM / "start.sh", folder], check=True, stdin=subprocess.DEVNULL, timeout=120)
+            yield Cluster(folder, project)
+        finally:
+            subprocess.run([SLURM / "stop.sh", folder], check=True, timeout=200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_requeued_job_resumes_and_completes(cluster, nodes):
+    """`scontrol requeue`, as a preemption and a failed node do, in the middle of training: the same parameters."""
+    workdir = cluster.project / "runs" / f"requeued_{nodes}"
+    job = cluster.submit(workdir, nodes=nodes)
+    cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
+    cluster.call("scontrol", "requeue", job)
+    cluster.wait_for_state(job, "COMPLETED")
+    print(cluster.call("scontrol", "show", "job", job) + cluster.log(job))
+    assert cluster.field(job, "Restarts") == "1" and cluster.field(job, "NumNodes") == str(nodes)
+    assert "DUE TO JOB REQUEUE" in cluster.log(job)
+    assert int(re.search(r"resumed at step (\d+)", cluster.log(job))[1]) > 0
+    assert len(set(re.findall(r"^(\d): .* training: steps", cluster.log(job), re.MULTILINE))) == nodes
+    assert digest(workdir) == cluster.undisturbed(nodes)
+
+
+@pytest.mark.slow
+def test_a_job_at_its_time_limit_queues_again(cluster):
+    """SLURM signals the tasks, worker processes too, not the script: training saves, and the job requeues itself."""
+    workdir = cluster.project / "runs" / "limited"
+    job = cluster.submit(workdir, "--config.data.workers=2")
+    cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
+    cluster.call("scancel", "--signal=TERM", job)
+    cluster.wait_for_state(job, "COMPLETED")
+    print(cluster.call("scontrol", "show", "job", job) + cluster.log(job))
+    assert cluster.field(job, "Restarts") == "1"
+    assert digest(workdir) == cluster.undisturbed(1)
+
+
+@pytest.mark.slow
+def test_a_cancelled_job_stays_cancelled(cluster):
+    """Training saves and exits with 75 here too; the job must not come back."""
+    workdir = cluster.project / "runs" / "cancelled"
+    job = cluster.submit(workdir, steps=100_000)
+    cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
+    cluster.call("scancel", job)
+    cluster.wait(job, "the nodes' release", lambda: not cluster.call("squeue", "--noheader", "--job", job))
+    time.sleep(10)  # a requeued job would be back in 5
+    assert cluster.field(job, "JobState") == "CANCELLED" and cluster.field(job, "Restarts") == "0"
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_is_not_tried_again(cluster):
+    """Its exit code is training's, and the log has the reason."""
+    workdir = cluster.project / "runs" / "failed"
+    job = cluster.submit(
+        workdir, "--config.data.source=folder", "--config.data.path=/not there", "--sbatch=--comment='a b'"
+    )
+    cluster.wait_for_state(job, "FAILED")
+    assert cluster.field(job, "Restarts") == "0" and cluster.field(job, "ExitCode") == "1:0"
+    assert "/not there" in cluster.log(job)
+    assert "Comment=a b" in cluster.call("scontrol", "show", "job", job)
