@@ -20,8 +20,8 @@ def parse(argv):
     wrong = [override[1] for override in overrides if override and override[1] not in config_rules.RULES]
     if wrong:
         sys.exit("error: " + "; ".join(map(config_rules.unknown, wrong)))
-    path = re.search(r"\n--?config[=\n]([^\n:]*)", "\n".join(argv))
-    path = path and path[1]
+    paths = re.findall(r"\n--?config[=\n]([^\n:]*)", "\n".join(argv))
+    path = paths[-1] if paths else None
     if path is not None and not os.path.isfile(path):
         sys.exit(f"error: {path!r} is no file: give an experiment, e.g. --config=experiments/quickstart.py")
     try:

@@ -96,7 +96,11 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     path = os.path.join(workdir, CONFIG)
     if not os.path.isfile(path):
         raise ValueError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
-    return ml_collections.ConfigDict(_read_json(path), convert_dict=True)
+    values = _read_json(path)
+    try:
+        return ml_collections.ConfigDict(values, convert_dict=True)
+    except (ValueError, TypeError, AttributeError) as error:  # names that no key has
+        raise ValueError(f"{path} is no config ({error}): restore it, or choose another --workdir") from error
 
 
 def versions() -> dict[str, str]:
