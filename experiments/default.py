@@ -26,6 +26,7 @@ def get_config():
     config.data.dir = ""  # tfds: directory of prepared datasets; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.data.train_split = "train"  # tfds: a split or a part of one, e.g. train[:90%]
     config.data.eval_split = "validation"  # tfds: the same, apart from train_split
+    config.data.max_pixels = 100_000_000  # of an image; larger ones are skipped before they are decoded
     config.data.size = 512  # pixels per side of an example
     config.data.crop_scale = (0.5, 1.0)  # side of a random crop, as a fraction of the image's shorter side
     config.data.flip = True  # horizontally, at random

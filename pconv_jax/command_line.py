@@ -1,9 +1,12 @@
 """The flag --config of the commands that take an experiment file, and its overrides."""
 
+import os
 import re
 import sys
+import traceback
 
-from absl import app
+import ml_collections
+from absl import flags
 from ml_collections import config_flags
 
 from pconv_jax.training import config as config_rules
@@ -12,12 +15,37 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file, e.g. 
 
 
 def parse(argv):
-    """absl's parser, without its tracebacks for an override of an unknown key and for a missing config file."""
+    """absl's parser; what is wrong with a flag or the experiment file is one line, without the parser's traceback."""
     overrides = [re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv[1:]]
     wrong = [override[1] for override in overrides if override and override[1] not in config_rules.RULES]
     if wrong:
         sys.exit("error: " + "; ".join(map(config_rules.unknown, wrong)))
+    paths = re.findall(r"\n--?config[=\n]([^\n:]*)", "\n".join(argv))
+    path = paths[-1] if paths else None
+    if path is not None and not os.path.isfile(path):
+        sys.exit(f"error: {path!r} is no file: give an experiment, e.g. --config=experiments/quickstart.py")
     try:
-        return app.parse_flags_with_usage(argv)
-    except OSError as error:
-        sys.exit(f"error: {error}")
+        rest, config = flags.FLAGS(argv), CONFIG.value
+        getattr(config, "name", None)  # a file that could not be loaded says so when its config is used
+    except Exception as error:  # an experiment file is a program and raises what it likes
+        sys.exit(f"error: {_explanation(error, path)}")
+    if path is not None and not isinstance(config, ml_collections.ConfigDict):
+        kind = type(config).__name__
+        sys.exit(f"error: {path}: get_config() gives {kind}; needs a ConfigDict: start from experiments/default.py")
+    return rest
+
+
+def _explanation(error, path):
+    """One line about what the parser raised."""
+    override = re.match(r"flag --(?:no)?config\.([\w.]+)", str(error))
+    if override:
+        return f"{error}; needs {config_rules.RULES[override[1]][1]}"
+    first = error
+    while first.__cause__ or first.__context__:
+        first = first.__cause__ or first.__context__
+    if isinstance(first, SyntaxError):
+        return f"{path}: {first}"
+    if isinstance(first, AttributeError) and first.name == "get_config":
+        return f"{path} has no get_config(): start from experiments/default.py"
+    lines = [frame.lineno for frame in traceback.extract_tb(first.__traceback__) if frame.filename == path]
+    return f"{path}, line {lines[-1]}: {type(first).__name__}: {first}" if lines else str(error)

@@ -6,6 +6,7 @@ python -m pconv_jax.main --config=experiments/quickstart.py [--config.train.step
 import os
 import sys
 
+import jax
 from absl import app, flags, logging
 
 from pconv_jax import command_line, train
@@ -38,6 +39,11 @@ def main(argv):
     except (ValueError, OSError, reporting.NonFinite) as error:
         logging.debug("traceback", exc_info=True)
         sys.exit(f"error: {error}")
+    except (MemoryError, jax.errors.JaxRuntimeError) as error:
+        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).partition("\n")[0]
+        sys.exit(f"error: out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate")
 
 
 if __name__ == "__main__":

@@ -219,9 +219,9 @@ def test_unreadable_images_are_skipped_counted_and_named(caplog, cache):
     assert len(decoded) == 5
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "skipped image1.png: not an image, or truncated (1 skipped so far)",
-        "skipped image2.png: not an image, or truncated (2 skipped so far)",
-        "skipped image4.png: not an image, or truncated (3 skipped so far)",
+        "skipped image1.png: is not a JPEG, PNG, WebP or BMP (1 skipped so far)",
+        "skipped image2.png: is empty (2 skipped so far)",
+        "skipped image4.png: is not a JPEG, PNG, WebP or BMP (3 skipped so far)",
     ]
 
 

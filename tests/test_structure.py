@@ -173,6 +173,43 @@ def test_main_is_short():
     assert len((PACKAGE / "main.py").read_text().splitlines()) < 60
 
 
+# Modules and calls that run what a file holds, and who may use them.
+RUNS_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "torch", "numpy.load"}
+RUNS_DATA |= {"eval", "exec", "compile", "__import__", "os.system", "numpy.core.records", "pandas"}
+MAY_RUN_DATA = {"pconv_jax.tools.torch_checkpoint": {"pickle"}}  # an unpickler of tensors alone, with tests of its own
+
+
+def runs_data(tree):
+    """What a file imports or calls that executes code from data: `np.load` unless it refuses pickles."""
+    found = {module for module, _ in imports(tree)} & RUNS_DATA
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func).replace("np.", "numpy.")
+        refuses = any(k.arg == "allow_pickle" and ast.unparse(k.value) == "False" for k in call.keywords)
+        if name in RUNS_DATA and not (name == "numpy.load" and refuses):
+            found.add(name)
+    return found
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_code_from_data(module):
+    """Configs, checkpoints, weights and images are read as data. Experiment files are programs, and only they."""
+    assert runs_data(ast.parse(MODULES[module].read_text())) == MAY_RUN_DATA.get(module, set())
+
+
+def test_code_from_data_is_found():
+    """The test above can fail."""
+    for text, name in {
+        "import pickle": "pickle",
+        "from yaml import load": "yaml",
+        "def f():\n    import dill": "dill",
+        "np.load(file)": "numpy.load",
+        "numpy.load(file, allow_pickle=True)": "numpy.load",
+        "eval(text)": "eval",
+    }.items():
+        assert runs_data(ast.parse(text)) == {name}
+    assert not runs_data(ast.parse("with np.load(file, allow_pickle=False) as f: module.eval(f), re.compile(f)"))
+
+
 def requirements():
     """`(name, specifier, comment)` of each line of requirements.txt; a comment above holds for the line below."""
     path = ROOT / "requirements.txt"

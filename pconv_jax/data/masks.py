@@ -12,8 +12,10 @@ import os
 
 import cv2
 import numpy as np
+from absl import logging
 
 from pconv_jax.data import dilation
+from pconv_jax.data import encoded as encoded_images
 
 FAMILIES = ("shapes", "strokes", "boxes", "folder")
 POLARITIES = ("white_hole", "black_hole")
@@ -21,7 +23,10 @@ POLARITIES = ("white_hole", "black_hole")
 # Elements are halved in size each time they overshoot the wanted area; 2 ** -12 of an image is below one pixel.
 _MAX_HALVINGS = 12
 _MAX_ELEMENTS = 10_000
-_FOLDER_TRIES = 200
+# A folder of which one mask in 100 fits leaves 1e-44 for a draw in vain; `check_folder` asks for that much.
+_FOLDER_TRIES = 10_000
+_LOOKED_AT, _FEW = 100, 5
+_MAX_PIXELS = 100_000_000
 _MASK_FILES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 
 
@@ -203,23 +208,81 @@ def _box(hole, rng, scale):
 _ELEMENTS = {"shapes": _shape, "strokes": _stroke, "boxes": _box}
 
 
+def check_folder(family: Family, areas, size: tuple[int, int]):
+    """Looks at masks of a folder, evenly spread over its files, and counts those that `draw` would take.
+
+    Args:
+      family: masks of a folder; `areas` are ranges that take the place of its `area`.
+      areas: each with a mask to be found, `(low, high]`.
+      size: `(height, width)` in pixels.
+
+    Raises:
+      ValueError: a range that none of them has; no mask image, or none that can be read.
+    """
+    files = mask_files(family.path)
+    count = _LOOKED_AT if family.augment else min(_LOOKED_AT, len(files))
+    found = []
+    for index in range(count):
+        path, rng = files[index * len(files) // count], np.random.default_rng([0, index])
+        found.append(_candidate(family, path, rng, size)[1])
+    for area in areas:
+        family = dataclasses.replace(family, area=area)
+        low, high = _pixels(area, size)
+        fitting = sum(pixels is not None and low <= pixels <= high for pixels in found)
+        if not fitting:
+            raise ValueError(_none_fits(family, found, size))
+        if fitting * 100 < _FEW * count:
+            logging.warning(
+                "of %d masks looked at in %s, %d fit the hole area %s: finding one takes long, and they will repeat",
+                count,
+                family.path,
+                fitting,
+                area,
+            )
+
+
 def _from_folder(family, rng, size, low, high):
     """A random mask image whose hole area lies in the range, drawn again until one does."""
     files = mask_files(family.path)
-    rows, columns = _frame(family.border, size)
     seen = []
     for _ in range(_FOLDER_TRIES):
-        hole = read_hole(files[int(rng.integers(len(files)))], family.polarity)
-        hole = _augment(hole, rng, size) if family.augment else _resize(hole, size)
-        area = int(np.count_nonzero(hole))
-        _clear(hole, rows, columns)
-        inside = int(np.count_nonzero(hole))
-        if low <= inside <= high and (family.augment or inside == area):
+        hole, pixels = _candidate(family, files[int(rng.integers(len(files)))], rng, size)
+        if pixels is not None and low <= pixels <= high:
             return hole
-        seen.append(inside / hole.size)
-    raise ValueError(
-        f"{_FOLDER_TRIES} masks drawn from {family.path} have hole areas of {min(seen):.3f} to {max(seen):.3f}, none "
-        f"fits {family.area} with border {family.border}: check the polarity ({family.polarity}) or widen the area"
+        seen.append(pixels)
+    raise ValueError(_none_fits(family, seen, size))
+
+
+def _candidate(family, path, rng, size):
+    """`(hole, its pixels)` of a file, None where it cannot be read, or has to stay as it is and enters the border."""
+    try:
+        hole = read_hole(path, family.polarity)
+    except (OSError, ValueError) as error:
+        _report(path, str(error))
+        return None, None
+    hole = _augment(hole, rng, size) if family.augment else _resize(hole, size)
+    area = int(np.count_nonzero(hole))
+    _clear(hole, *_frame(family.border, size))
+    inside = int(np.count_nonzero(hole))
+    return hole, inside if family.augment or inside == area else None
+
+
+@functools.cache
+def _report(path, reason):
+    """Once per file and process."""
+    logging.warning("skipped the mask %s: %s", path if path.isprintable() else repr(path), reason)
+
+
+def _none_fits(family, seen, size):
+    """What to tell where no mask was found, of the hole pixels of those that were tried."""
+    areas = [pixels / (size[0] * size[1]) for pixels in seen if pixels is not None]
+    unfit = f"{len(seen) - len(areas)} cannot be read, or have a hole in the border of {family.border}"
+    if not areas:
+        return f"of {len(seen)} masks of {family.path} {unfit}: check the files, or set the border to 0"
+    return (
+        f"{len(seen)} masks of {family.path} have hole areas of {min(areas):.3f} to {max(areas):.3f}, none fits "
+        f"{family.area} with border {family.border}: check the polarity ({family.polarity}) or widen the area"
+        + (f" ({unfit})" if len(areas) < len(seen) else "")
     )
 
 
@@ -248,11 +311,13 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
     """A mask image as uint8 `[H, W]`, 1 = hole, binarised at 0.6 of white (the authors' recipe).
 
     Raises:
-      ValueError: it cannot be decoded.
+      OSError, ValueError: it cannot be read or decoded.
     """
-    grey = cv2.imread(path, cv2.IMREAD_GRAYSCALE)
+    encoded = encoded_images.read(path)
+    encoded_images.check(encoded, _MAX_PIXELS)
+    grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise ValueError(f"{path} is not an image that OpenCV can read: remove it from the mask folder")
+        raise ValueError("is damaged, or cut off")
     kind = cv2.THRESH_BINARY if polarity == "white_hole" else cv2.THRESH_BINARY_INV
     return cv2.threshold(grey, 0.6 * 255, 1, kind)[1]
 

@@ -7,12 +7,15 @@ so that they can be sent to worker processes. Order is sorted and does not depen
 import dataclasses
 import hashlib
 import importlib.resources
+import math
 import os
 import zlib
 
 import cv2
 import numpy as np
 from absl import logging
+
+from pconv_jax.data import encoded as encoded_images
 
 SOURCES = ("photos", "folder", "tfds")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -50,8 +53,7 @@ class FileSource:
         return len(self.names)
 
     def __getitem__(self, index):
-        with open(os.path.join(self.root, self.names[index]), "rb") as file:
-            return file.read()
+        return encoded_images.read(os.path.join(self.root, self.names[index]))
 
     def fingerprint(self) -> str:
         """Of the names and sizes of the files, to notice that a run goes on with other data."""
@@ -156,10 +158,11 @@ class DecodedSource:
 
     Items are `(image, skipped)`: uint8 `[H, W, channels]`, and how many unreadable images were passed over for it.
     With `cache`, decoded images stay in memory: for small sources, where decoding would cost more than training.
+    Images that claim more than `max_pixels` pixels count as unreadable and are not decoded.
     """
 
-    def __init__(self, source, channels=3, cache=False):
-        self.source, self.channels = source, channels
+    def __init__(self, source, channels=3, cache=False, max_pixels=math.inf):
+        self.source, self.channels, self.max_pixels = source, channels, max_pixels
         self._cache = {} if cache else None
         self._reported = set()
 
@@ -180,12 +183,15 @@ class DecodedSource:
             return self._cache[index]
         name = self.source.names[index]
         try:
-            image, reason = decode(self.source[index], self.channels), "not an image, or truncated"
-        except OSError as error:
+            encoded = self.source[index]
+            encoded_images.check(encoded, self.max_pixels)
+            image, reason = decode(encoded, self.channels), "is damaged, or cut off"
+        except (OSError, ValueError) as error:
             image, reason = None, str(error)
         if image is None and name not in self._reported:
             self._reported.add(name)
-            logging.warning("skipped %s: %s (%d skipped so far)", name, reason, len(self._reported))
+            shown = name if name.isprintable() else repr(name)  # a line break, or bytes that are no text
+            logging.warning("skipped %s: %s (%d skipped so far)", shown, reason, len(self._reported))
         if self._cache is not None:
             self._cache[index] = image
         return image

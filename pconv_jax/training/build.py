@@ -27,7 +27,8 @@ def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]
         train = sources.without(sources.folder(data.path), evaluation)
     else:
         train, evaluation = sources.split(sources.folder(data.path), data.eval_fraction)
-    return tuple(sources.DecodedSource(s, config.model.channels, data.cache) for s in (train, evaluation))
+    settings = config.model.channels, data.cache, data.max_pixels
+    return tuple(sources.DecodedSource(source, *settings) for source in (train, evaluation))
 
 
 def check_masks(config):
@@ -37,10 +38,12 @@ def check_masks(config):
       ValueError: says which.
     """
     size = (config.data.size, config.data.size)
-    masks.draw(config_rules.train_masks(config), config.seed, 0, 0, size)
-    for area in pipeline.BUCKETS:
-        family = dataclasses.replace(config_rules.evaluation_masks(config), area=area)
-        masks.draw(family, config.eval.seed, 0, 0, size)
+    train, evaluation = config_rules.train_masks(config), config_rules.evaluation_masks(config)
+    for family, areas, seed in ((train, [train.area], config.seed), (evaluation, pipeline.BUCKETS, config.eval.seed)):
+        if family.kind == "folder":
+            masks.check_folder(family, areas, size)
+        for area in areas:
+            masks.draw(dataclasses.replace(family, area=area), seed, 0, 0, size)
 
 
 def train_view(config) -> pipeline.View:

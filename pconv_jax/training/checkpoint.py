@@ -33,6 +33,9 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
     Args:
       workdir: the run directory.
       keep: newest checkpoints to keep, beside the one with the best PSNR.
+
+    Raises:
+      ValueError: a file lies where its directory belongs.
     """
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
@@ -52,6 +55,8 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
         ),
     )
     path = os.path.join(os.path.abspath(workdir), "checkpoints")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(f"{path} is a file; needs the directory of checkpoints: move it away")
     os.makedirs(path, exist_ok=True)
     return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
 

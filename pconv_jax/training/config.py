@@ -51,6 +51,7 @@ RULES = {
     "data.eval_path": _TEXT,
     "data.eval_fraction": _number(0, 0.9),
     **{f"data.{key}": _TEXT for key in ("name", "key", "dir", "train_split", "eval_split")},
+    "data.max_pixels": _integer(1),
     "data.size": _integer(16),
     "data.crop_scale": _pair(0.01, 1),
     "data.flip": _SWITCH,

@@ -148,10 +148,10 @@ def quiet_libraries():
 
 def _lines_until(path, step):
     """Complete lines of steps up to `step`; the last line of a killed run may be torn."""
-    with open(path, encoding="utf-8") as file:
+    with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:
                 if json.loads(line)["step"] <= step:
                     yield line.rstrip("\n")
-            except ValueError:
+            except (ValueError, TypeError, KeyError):
                 return

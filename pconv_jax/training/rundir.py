@@ -27,6 +27,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     Raises:
       ValueError: it is a file or another program's directory, or belongs to a run with another config (the differing
         keys are listed) or with other images.
+      OSError: it cannot be made.
     """
     path = os.path.join(workdir, CONFIG)
     if os.path.exists(workdir) and not os.path.isdir(workdir):
@@ -34,10 +35,11 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     if not os.path.exists(path):
         if os.path.isdir(workdir) and any(not _unfinished(name) for name in os.listdir(workdir)):
             raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
-        os.makedirs(workdir, exist_ok=True)
-        write_atomically(os.path.join(workdir, DATA), json.dumps(data, indent=2) + "\n")
-        write_atomically(os.path.join(workdir, VERSIONS), json.dumps(versions(), indent=2) + "\n")
-        write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
+        with _writing(workdir):
+            os.makedirs(workdir, exist_ok=True)
+            write_atomically(os.path.join(workdir, DATA), json.dumps(data, indent=2) + "\n")
+            write_atomically(os.path.join(workdir, VERSIONS), json.dumps(versions(), indent=2) + "\n")
+            write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
         return
     before = config_rules.flatten(read_config(workdir))
     now = config_rules.flatten(json.loads(json.dumps(config.to_dict())))
@@ -55,14 +57,19 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     _warn_of_other_versions(workdir)
 
 
+@contextlib.contextmanager
 def lock(workdir: str):
     """Keeps other processes from training in the directory, as a context.
 
     Raises:
       ValueError: another process trains there.
+      OSError: the directory cannot be written to.
     """
     refusal = f"another process trains in {workdir}: wait until it ends, or choose another --workdir"
-    return exclusively(os.path.join(workdir, LOCK), refusal)
+    with contextlib.ExitStack() as held:
+        with _writing(workdir):
+            held.enter_context(exclusively(os.path.join(workdir, LOCK), refusal))
+        yield
 
 
 @contextlib.contextmanager
@@ -89,12 +96,11 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     path = os.path.join(workdir, CONFIG)
     if not os.path.isfile(path):
         raise ValueError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
-    with open(path, encoding="utf-8") as file:
-        try:
-            values = json.load(file)
-        except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}): restore it, or choose another --workdir") from error
-    return ml_collections.ConfigDict(values, convert_dict=True)
+    values = _read_json(path)
+    try:
+        return ml_collections.ConfigDict(values, convert_dict=True)
+    except (ValueError, TypeError, AttributeError) as error:  # names that no key has
+        raise ValueError(f"{path} is no config ({error}): restore it, or choose another --workdir") from error
 
 
 def versions() -> dict[str, str]:
@@ -122,12 +128,38 @@ def _unfinished(name):
     return name in (DATA, VERSIONS) or name.endswith(TEMPORARY)
 
 
+@contextlib.contextmanager
+def _writing(workdir):
+    """Says what to do where the system does not let us write."""
+    try:
+        yield
+    except OSError as error:
+        where = error.filename or workdir
+        text = f"{error.strerror or error}; {workdir} cannot be written: make room, or choose another --workdir"
+        raise OSError(error.errno, text, where) from error
+
+
+def _read_json(path):
+    """The object in a file of a run."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            values = json.load(file)
+    except (ValueError, OSError, RecursionError) as error:
+        raise ValueError(f"{path} is not JSON ({error}): restore it, or choose another --workdir") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} is not JSON of an object: restore it, or choose another --workdir")
+    return values
+
+
 def _warn_of_other_versions(workdir):
     path, now = os.path.join(workdir, VERSIONS), versions()
     if not os.path.exists(path):
         return
-    with open(path, encoding="utf-8") as file:
-        before = json.load(file)
+    try:
+        before = _read_json(path)
+    except ValueError as error:
+        logging.warning("%s; whether the versions are those of before is not known", error)
+        return
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
     if changed:
         logging.warning(
@@ -138,8 +170,7 @@ def _warn_of_other_versions(workdir):
 
 
 def _refuse_other_data(workdir, data):
-    with open(os.path.join(workdir, DATA), encoding="utf-8") as file:
-        before = json.load(file)
+    before = _read_json(os.path.join(workdir, DATA))
     differing = [f"{use}: {before.get(use)} there, {data[use]} now" for use in data if before.get(use) != data[use]]
     if differing:
         raise ValueError(

@@ -1,0 +1,112 @@
+"""Encoded images as they lie on a disk: read, and refused by what their headers say before a decoder allocates.
+
+JPEG, PNG, WebP and BMP, whatever the name of the file says. A few kilobytes can claim to be gigapixels; the headers are
+parsed here, in microseconds and without the global limits of OpenCV and Pillow.
+"""
+
+import os
+import stat
+import struct
+
+MAX_BYTES = 2**31  # of a file: more than any image needs that a network is trained on
+
+_NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG without a segment
+_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of every process: baseline, progressive ..
+_SCAN, _END = 0xDA, 0xD9
+
+
+def read(path: str) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+      OSError: it is not there, unreadable, too large, or no file (a pipe would be waited for, a device has no end).
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        about = os.fstat(file.fileno())
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError("is a pipe or a device; needs a file")
+        if about.st_size > MAX_BYTES:
+            raise OSError(f"has {about.st_size} bytes; needs at most {MAX_BYTES}")
+        return file.read()
+
+
+def check(encoded: bytes, max_pixels: float):
+    """Looks at the header alone, and at the end of a JPEG, whose decoders may make grey of what is missing.
+
+    Raises:
+      ValueError: it is of another format, damaged, cut off, or has more than `max_pixels` pixels.
+    """
+    width, height = size(encoded)
+    if width * height > max_pixels:
+        raise ValueError(f"is {width}x{height}; needs at most {max_pixels} pixels (data.max_pixels)")
+    if encoded[:2] == b"\xff\xd8" and encoded.rfind(b"\xff\xd9") < 0:
+        raise ValueError("is a JPEG without its end: cut off, or never written to the end")
+
+
+def size(encoded: bytes) -> tuple[int, int]:
+    """`(width, height)` as stored, without EXIF's turning.
+
+    Raises:
+      ValueError: it is of another format, or its header is damaged.
+    """
+    for magic, parse in ((b"\xff\xd8\xff", _jpeg), (b"\x89PNG\r\n\x1a\n", _png), (b"RIFF", _webp), (b"BM", _bmp)):
+        if encoded.startswith(magic):
+            try:
+                return parse(encoded)
+            except (struct.error, IndexError, ValueError):
+                raise ValueError("has a damaged header, or is cut off in it") from None
+    raise ValueError("is not a JPEG, PNG, WebP or BMP" if encoded else "is empty")
+
+
+def _without_waiting(path, flags):
+    """Opens a pipe without waiting for somebody to write into it; of no effect on files."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _jpeg(encoded):
+    """From marker to marker up to the frame header, over stray bytes between them as libjpeg goes."""
+    at = 2
+    while True:
+        at = encoded.index(b"\xff", at)
+        while encoded[at] == 0xFF:
+            at += 1
+        marker = encoded[at]
+        at += 1
+        if marker in _FRAMES:
+            height, width = struct.unpack_from(">HH", encoded, at + 3)
+            return width, height
+        if marker in (_SCAN, _END):
+            raise ValueError
+        if marker and marker not in _NO_LENGTH:
+            at += max(2, struct.unpack_from(">H", encoded, at)[0])
+
+
+def _png(encoded):
+    kind, width, height = struct.unpack_from(">4sII", encoded, 12)
+    if kind != b"IHDR":
+        raise ValueError
+    return width, height
+
+
+def _webp(encoded):
+    """The canvas of an extended file, which its frames cannot leave; else the one lossy or lossless image."""
+    form, kind = struct.unpack_from("<4s4s", encoded, 8)
+    if form != b"WEBP":
+        raise ValueError
+    if kind == b"VP8X":
+        low_width, high_width, low_height, high_height = struct.unpack_from("<HBHB", encoded, 24)
+        return 1 + low_width + (high_width << 16), 1 + low_height + (high_height << 16)
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", encoded, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", encoded, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    raise ValueError
+
+
+def _bmp(encoded):
+    """16 bits per side in OS/2's header, else 32, the height negative where the first row is on top."""
+    (header,) = struct.unpack_from("<I", encoded, 14)
+    width, height = struct.unpack_from("<HH" if header == 12 else "<ii", encoded, 18)
+    return abs(width), abs(height)

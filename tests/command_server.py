@@ -1,0 +1,63 @@
+"""Runs commands of the package, each in a process of its own, forked after the imports, which take seconds.
+
+Reads requests from standard input, JSON by line: `module`, `arguments`, `out` (a file for what it prints), and
+`failure`, the name of an exception of `FAILURES` in place of the training. Answers each with the exit code.
+"""
+
+import json
+import os
+import runpy
+import signal
+import sys
+import traceback
+
+import jax
+from absl import app
+
+from pconv_jax import command_line, evaluate, train  # noqa: F401, the first for its time alone
+
+FAILURES = {
+    "host memory": MemoryError("Unable to allocate 7.00 TiB for an array"),
+    "device memory": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+    "a defect": jax.errors.JaxRuntimeError("INTERNAL: something else"),
+}
+SECONDS = 300
+
+
+def run(module, arguments, out, failure=None):
+    """The command, in this process, which it ends."""
+    signal.alarm(SECONDS)
+    file = os.open(out, os.O_WRONLY | os.O_CREAT)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    sys.argv = [module, *arguments]
+    if failure:
+
+        def fail(*_):
+            raise FAILURES[failure]
+
+        train.train = fail
+    code = 0
+    try:
+        if module == "pconv_jax.evaluate":  # imported by training already, with its flags
+            app.run(evaluate.main)
+        else:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+    except SystemExit as end:  # as the interpreter does
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    print("ready", flush=True)
+    for line in sys.stdin:
+        child = os.fork()
+        if not child:
+            run(**json.loads(line))
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
