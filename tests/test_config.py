@@ -186,6 +186,7 @@ def test_whole_sections_reach_their_receiver():
         model__momentum=0.5,
         model__kind="gated",
         model__dtype="bfloat16",
+        model__conv_impl="xla",
     )
     assert config_rules.train_masks(config) == masks.Family("boxes", (0.2, 0.3), 0.1, "there", "black_hole", False)
     family = config_rules.evaluation_masks(config)
@@ -193,7 +194,7 @@ def test_whole_sections_reach_their_receiver():
     model = build.unet_model(config)
     assert (model.kernels, model.depth, model.width, model.max_width) == ((5, 3), 4, 8, 16)
     assert (model.channels, model.norm, model.momentum, model.kind) == (1, "group", 0.5, "gated")
-    assert model.dtype == "bfloat16"
+    assert (model.dtype, model.conv_impl) == ("bfloat16", "xla")
 
 
 @pytest.mark.parametrize("key", config_rules.RULES)
@@ -248,6 +249,7 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("model__norm", ["layer", None], "one of batch, masked_batch, group, none"),
         ("model__momentum", [-0.1, 1.0], "a number from 0 to 0.9999999"),
         ("model__dtype", ["float64", "float16", 32], "one of float32, bfloat16"),
+        ("model__conv_impl", ["cpu", "", None], "one of auto, xla"),
         ("loss__weights__hole", [-1, "6", NAN, INF, True], "a number of at least 0"),
         ("loss__vgg16_weights", [False], "a text"),
         ("optim__lr", [-1e-4, "2e-4", NAN, INF], "a number of at least 0"),

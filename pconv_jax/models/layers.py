@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops import conv_impl, decoder
 
 CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
 NORM_KINDS = ("batch", "masked_batch", "group", "none")
@@ -25,6 +25,7 @@ class Conv(nn.Module):
         network's input); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
         arXiv 1806.03589), which has twice the parameters.
       dtype: of the computation; parameters are float32.
+      impl: how the kind "partial" is computed, "auto" or "xla" (`ops.conv_impl`); the result is the same.
     """
 
     features: int
@@ -33,6 +34,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     kind: str = "partial"
     dtype: jnp.dtype = jnp.float32
+    impl: str = "auto"
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None):
@@ -45,12 +47,12 @@ class Conv(nn.Module):
         shape = (self.kernel_size, self.kernel_size, inputs, outputs)
         kernel = self.param("kernel", KAIMING, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
-        half = self.kernel_size // 2
-        padding, strides = ((half, half), (half, half)), (self.stride, self.stride)
         if self.kind == "partial":
             if skip is not None:
-                return decoder.decoder_conv(x, mask, skip, skip_mask, kernel, bias)
-            return partial_conv.partial_conv(x, mask, kernel, bias, strides=strides, padding=padding)
+                return conv_impl.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
+            return conv_impl.conv(x, mask, kernel, bias, self.stride, self.impl)
+        half = self.kernel_size // 2
+        padding, strides = ((half, half), (half, half)), (self.stride, self.stride)
         x = x if skip is None else decoder.up_concat(x, skip)
         y = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         if bias is not None:

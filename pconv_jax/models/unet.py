@@ -23,6 +23,7 @@ class Block(nn.Module):
     momentum: float
     axis_name: str | None
     dtype: jnp.dtype
+    conv_impl: str
 
     @nn.compact
     def __call__(self, x, mask, skip, skip_mask, train):
@@ -33,6 +34,7 @@ class Block(nn.Module):
             use_bias=self.norm == "none",
             kind=self.kind,
             dtype=self.dtype,
+            impl=self.conv_impl,
             name="conv",
         )(x, mask, skip, skip_mask)
         x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, mask, train=train)
@@ -62,6 +64,7 @@ class UNet(nn.Module):
       axis_name: pmap axis over which batch normalisation is synchronised when training.
       dtype: of the features; parameters and masks stay float32.
       remat: compute the features inside a block again in the backward pass instead of keeping them.
+      conv_impl: "auto", or "xla" for the operator as it is written down, on every platform (`ops.conv_impl`).
     """
 
     depth: int = 8
@@ -76,6 +79,7 @@ class UNet(nn.Module):
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
+    conv_impl: str = "auto"
 
     @nn.compact
     def __call__(self, image, mask, *, train=False, freeze_encoder=False):
@@ -105,7 +109,7 @@ class UNet(nn.Module):
         widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
 
         def block(name, features, kernel_size, stride, norm, negative_slope, kind=self.kind):
-            shared = (kind, self.momentum, self.axis_name, self.dtype)
+            shared = (kind, self.momentum, self.axis_name, self.dtype, self.conv_impl)
             kind_of_block = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
             return kind_of_block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
 

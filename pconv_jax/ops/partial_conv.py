@@ -95,15 +95,41 @@ def partial_conv(
         precision=precision,
         preferred_element_type=wide,
     )
-    full_window = math.prod(kernel.shape[:-1])
+    return renormalise(y, covered, math.prod(kernel.shape[:-1]), bias, x.dtype)
+
+
+def coverage(
+    mask: Shaped[ArrayLike, "n h w g"], window: Sequence[int], strides: Sequence[int], padding: Padding, group_sizes
+) -> Float[Array, "n p q 1"]:
+    """sum(M) per window, as `partial_conv` counts it for `group_sizes` channels per mask channel; float32, exact."""
+    pads = _explicit_padding(padding, mask.shape[1:-1], window, strides, (1, 1))
+    return _coverage(_valid(mask), _group_weights(group_sizes, 1), window, strides, pads, (1, 1))
+
+
+def renormalise(
+    y: Float[Array, "n *t o"],
+    covered: Float[Array, "n *t f"],
+    full_window: int,
+    bias: Float[Array, " o"] | None,
+    dtype: jnp.dtype,
+) -> tuple[Float[Array, "n *t o"], Float[Array, "n *t f"]]:
+    """What follows the convolution: `(y * sum(1) / sum(M) + bias, m')`, both 0 where nothing was seen.
+
+    Args:
+      y: the convolution of the valid features, float32 or wider.
+      covered: sum(M).
+      full_window: sum(1).
+      bias: or None.
+      dtype: of the result; it is rounded once, here.
+    """
     seen = covered > 0
     # Coverage is an integer, so max(., 1) changes nothing where it is used: no epsilon, and no division by zero.
-    ratio = jnp.where(seen, full_window / jnp.maximum(covered, 1).astype(wide), 0)
-    y = y * _per_output(ratio, kernel.shape[-1])
+    ratio = jnp.where(seen, full_window / jnp.maximum(covered, 1).astype(y.dtype), 0)
+    y = y * _per_output(ratio, y.shape[-1])
     if bias is not None:
-        y = y + bias.astype(wide)
-    y = jnp.where(_per_output(seen, kernel.shape[-1]), y, 0)
-    return y.astype(x.dtype), seen.astype(jnp.float32)
+        y = y + bias.astype(y.dtype)
+    y = jnp.where(_per_output(seen, y.shape[-1]), y, 0)
+    return y.astype(dtype), seen.astype(jnp.float32)
 
 
 def propagate_mask(

@@ -5,7 +5,7 @@ import os
 
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import layers, unet
-from pconv_jax.ops import losses
+from pconv_jax.ops import conv_impl, losses
 
 
 def _number(low, high=float("inf"), kind=float):
@@ -82,6 +82,7 @@ RULES = {
     "model.momentum": _number(0, 0.9999999),
     "model.remat": _SWITCH,
     "model.dtype": _choice(("float32", "bfloat16")),
+    "model.conv_impl": _choice(conv_impl.IMPLS),
     **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,

@@ -1,0 +1,58 @@
+"""Convolution of an upsampled map, computed on the map before upsampling: 16 products per position instead of 36.
+
+After nearest upsampling by two, a 3 x 3 window sees 2 x 2 different values. Which weights meet the same value depends
+on whether the output's row and column are even, so there are four kernels of 2 x 2, one per phase. Layout
+`[N, H, W, C]`.
+"""
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+
+def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "n h2 w2 o"]:
+    """`upsample(low)` convolved with `kernel` at stride 1 and half padding. Not differentiable forward (`jvp`)."""
+    (n, h, w, _), outputs = low.shape, kernel.shape[-1]
+    corners = _corner_conv(low, _phase_kernels(kernel))
+
+    def phase(a, b):  # output pixels (2 i + a, 2 j + b): corner (i + a, j + b) under kernel (a, b)
+        block = (2 * a + b) * outputs
+        return corners[:, a : a + h, b : b + w, block : block + outputs]
+
+    rows = [jnp.concatenate([phase(a, 0), phase(a, 1)], axis=-1) for a in (0, 1)]
+    return jnp.stack(rows, axis=2).reshape(n, 2 * h, 2 * w, outputs)
+
+
+def _phase_kernels(kernel):
+    """`[3, 3, C, O] -> [2, 2, C, 4 * O]`, the phases in the order (0, 0), (0, 1), (1, 0), (1, 1)."""
+
+    def phases(kernel, axis):
+        first, middle, last = jnp.split(kernel, 3, axis)
+        return [jnp.concatenate(taps, axis) for taps in ((first, middle + last), (first + middle, last))]
+
+    return jnp.concatenate([phase for row in phases(kernel, 0) for phase in phases(row, 1)], axis=-1)
+
+
+def _corners(low, kernel):
+    """`[N, H, W, C] -> [N, H + 1, W + 1, 4 * O]`: values at the corners between four positions, 0 outside."""
+    return lax.conv_general_dilated(low, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def _forward(low, kernel):
+    return _corners(low, kernel), (low, kernel)
+
+
+def _backward(saved, dcorners):
+    # The kernel's gradient as a product per tap. As a convolution of `low` with `dcorners`, which is larger than it,
+    # the whole layer takes XLA on a CPU fifty times as long.
+    low, kernel = saved
+    h, w = low.shape[1:3]
+    (dlow,) = jax.linear_transpose(lambda low: _corners(low, kernel), low)(dcorners)
+    taps = [dcorners[:, i : i + h, j : j + w] for i in (1, 0) for j in (1, 0)]
+    products = [lax.dot_general(low, tap, (((0, 1, 2), (0, 1, 2)), ((), ()))) for tap in taps]
+    return dlow, jnp.stack(products).reshape(kernel.shape)
+
+
+_corner_conv = jax.custom_vjp(_corners)
+_corner_conv.defvjp(_forward, _backward)

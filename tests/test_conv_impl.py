@@ -1,0 +1,234 @@
+"""The faster formulations against the operator as it is written down, in float64."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import runs
+from pconv_jax.models import unet
+from pconv_jax.ops import conv_impl, decoder, partial_conv
+from pconv_jax.training import build, parallel, state, steps
+
+AUTO = functools.partial(conv_impl.decoder_conv, impl="auto")
+
+# (batch, height and width of low, channels of low, of skip, of the output, window)
+PHASES = {
+    "dec1": (2, 8, 8, 16, 3, 3, 3),
+    "dec2": (1, 8, 8, 16, 8, 8, 3),
+    "not square": (2, 5, 7, 3, 2, 4, 3),
+    "one position, one channel": (3, 1, 1, 1, 1, 1, 3),
+    "one row": (2, 1, 6, 3, 1, 2, 3),
+}
+FEW = {
+    "dec7": (2, 2, 2, 8, 8, 16, 3),
+    "one position": (1, 1, 1, 2, 1, 3, 3),
+    "not square, window 5": (1, 1, 3, 2, 3, 6, 5),
+}
+# (batch, height and width, channels, outputs, window, stride)
+ENCODER = {
+    "enc5": (2, 4, 4, 8, 16, 3, 2),
+    "window 7, stride 1": (1, 3, 5, 2, 8, 7, 1),
+    "odd size, window 5": (1, 5, 7, 2, 8, 5, 2),
+    "one position, one channel": (1, 1, 1, 1, 1, 3, 2),
+}
+
+
+def holes(rng, shape, valid):
+    """A mask with a share of valid positions, none of them in the first rows: larger holes remain holes."""
+    mask = rng.uniform(size=(*shape, 1)) < valid
+    mask[:, : shape[1] * (valid < 1) // 2] = False
+    return mask
+
+
+def decoder_layer(n, h, w, c, d, o, k, *, valid=0.3, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    low, skip = rng.normal(size=(n, h, w, c)), rng.normal(size=(n, 2 * h, 2 * w, d))
+    masks = holes(rng, low.shape[:3], valid), holes(rng, skip.shape[:3], valid)
+    kernel, bias = rng.normal(size=(k, k, c + d, o)), rng.normal(size=o)
+    return [jnp.asarray(a, dtype) for a in (low, masks[0], skip, masks[1], kernel, bias)]
+
+
+def encoder_layer(n, h, w, c, o, k, *, valid=0.3, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(n, h, w, c))
+    arrays = x, holes(rng, x.shape[:3], valid), rng.normal(size=(k, k, c, o)), rng.normal(size=o)
+    return [jnp.asarray(a, dtype) for a in arrays]
+
+
+def with_gradients(layer):
+    """`(arrays, direction) -> (y, m', gradients of y . direction by all arrays)`; masks have none."""
+
+    @jax.jit
+    def call(arrays, direction):
+        y, transpose, m = jax.vjp(lambda *a: layer(*a), *arrays, has_aux=True)
+        return y, m, transpose(direction.astype(y.dtype))
+
+    return call
+
+
+def direction(*shape):
+    return np.random.default_rng(1).normal(size=shape)
+
+
+def assert_equal(fast, plain):
+    """Outputs within 1e-12 and gradients within 1e-11 of the largest, the same mask, 0 in the remaining holes."""
+    (y, m, gradients), (expected, expected_mask, expected_gradients) = jax.device_get((fast, plain))
+    np.testing.assert_array_equal(m, expected_mask)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    assert y.dtype == expected.dtype and not y[np.broadcast_to(m == 0, y.shape)].any()
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        assert gradient.dtype == wanted.dtype
+        np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("case", [*PHASES, *(f"few: {name}" for name in FEW)])
+def test_decoder_equals_the_operator(case):
+    """Holes everywhere, in places, and only outside; what lies in them is not read."""
+    few = case.startswith("few")
+    shape = FEW[case.removeprefix("few: ")] if few else PHASES[case]
+    n, h, w, _, _, o, _ = shape
+    with jax.enable_x64(True):
+        fast, plain = with_gradients(AUTO), with_gradients(decoder.decoder_conv)
+        for valid in (0.3, 0.0, 1.0):
+            low, low_mask, skip, skip_mask, kernel, bias = arrays = decoder_layer(*shape, valid=valid)
+            expected = plain(arrays, direction(n, 2 * h, 2 * w, o))
+            assert_equal(fast(arrays, direction(n, 2 * h, 2 * w, o)), expected)
+            spoiled = jnp.where(low_mask == 1, low, jnp.nan), low_mask, jnp.where(skip_mask == 1, skip, jnp.inf)
+            assert_equal(fast([*spoiled, skip_mask, kernel, bias], direction(n, 2 * h, 2 * w, o)), expected)
+
+
+@pytest.mark.parametrize("case", ENCODER)
+def test_encoder_equals_the_operator(case):
+    *shape, stride = ENCODER[case]
+    half = shape[-1] // 2
+    operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=((half, half), (half, half)))
+    with jax.enable_x64(True):
+        fast = with_gradients(functools.partial(conv_impl.conv, stride=stride, impl="auto"))
+        plain = with_gradients(operator)
+        for valid in (0.3, 0.0, 1.0):
+            x, mask, kernel, bias = arrays = encoder_layer(*shape, valid=valid)
+            given = direction(*operator(*arrays)[0].shape)
+            expected = plain(arrays, given)
+            assert_equal(fast(arrays, given), expected)
+            assert_equal(fast([jnp.where(mask == 1, x, jnp.nan), mask, kernel, bias], given), expected)
+
+
+def lowered(layer, arrays, platform):
+    """The program of a layer's gradients for a platform, which need not be there."""
+    call = jax.jit(jax.grad(lambda *a: layer(*a)[0].sum(), (0, 2)))
+    return call.trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("case", ["dec1", "few: dec7"])
+def test_the_choice_follows_platform_and_config(case):
+    """On a CPU another program than the operator's; on a GPU, and with "xla", the operator's and nothing beside it."""
+    arrays = decoder_layer(*(FEW[case[5:]] if case.startswith("few") else PHASES[case]), dtype=np.float32)
+
+    def operations(layer, platform):
+        return [lowered(layer, arrays, platform).count(f"stablehlo.{name} ") for name in ("dot_general", "pad")]
+
+    plain = operations(decoder.decoder_conv, "cpu")
+    assert operations(AUTO, "cpu") != plain
+    assert operations(AUTO, "cuda") == operations(decoder.decoder_conv, "cuda") == plain
+    assert operations(functools.partial(AUTO, impl="xla"), "cpu") == plain
+
+
+def test_the_choice_follows_the_shape():
+    """Matrix products where outputs are no more than twice the channels, phases for windows of 3 beyond."""
+
+    def program(shape):
+        return str(jax.make_jaxpr(AUTO)(*decoder_layer(*shape, dtype=np.float32)))
+
+    assert "name=_corners" not in program((1, 2, 2, 3, 2, 8, 3)) and "name=conv" in program((1, 2, 2, 3, 2, 8, 3))
+    assert "name=_corners" in program((1, 2, 2, 3, 2, 7, 3))
+    assert "platform_index" not in program((1, 2, 2, 3, 2, 7, 5))
+
+
+def test_phases_save_half_of_the_operations():
+    """16 products per position of the upsampled half instead of 36, forward and in both gradients."""
+    arrays = decoder_layer(1, 32, 32, 32, 1, 32, 3, dtype=np.float32)
+
+    def flops(layer):
+        return with_gradients(layer).lower(arrays, direction(1, 64, 64, 32)).compile().cost_analysis()["flops"]
+
+    assert flops(AUTO) < 0.55 * flops(decoder.decoder_conv)
+
+
+@pytest.mark.parametrize("case", ["dec1", "few: dec7"])
+def test_bfloat16_is_rounded_once(case):
+    """From float32 sums: within half a unit in the last place of the same layer in float32."""
+    shape = FEW[case[5:]] if case.startswith("few") else PHASES[case]
+    half = decoder_layer(*shape, dtype=jnp.bfloat16)
+    y, m = jax.jit(AUTO)(*half)
+    expected, expected_mask = jax.jit(decoder.decoder_conv)(*(a.astype(jnp.float32) for a in half))
+    assert y.dtype == jnp.bfloat16 and m.dtype == jnp.float32
+    np.testing.assert_array_equal(m, expected_mask)
+    eps = float(jnp.finfo(jnp.bfloat16).eps)
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0.51 * eps, atol=1e-5)
+    gradient = jax.jit(jax.grad(lambda k: AUTO(*half[:4], k, half[5])[0].sum()))(half[4])
+    assert gradient.dtype == jnp.bfloat16 and np.isfinite(gradient.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("case", ["dec1", "few: dec7"])
+def test_under_vmap(case):
+    """Over kernels: each result as if computed alone."""
+    *arrays, bias = decoder_layer(*(FEW[case[5:]] if case.startswith("few") else PHASES[case]), dtype=np.float32)
+    kernels = jnp.stack([arrays[4], -2 * arrays[4]])
+    together = jax.jit(jax.vmap(lambda k: AUTO(*arrays[:4], k, bias)[0]))(kernels)
+    for kernel, y in zip(kernels, together, strict=True):
+        expected = jax.jit(AUTO)(*arrays[:4], kernel, bias)[0]
+        np.testing.assert_allclose(y, expected, atol=1e-5 * np.abs(expected).max())
+
+
+def test_xla_stays_differentiable_forward():
+    """What "auto" gives up; `pconv_jax.partial_conv` itself has it too (test_partial_conv)."""
+    low, *rest = decoder_layer(*PHASES["dec1"], dtype=np.float32)
+    layer = functools.partial(AUTO, impl="xla")
+    _, tangent = jax.jvp(lambda low: layer(low, *rest)[0], (low,), (low,))
+    without_bias = layer(low, *rest[:-1], jnp.zeros(3))[0] - layer(0 * low, *rest[:-1], jnp.zeros(3))[0]
+    np.testing.assert_allclose(tangent, without_bias, atol=1e-4)
+
+
+def test_the_network_is_the_same():
+    """Outputs and gradients of the whole U-Net in float64, with the same parameters."""
+    rng = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        image, mask = jnp.asarray(rng.uniform(size=(2, 8, 8, 3))), jnp.asarray(holes(rng, (2, 8, 8), 0.7), float)
+        results = []
+        for impl in conv_impl.IMPLS:
+            model = unet.UNet(depth=2, width=16, max_width=32, kernels=(3,), dtype=jnp.float64, conv_impl=impl)
+            if not results:
+                variables = jax.jit(model.init)(jax.random.key(0), image, mask)
+                variables = jax.tree.map(lambda a: a.astype(float), variables)
+
+            def loss(params, model=model, variables=variables):
+                variables = {**variables, "params": params}
+                (y, _), _ = model.apply(variables, image, mask, train=True, mutable=["batch_stats"])
+                return jnp.sum(jnp.sin(y)), y
+
+            results.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
+    ((_, y), gradients), ((_, expected), expected_gradients) = results
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    scale = max(np.abs(g).max() for g in jax.tree.leaves(expected_gradients))
+    jax.tree.map(
+        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-11 * scale), gradients, expected_gradients
+    )
+
+
+def test_a_step_on_four_devices_is_the_same():
+    """Mapped over devices, from the same state: its tree, and so a checkpoint, does not depend on the formulation."""
+    after = {}
+    for impl in conv_impl.IMPLS:
+        config = runs.tiny(**{"model.conv_impl": impl})
+        model = build.unet_model(config)
+        assert model.conv_impl == impl
+        train_step = parallel.map_step(steps.from_config(config, None))
+        fresh = state.from_config(runs.tiny(**{"model.conv_impl": "xla"}))
+        assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, state.shapes(config))
+        batch = next(parallel.prefetch(iter([runs.batch(config)])))
+        after[impl], metrics = jax.device_get(train_step(parallel.replicate(fresh), batch))
+        after[impl] = metrics["loss"], after[impl].batch_stats
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after["auto"], after["xla"])
