@@ -5,9 +5,9 @@ dir=$(realpath "$1")
 export SLURM_CONF=$dir/slurm.conf
 
 if [[ -s $dir/slurmctld.pid ]]; then
-  scancel --user="$(id -un)" || true
   for _ in {1..40}; do
     [[ -z $(squeue --noheader) ]] && break
+    scancel --user="$(id -un)" || true # each time: a job may have requeued itself
     sleep 1
   done
 fi
