@@ -58,6 +58,11 @@ def size(encoded: bytes) -> tuple[int, int]:
     raise ValueError("is not a JPEG, PNG, WebP or BMP" if encoded else "is empty")
 
 
+def shown(name: str) -> str:
+    """The name of a file in one line of text: quoted where it has line breaks, or bytes that are no text."""
+    return name if name.isprintable() else repr(name)
+
+
 def _without_waiting(path, flags):
     """Opens a pipe without waiting for somebody to write into it; of no effect on files."""
     return os.open(path, flags | os.O_NONBLOCK)

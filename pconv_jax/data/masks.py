@@ -270,7 +270,7 @@ def _candidate(family, path, rng, size):
 @functools.cache
 def _report(path, reason):
     """Once per file and process."""
-    logging.warning("skipped the mask %s: %s", path if path.isprintable() else repr(path), reason)
+    logging.warning("skipped the mask %s: %s", encoded_images.shown(path), reason)
 
 
 def _none_fits(family, seen, size):

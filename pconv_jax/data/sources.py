@@ -174,9 +174,8 @@ class DecodedSource:
             image = self._decode((index + skipped) % len(self.source))
             if image is not None:
                 return image, skipped
-        raise ValueError(
-            f"{skipped + 1} images in a row cannot be decoded, from {self.source.names[index]}: check the files"
-        )
+        name = encoded_images.shown(self.source.names[index])
+        raise ValueError(f"{skipped + 1} images in a row cannot be decoded, from {name}: check the files")
 
     def _decode(self, index):
         if self._cache is not None and index in self._cache:
@@ -190,7 +189,7 @@ class DecodedSource:
             image, reason = None, str(error)
         if image is None and name not in self._reported:
             self._reported.add(name)
-            shown = name if name.isprintable() else repr(name)  # a line break, or bytes that are no text
+            shown = encoded_images.shown(name)
             logging.warning("skipped %s: %s (%d skipped so far)", shown, reason, len(self._reported))
         if self._cache is not None:
             self._cache[index] = image
