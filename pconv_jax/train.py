@@ -37,6 +37,7 @@ def train(config, workdir: str):
       OSError: the disk is full, the data cannot be read, and the like.
     """
     with contextlib.ExitStack() as stack:
+        signals = stack.enter_context(preemption.requests())
         with parallel.together():
             train_source, evaluation_source = build.image_sources(config)
             train_source[0], evaluation_source[0]  # a folder of nothing but unreadable images is found now
@@ -51,7 +52,7 @@ def train(config, workdir: str):
                 uses = {"train": train_source, "evaluation": evaluation_source}
                 rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
                 stack.enter_context(rundir.lock(workdir))
-        return _run(config, workdir, vgg16, initial, train_source, evaluation_source)
+        return _run(config, workdir, vgg16, initial, train_source, evaluation_source, signals)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ class _Outputs:
     log: reporting.MetricsLog
 
 
-def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
+def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signals):
     """Restores or starts, trains, and evaluates, in a run directory that is ours alone."""
     evaluation = evaluate.Evaluation(config, evaluation_source)
     shapes = state.shapes(config)
@@ -78,7 +79,7 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source):
         workdir,
     )
     with contextlib.ExitStack() as stack:
-        signals, outputs, now = stack.enter_context(preemption.requests()), None, None
+        outputs, now = None, None
         with parallel.together():
             if parallel.is_first_host():
                 checkpoints = stack.enter_context(checkpoint.manager(workdir, config.train.keep))

@@ -47,13 +47,15 @@ def test_one_host_joins_nothing(monkeypatch, environment):
     "environment", [{"SLURM_STEP_NUM_TASKS": "2"}, {"OMPI_COMM_WORLD_SIZE": "8", "SLURM_STEP_NUM_TASKS": "1"}]
 )
 def test_jobs_of_several_tasks_join(monkeypatch, environment):
-    """JAX finds the rest; a host that is gone is noticed within a minute."""
-    joined = []
+    """JAX finds the rest; a host that is gone is noticed within a minute; all GPUs of a host belong to its task."""
+    joined, settings = [], {}
+    monkeypatch.setattr(jax.config, "update", settings.__setitem__)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     assert parallel.start_hosts(None, None, None)
     assert parallel.start_hosts("h:1", 2, 1)
+    assert settings == {"jax_cuda_visible_devices": "all", "jax_rocm_visible_devices": "all"}
     assert joined == [
         {"heartbeat_timeout_seconds": 60},
         {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1, "heartbeat_timeout_seconds": 60},

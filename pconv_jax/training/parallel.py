@@ -48,6 +48,9 @@ def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) ->
         return False
     arguments = {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host} if all(given) else {}
     jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    # Under SLURM and Open MPI that leaves a task the one GPU of its number; here one task drives all of its host.
+    for platform in ("cuda", "rocm"):
+        jax.config.update(f"jax_{platform}_visible_devices", "all")
     return True
 
 
