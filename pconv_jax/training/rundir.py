@@ -97,6 +97,15 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(values, convert_dict=True)
 
 
+def read_data(workdir: str) -> dict[str, str]:
+    """Fingerprints of the images of a run, by use; none where there is no record of them."""
+    path = os.path.join(workdir, DATA)
+    if not os.path.exists(path):
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
 def versions() -> dict[str, str]:
     """Of the libraries that decide results."""
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "grain", "numpy")} | {
@@ -138,8 +147,7 @@ def _warn_of_other_versions(workdir):
 
 
 def _refuse_other_data(workdir, data):
-    with open(os.path.join(workdir, DATA), encoding="utf-8") as file:
-        before = json.load(file)
+    before = read_data(workdir)
     differing = [f"{use}: {before.get(use)} there, {data[use]} now" for use in data if before.get(use) != data[use]]
     if differing:
         raise ValueError(
