@@ -1,6 +1,6 @@
 """Inputs on disk, for other programs and other runs: `images/<name>.png`, `masks/<name>.png` and `manifest.json`.
 
-Masks are white (255) where the hole is. Hashes are SHA-256 of the pixels, not of the files: bytes row by row, RGB or
+Images are whole, the truth included: who fills them masks them first. Masks are white (255) where the hole is. Hashes are SHA-256 of the pixels, not of the files: bytes row by row, RGB or
 grey, masks 1 = valid and 0 = hole. Whoever decodes the same hashes has the same inputs.
 """
 
