@@ -10,7 +10,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   quickstart [--config.key=value ..]           train and evaluate on photographs in minutes, without a GPU
   train CONFIG [--config.key=value ..]         train and evaluate an experiment, e.g. experiments/folder.py
   train CONFIG .. --slurm [SLURM OPTIONS]      the same as a job of a SLURM cluster
-  evaluate --run=DIR                           evaluate a run again
+  evaluate --run=DIR [--compare=DIR ..]        evaluate a run beside baselines, other runs, other programs
   inpaint --run=DIR --image=.. --mask=.. ..    fill a photograph, or a folder of them
   masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
   test [pytest arguments]                      run the tests (default: all but slow and gpu)

@@ -1,19 +1,23 @@
-"""Evaluation of a run on its fixed images and masks, beside fillings without learning.
+"""Evaluation of a run on its fixed images and masks, beside other runs, other programs and fillings without learning.
 
 python -m pconv_jax.evaluate --run=runs/quickstart
+python -m pconv_jax.evaluate --run=runs/a --compare=runs/b
+python -m pconv_jax.evaluate --run=runs/a --write_manifest=inputs
+python -m pconv_jax.evaluate --predictions=results --manifest=inputs --out=scores
 """
 
 import os
+import sys
 
 import numpy as np
 from absl import app, flags, logging
 
-from pconv_jax.evaluation import baselines, scores, tables
+from pconv_jax.evaluation import baselines, inputs, manifest, predictions, scores, tables
+from pconv_jax.models import unet
 from pconv_jax.training import build, checkpoint, parallel, reporting, rundir, sheets, state, steps
 from pconv_jax.training import config as config_rules
 
-_RUN = flags.DEFINE_string("run", None, "Run directory that training wrote.")
-_CHECKPOINT = flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint to evaluate.")
+BATCH = 8  # of examples, where there is no run that has its own
 
 
 class Evaluation:
@@ -21,77 +25,220 @@ class Evaluation:
 
     def __init__(self, config, source):
         self.config, self.source = config, source
-        self._predict = parallel.map_predict(steps.make_predict(build.unet_model(config)))
-        self._names = source.source.names
+        self.inputs = inputs.Drawn(config, source)
+        self._predict = _compiled(config)
 
-    def batches(self):
-        """The fixed set, from its start."""
-        return build.evaluation_batches(self.config, self.source)
+    def psnr(self, now: state.TrainState) -> float:
+        """Mean PSNR of the network's composites, and no more: what a checkpoint is ranked by."""
+        batches = build.evaluation_batches(self.config, self.source)
+        return scores.psnr(self._predict, now.eval_variables, batches, self.config.eval.batch_size)
 
-    def network(self, now: state.TrainState) -> list[dict]:
-        """Records of the network's composites (`scores.network`)."""
-        size = self.config.eval.batch_size
-        return scores.network(self._predict, now.eval_variables, self.batches(), size, self._names)
-
-    def baseline(self, method: str) -> list[dict]:
-        """Records of one of `baselines.BASELINES` on the same images and masks."""
-        return scores.baseline(method, self.batches(), self._names)
+    def network(self, now: state.TrainState) -> scores.Fill:
+        """The network as a method to score."""
+        return scores.network(self._predict, now.eval_variables, self.config.eval.batch_size)
 
     def sheet(self, now: state.TrainState, count: int) -> np.ndarray:
         """A picture of the first `count` examples: masked, prediction, composite, original."""
-        batch = next(self.batches())
-        full = {k: scores.fill_up(batch[k], self.config.eval.batch_size) for k in ("image", "mask")}
-        output, _ = self._predict(now.eval_variables, full["image"], full["mask"])
-        shown = min(count, len(batch["image"]))
-        return sheets.samples(batch["image"][:shown], batch["mask"][:shown], np.asarray(output)[:shown])
+        return _sheet(self.inputs, self.network(now), count)
 
 
-def report(evaluation: Evaluation, now: state.TrainState, workdir: str, name: str) -> list[dict]:
-    """Scores the network and the baselines, prints the table and writes `eval/<name>.{json,csv,md}` and a sheet.
+def report(evaluation: Evaluation, now: state.TrainState, workdir: str, name: str):
+    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and a sheet."""
+    config = evaluation.config
+    methods = {scores.NETWORK: evaluation.network(now)} | {m: scores.baseline(m) for m in baselines.QUICK}
+    batches = inputs.batches(evaluation.inputs, config.eval.batch_size, config.data.threads)
+    about = {**_about(config, now), "versions": rundir.versions()}
+    path, title = os.path.join(workdir, "eval", name), f"{_title(config, now)}, {len(evaluation.inputs)} composites"
+    _publish(path, title, scores.score(methods, batches), about, references=False)
+    sheets.save(f"{path}.png", evaluation.sheet(now, config.eval.batch_size))
+    logging.info("parameters sha256 %s", about["parameters_sha256"])
+    logging.info("written: %s.{json,csv,md,png}", path)
 
-    Returns:
-      All records.
+
+def define_flags(given: flags.FlagValues):
+    """The command line of `python -m pconv_jax.evaluate`."""
+    flags.DEFINE_string("run", None, "Run directory that training wrote.", given)
+    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of each run.", given)
+    flags.DEFINE_list("compare", [], "Other run directories, on the same inputs.", given)
+    flags.DEFINE_list("predictions", [], "Folders of other programs' results for the inputs, <name>.png.", given)
+    flags.DEFINE_list("baselines", list(baselines.BASELINES), "Fillings without learning; empty: none.", given)
+    flags.DEFINE_string("manifest", None, "Folder of inputs to use in place of the run's own.", given)
+    flags.DEFINE_string("write_manifest", None, "Write the run's inputs to this folder, and nothing else.", given)
+    flags.DEFINE_bool("references", False, "Show published scores below the tables.", given)
+    flags.DEFINE_string("out", None, "Folder of the results; default RUN/eval.", given)
+
+
+def run(given: flags.FlagValues):
+    """Checks everything that can be checked, restores the networks, scores all methods on the same inputs, writes.
+
+    Raises:
+      ValueError, OSError: before anything is written.
     """
-    records = evaluation.network(now)
-    for method in baselines.BASELINES:
-        records += evaluation.baseline(method)
+    _check_flags(given)
+    configs = {path: _config(path) for path in ([given.run] if given.run else []) + given.compare}
+    config = configs.get(given.run)
+    chosen = manifest.Manifest(given.manifest) if given.manifest else _drawn(given.run, configs)
+    batch_size, threads = (config.eval.batch_size, config.data.threads) if config else (BATCH, 2)
+    if given.write_manifest:
+        about = {"eval": config.eval.to_dict(), "evaluation images": rundir.read_data(given.run).get("evaluation")}
+        count = manifest.write(given.write_manifest, inputs.batches(chosen, batch_size, threads), about)
+        print(f"{count} inputs written to {given.write_manifest}: images, masks (white = hole), {manifest.FILE}")
+        return
+    if given.manifest:
+        for path, other in configs.items():
+            _check_fits(path, other, chosen)
+    methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
+    networks, about, title = {}, {}, _base(given.manifest or "")
+    for path, other in configs.items():
+        now = _restore(path, other, given.checkpoint)
+        name = scores.NETWORK if path == given.run else path
+        networks[name] = scores.network(_compiled(other), now.eval_variables, batch_size)
+        about[name] = {"run": path, **_about(other, now)}
+        title = _title(config, now) if path == given.run else title
+    methods = {**networks, **methods, **{name: scores.baseline(name) for name in given.baselines}}
+    if not methods:
+        raise ValueError("nothing to score: give --run, --predictions or --baselines")
+    _score(given, title, chosen, methods, about, batch_size, threads)
+
+
+def _score(given, title, chosen, methods, about, batch_size, threads):
+    """Scores, writes tables and pictures, prints the table."""
+    from pconv_jax.evaluation import figures  # takes Matplotlib half a second, which training should not pay
+
+    records = scores.score(methods, inputs.batches(chosen, batch_size, threads))
+    first = next(iter(methods))
+    own = [record for record in records if record["method"] == first]
+    parts = (given.run and given.checkpoint, given.manifest and _base(given.manifest))
+    name = "_".join(part for part in parts if part)
+    path = os.path.join(given.out or os.path.join(given.run, "eval"), name)
     about = {
-        "step": int(now.step),
-        "parameters_sha256": checkpoint.digest(now.params),
-        "config": evaluation.config.to_dict(),
+        **about.get(scores.NETWORK, {}),
+        "networks": about,
+        "inputs": inputs.fingerprint([record["name"] for record in own]),
         "versions": rundir.versions(),
     }
-    directory = os.path.join(workdir, "eval")
-    tables.write(directory, name, records, about)
-    sheets.save(os.path.join(directory, f"{name}.png"), evaluation.sheet(now, evaluation.config.eval.batch_size))
-    rows = tables.summarise(records)
-    print(f"\n{evaluation.config.name} at step {int(now.step)}, {evaluation.config.eval.examples} composites\n")
-    print(tables.markdown(rows))
-    logging.info("parameters sha256 %s", about["parameters_sha256"])
-    logging.info("written: %s.{json,csv,md,png}", os.path.join(directory, name))
-    return records
+    rows, compared = _publish(path, f"{title}, {len(own)} composites", records, about, given.references)
+    overall = [row for row in compared if row["bucket"] == tables.ALL]
+    print(*(tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent")), sep="\n")
+    if given.references:
+        print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")
+    sheets.save(f"{path}.png", _sheet(chosen, methods[first], batch_size))
+    rundir.write_atomically(f"{path}_psnr.png", figures.psnr_over_area(records, rows))
+    shown = figures.chosen(own)
+    examples = [chosen[index] for _, index in shown]
+    labels = [f"{label} {own[index]['psnr']:.1f} dB" for label, index in shown]
+    raw = np.concatenate([methods[first]([example]) for example in examples])
+    sheets.save(f"{path}_errors.png", figures.errors(examples, raw, labels))
+    print(f"written: {path}*")
+
+
+def _publish(path, title, records, about, references):
+    """Writes the tables and prints the short one."""
+    directory, name = os.path.split(path)
+    rows, compared = tables.write(directory, name, title, records, about, references)
+    print(f"\n{title}\n\n{tables.markdown(rows)}")
+    return rows, compared
+
+
+def _check_flags(given):
+    """What the flags say by themselves."""
+    unknown = [name for name in given.baselines if name not in baselines.BASELINES]
+    if unknown:
+        raise ValueError(f"--baselines={','.join(unknown)} is unknown; needs some of {', '.join(baselines.BASELINES)}")
+    if not given.run and not given.manifest:
+        raise ValueError("no inputs: give --run=DIR, or --manifest=DIR with --predictions=DIR")
+    if not given.run and (given.compare or given.write_manifest):
+        raise ValueError("--compare and --write_manifest need --run=DIR, which they start from")
+    if given.predictions and not given.manifest:
+        raise ValueError("--predictions needs --manifest=DIR, the inputs that the results are of")
+    if given.manifest and given.write_manifest:
+        raise ValueError("--write_manifest writes the run's own inputs: leave --manifest out")
+    if not given.run and not given.out:
+        raise ValueError("--out=DIR is missing: without --run there is no run directory to write to")
+    methods = [given.run, *given.compare, *given.predictions]
+    if len(set(methods)) < len(methods):
+        raise ValueError(f"--run, --compare and --predictions name a folder twice: {', '.join(map(str, methods))}")
+
+
+def _config(path):
+    config = rundir.read_config(path)
+    config_rules.validate(config)
+    parallel.check_batch("eval.batch_size", config.eval.batch_size)
+    return config
+
+
+def _drawn(path, configs):
+    """The inputs of a run, the same for all of them."""
+    config = configs[path]
+    for other, other_config in configs.items():
+        inputs.check_same(path, config, other, other_config)
+    _, source = build.image_sources(config)
+    before, now = rundir.read_data(path).get("evaluation"), source.source.fingerprint()
+    if before is not None and before != now:
+        raise ValueError(
+            f"{path} was trained beside other evaluation images ({before} then, {now} now): restore them, or give "
+            "--manifest=DIR"
+        )
+    return inputs.Drawn(config, source)
+
+
+def _check_fits(path, config, chosen):
+    """Raises ValueError unless a network takes the inputs of a manifest."""
+    if config.model.channels != chosen.channels:
+        raise ValueError(
+            f"{path} is a network for {config.model.channels} channels and {chosen.directory} has {chosen.channels}"
+        )
+    try:
+        unet.check_size(chosen.size, config.model.depth)
+    except ValueError as error:
+        raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
+
+
+def _restore(path, config, which):
+    with checkpoint.manager(path) as checkpoints:
+        step = checkpoints.best_step() if which == "best" else None
+        now = checkpoint.restore(checkpoints, state.shapes(config), step)
+    if now is None:
+        raise ValueError(f"{path} has no checkpoint yet: wait for the first one, or train again")
+    return parallel.replicate(now)
+
+
+def _compiled(config):
+    return parallel.map_predict(steps.make_predict(build.unet_model(config)))
+
+
+def _sheet(chosen, fill, count):
+    examples = [chosen[index] for index in range(min(count, len(chosen)))]
+    return sheets.samples(*scores.stack(examples), fill(examples) / 255)
+
+
+def _base(path):
+    return os.path.basename(os.path.abspath(path))
+
+
+def _about(config, now):
+    return {"step": int(now.step), "parameters_sha256": checkpoint.digest(now.params), "config": config.to_dict()}
+
+
+def _title(config, now):
+    return f"{config.name} at step {int(now.step)}"
 
 
 def main(argv):
-    """Restores a checkpoint of a run and reports on it."""
+    """What a person can mend is one line without a traceback."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}: use --run=DIR")
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
     try:
-        config = rundir.read_config(_RUN.value)
-        config_rules.validate(config)
-        parallel.check_batch("eval.batch_size", config.eval.batch_size)
-        _, source = build.image_sources(config)
-        with checkpoint.manager(_RUN.value) as checkpoints:
-            step = checkpoints.best_step() if _CHECKPOINT.value == "best" else None
-            now = checkpoint.restore(checkpoints, state.shapes(config), step)
-        if now is None:
-            raise ValueError(f"{_RUN.value} has no checkpoint yet: wait for the first one, or train again")
-        report(Evaluation(config, source), parallel.replicate(now), _RUN.value, _CHECKPOINT.value)
+        run(flags.FLAGS)
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing half-written is left")
     except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
-    flags.mark_flag_as_required("run")
+    define_flags(flags.FLAGS)
     app.run(main)

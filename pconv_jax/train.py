@@ -10,7 +10,6 @@ import time
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -169,7 +168,7 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
 def _checkpoint(now, evaluation, outputs):
     """Evaluates the network, and saves the state with its PSNR. All hosts evaluate, so that none runs ahead."""
     step = int(now.step)
-    psnr = float(np.mean([record["psnr"] for record in evaluation.network(now)]))
+    psnr = evaluation.psnr(now)
     logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
     if outputs:
         outputs.log.write(step, {"eval_psnr": psnr})

@@ -107,18 +107,30 @@ def test_holes_touch_the_border_where_they_may(kind):
     for side in ((0,), (-1,), (slice(None), 0), (slice(None), -1)):
         assert any(not mask[side].all() for mask in drawn)
     for mask in drawn:
-        framed = np.pad(mask[1:-1, 1:-1], ((1, 1), (1, 1), (0, 0)), constant_values=1)
+        framed = np.pad(mask[2:-2, 1:-1], ((2, 2), (1, 1), (0, 0)), constant_values=1)  # 20 of 512 of 64 and of 48
         assert masks.touches_border(mask) == (holes(framed) < holes(mask))
 
 
-@pytest.mark.parametrize("pixel", [(0, 3), (5, 2), (2, 0), (4, 6)])
-def test_touches_border_sees_each_side(pixel):
-    """One hole on the top, bottom, left or right is enough; one inside is not."""
-    mask = np.ones((6, 7, 1), np.uint8)
-    mask[2, 3] = 0
-    assert not masks.touches_border(mask)
-    mask[pixel] = 0
-    assert masks.touches_border(mask)
+@pytest.mark.parametrize(("size", "frame"), [(512, 20), (256, 10), (64, 2), (52, 2), (51, 1), (26, 1), (8, 1)])
+def test_touches_border_sees_a_frame_of_20_of_512(size, frame):
+    """A hole on its innermost pixel, on each side, is enough; one just inside is not. At least one pixel wide."""
+    for far in (False, True):
+        for axis in (0, 1):
+            for depth, expected in ((frame - 1, True), (frame, False)):
+                mask = np.ones((size, size, 1), np.uint8)
+                pixel = [size // 2, size // 2]
+                pixel[axis] = size - 1 - depth if far else depth
+                mask[tuple(pixel)] = 0
+                assert masks.touches_border(mask) == expected, (far, axis, depth)
+
+
+def test_has_area_rounds_as_draw_does():
+    """Open below, closed above, in whole pixels: 10 and 20 % of 50 pixels are 5 and 10."""
+    for count in range(51):
+        mask = np.ones(50, np.uint8)
+        mask[:count] = 0
+        assert masks.has_area(mask.reshape(5, 10, 1), (0.1, 0.2)) == (5 < count <= 10)
+    assert not masks.has_area(np.zeros((2, 2, 1), np.uint8), (0.3, 0.4))  # no number of four pixels
 
 
 @pytest.mark.parametrize("kind", DRAWN)
@@ -373,3 +385,32 @@ def test_nvidia_masks_are_drawn_by_bucket(shared_data):
         mask = masks.draw(folder_family(directory, area=area, border=0.03), 0, 0, bucket, (256, 256))[..., 0]
         assert area[0] < masks.hole_area(mask) <= area[1]
         assert mask[:8].all() and mask[:, -8:].all()
+
+
+@pytest.mark.parametrize("size", [512, 256, 64, 26])
+def test_nvidia_masks_touch_the_border_as_their_numbers_say(shared_data, size):
+    """At any size that a frame of a pixel fits into: the first 1000 of each bucket never do, most others do."""
+    directory = shared_data("nvidia_masks")
+    touching = {}
+    for path in sorted(directory.glob("*.png")):
+        hole = cv2.resize(masks.read_hole(str(path), "white_hole"), (size, size), interpolation=cv2.INTER_NEAREST)
+        half = int(path.stem) % 2000 >= 1000
+        touching.setdefault(half, []).append(masks.touches_border(1 - hole[..., None]))
+    assert not any(touching[False]) and np.mean(touching[True]) > 0.8
+
+
+def test_masks_of_a_folder_have_names(tmp_path):
+    """Relative to the folder, whatever its depth; drawn ones have none, and the mask is that of `draw`."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "sub").mkdir()
+    for name in ("a.png", "sub/b.png"):
+        write(tmp_path, name, 255 * rng.integers(0, 2, (32, 48), np.uint8))
+    family, seen = folder_family(tmp_path), set()
+    for index in range(9):
+        mask, name = masks.draw_named(family, 0, 0, index, (32, 48))
+        np.testing.assert_array_equal(mask, masks.draw(family, 0, 0, index, (32, 48)))
+        hole = masks.read_hole(str(tmp_path / name), family.polarity)
+        np.testing.assert_array_equal(mask[..., 0], 1 - hole)
+        seen.add(name)
+    assert seen == {"a.png", "sub/b.png"}
+    assert masks.draw_named(masks.Family(), 0, 0, 0, (16, 16))[1] == ""

@@ -28,6 +28,21 @@ def test_psnr_of_equal_images_is_capped(pair):
     assert metrics.psnr(pair[0], pair[0]).tolist() == [metrics.MAX_PSNR] * 2
 
 
+def test_hole_psnr(pair):
+    """Over the pixels of the hole, whatever lies outside of it; of no hole it is the ceiling."""
+    image, target = pair
+    mask = (np.random.default_rng(1).random((*image.shape[:3], 1)) > 0.3).astype(np.uint8)
+    holes = [m[..., 0] == 0 for m in mask]
+    expected = [
+        skimage.metrics.peak_signal_noise_ratio(t[h], i[h], data_range=255)
+        for i, t, h in zip(image, target, holes, strict=True)
+    ]
+    np.testing.assert_allclose(metrics.hole_psnr(image, target, mask), expected, rtol=1e-5)
+    spoiled = np.where(mask, image + 50, image)
+    np.testing.assert_array_equal(metrics.hole_psnr(spoiled, target, mask), metrics.hole_psnr(image, target, mask))
+    assert metrics.hole_psnr(image, target, np.ones_like(mask)).tolist() == [metrics.MAX_PSNR] * 2
+
+
 def test_ssim(pair):
     """Gaussian window 11, sigma 1.5, all channels: not EdgeConnect's grey images with window 51."""
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}

@@ -118,7 +118,7 @@ def test_wrong_imports_are_found():
     assert wrong_imports("pconv_jax", {"pconv_jax.data.masks"})
     assert not wrong_imports("pconv_jax.training.steps", {"pconv_jax.ops.losses", "pconv_jax.training.state"})
     own, others = imported_modules(MODULES["pconv_jax.train"])
-    assert "pconv_jax.training.checkpoint" in own and {"jax", "numpy", "absl"} <= others
+    assert "pconv_jax.training.checkpoint" in own and {"jax", "orbax", "absl"} <= others
 
 
 def test_no_circle():

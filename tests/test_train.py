@@ -14,6 +14,7 @@ import pytest
 
 import runs
 from pconv_jax import evaluate, train
+from pconv_jax.evaluation import inputs, scores
 from pconv_jax.models import vgg
 from pconv_jax.training import build, checkpoint, parallel, reporting, state
 
@@ -51,7 +52,7 @@ def test_what_a_run_leaves_behind(finished):
     for method in ("network", "mean fill", "Telea", "Navier-Stokes"):
         assert len([r for r in report["records"] if r["method"] == method]) == 10, method
     assert "| network |" in (workdir / "eval" / "last.md").read_text()
-    assert (workdir / "eval" / "last.csv").read_text().startswith("method,bucket,count,")
+    assert (workdir / "eval" / "last.csv").read_text().startswith("method,bucket,border,count,")
 
 
 def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
@@ -330,5 +331,11 @@ def test_two_evaluations_agree(finished):
     """The same masks and crops each time (naoto0804 draws them afresh), and all of them: 10 is no multiple of 8."""
     config = runs.tiny()
     _, source = build.image_sources(config)
-    records = [evaluate.Evaluation(config, source).network(finished[1]) for _ in range(2)]
+    evaluations = [evaluate.Evaluation(config, source) for _ in range(2)]
+    records = [
+        scores.score({"network": e.network(finished[1])}, inputs.batches(e.inputs, config.eval.batch_size))
+        for e in evaluations
+    ]
     assert records[0] == records[1] and len(records[0]) == 10
+    psnr = [e.psnr(finished[1]) for e in evaluations]
+    assert psnr[0] == psnr[1] == pytest.approx(np.mean([r["psnr"] for r in records[0]]), abs=1e-5)

@@ -19,6 +19,7 @@ from pconv_jax.data import encoded as encoded_images
 
 FAMILIES = ("shapes", "strokes", "boxes", "folder")
 POLARITIES = ("white_hole", "black_hole")
+FRAME = 20 / 512  # of the side: the paper's "border constraint" keeps holes out of it
 
 # Elements are halved in size each time they overshoot the wanted area; 2 ** -12 of an image is below one pixel.
 _MAX_HALVINGS = 12
@@ -83,13 +84,19 @@ def draw(family: Family, seed: int, stream: int, index: int, size: tuple[int, in
     Raises:
       ValueError: the wanted area has no mask at this size, or (folder) none was found.
     """
+    return draw_named(family, seed, stream, index, size)[0]
+
+
+def draw_named(family: Family, seed: int, stream: int, index: int, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+    """As `draw`: the mask, and the file below `family.path` that it was made from; "" for other kinds."""
     rng = np.random.default_rng([seed, stream, index])
     low, high = _pixels(family.area, size)
     if family.kind == "folder":
-        hole = _from_folder(family, rng, size, low, high)
+        hole, path = _from_folder(family, rng, size, low, high)
+        name = os.path.relpath(path, os.path.expanduser(family.path)).replace(os.sep, "/")
     else:
-        hole = _grow(_ELEMENTS[family.kind], family, rng, size, low, high)
-    return (hole == 0).view(np.uint8)[..., None]
+        hole, name = _grow(_ELEMENTS[family.kind], family, rng, size, low, high), ""
+    return (hole == 0).view(np.uint8)[..., None], name
 
 
 def hole_area(mask: np.ndarray) -> float:
@@ -97,16 +104,32 @@ def hole_area(mask: np.ndarray) -> float:
     return float(np.mean(mask == 0))
 
 
+def has_area(mask: np.ndarray, area: tuple[float, float]) -> bool:
+    """Whether the hole of `[H, W, 1]` is in the range `(low, high]`, by the same rounding as `draw`."""
+    low, high = _range(area, mask.shape)
+    return low <= np.count_nonzero(mask == 0) <= high
+
+
 def touches_border(mask: np.ndarray) -> bool:
-    """Whether a hole lies on the outermost row or column of `[H, W, 1]`."""
-    edges = (mask[0], mask[-1], mask[:, 0], mask[:, -1])
+    """Whether a hole of `[H, W, 1]` enters the frame of `FRAME` of each side.
+
+    The frame is of whole pixels that lie in it, at least one: NVIDIA's masks with border constraint never touch it,
+    resized by nearest neighbour to 26 pixels or more.
+    """
+    rows, columns = (max(1, math.floor(FRAME * side)) for side in mask.shape[:2])
+    edges = (mask[:rows], mask[-rows:], mask[:, :columns], mask[:, -columns:])
     return any(not edge.all() for edge in edges)
 
 
-def _pixels(area, size):
-    """The wanted area as numbers of pixels `low <= n <= high`, `low` exclusive in the fraction."""
+def _range(area, size):
+    """The area as numbers of pixels `low <= n <= high`, `low` exclusive in the fraction; none if low > high."""
     total = size[0] * size[1]
-    low, high = math.floor(area[0] * total) + 1, math.floor(area[1] * total)
+    return math.floor(area[0] * total) + 1, math.floor(area[1] * total)
+
+
+def _pixels(area, size):
+    """`_range`, or an error if it is empty."""
+    low, high = _range(area, size)
     if low > high:
         raise ValueError(f"no mask of {size[0]}x{size[1]} has a hole area in {area}: widen the range")
     return low, high
@@ -242,13 +265,14 @@ def check_folder(family: Family, areas, size: tuple[int, int]):
 
 
 def _from_folder(family, rng, size, low, high):
-    """A random mask image whose hole area lies in the range, drawn again until one does."""
+    """A random mask image whose hole area lies in the range, drawn again until one does: `(hole, path)`."""
     files = mask_files(family.path)
     seen = []
     for _ in range(_FOLDER_TRIES):
-        hole, pixels = _candidate(family, files[int(rng.integers(len(files)))], rng, size)
+        path = files[int(rng.integers(len(files)))]
+        hole, pixels = _candidate(family, path, rng, size)
         if pixels is not None and low <= pixels <= high:
-            return hole
+            return hole, path
         seen.append(pixels)
     raise ValueError(_none_fits(family, seen, size))
 

@@ -123,11 +123,17 @@ def evaluation_batches(
       threads: that prepare examples.
 
     Yields:
-      `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the photograph; `bucket` int32 `[B]`, into `BUCKETS`.
+      `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the photograph; `bucket` int32 `[B]`, into `BUCKETS`;
+      `mask_file` str `[B]`, of `masks.draw_named`.
     """
-    make = _EvaluationExample(source, view, family, seed, examples)
-    dataset = grain.MapDataset.range(examples).map(make).batch(batch_size, drop_remainder=False)
+    chosen = EvaluationSet(source, view, family, seed, examples)
+    dataset = grain.MapDataset.range(examples).map(chosen.__getitem__).batch(batch_size, drop_remainder=False)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+
+
+def bucket(mask: np.ndarray) -> int | None:
+    """Where in `BUCKETS` the hole area of a mask `[H, W, 1]` lies; None if nowhere."""
+    return next((i for i, area in enumerate(BUCKETS) if masks.has_area(mask, area)), None)
 
 
 def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
@@ -177,22 +183,27 @@ class _TrainExample:
         }
 
 
-class _EvaluationExample:
-    """index -> example of the fixed evaluation set."""
+class EvaluationSet:
+    """The fixed evaluation set by index; examples as `evaluation_batches` stacks them."""
 
     def __init__(self, source, view, family, seed, examples):
         self.source, self.view, self.family, self.seed = source, view, family, seed
         order = np.random.default_rng([seed, _EVAL_ORDER])
         self.records = order.permutation(np.arange(examples) % len(source))
 
-    def __call__(self, index):
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
         record, bucket = int(self.records[index]), index % len(BUCKETS)
         image, skipped = self.source[record]
         family = dataclasses.replace(self.family, area=BUCKETS[bucket])
         size = (self.view.size, self.view.size)
+        mask, mask_file = masks.draw_named(family, self.seed, _EVAL_MASK, index, size)
         return {
             "image": crop(image, self.view, np.random.default_rng([self.seed, _EVAL_CROP, index])),
-            "mask": masks.draw(family, self.seed, _EVAL_MASK, index, size),
+            "mask": mask,
             "record": np.int32((record + skipped) % len(self.source)),
             "bucket": np.int32(bucket),
+            "mask_file": mask_file,
         }

@@ -1,74 +1,120 @@
-"""Scores of fillings on a fixed set of images and masks: the composite, clamped and rounded to uint8, as papers do."""
+"""Scores of fillings: of the composite, clamped and rounded to uint8, as papers do, of its hole, and of the output."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
-from pconv_jax.data import masks
-from pconv_jax.evaluation import baselines
-from pconv_jax.ops import metrics
+from pconv_jax.evaluation import baselines, inputs
+from pconv_jax.ops import composite, metrics
 
 NETWORK = "network"
-METRICS = ("l1_percent", "psnr", "ssim")
+METRICS = ("l1_percent", "psnr", "ssim", "hole_psnr", "raw_psnr")
+ABOUT = ("name", "image", "mask", "bucket", "hole_area", "touches_border")
+
+Fill = Callable[[list[inputs.Example]], np.ndarray]
+"""Examples -> what a method makes of them, all pixels, uint8 `[N, H, W, C]`."""
 
 
-def network(predict, variables, batches: Iterator[dict], batch_size: int, names: tuple[str, ...]) -> list[dict]:
-    """Scores the network's composites: one record per image.
+def network(predict, variables, batch_size: int) -> Fill:
+    """A network as a method.
 
     Args:
       predict: `(variables, image, mask) -> (output, composite)`, compiled for `batch_size`.
       variables: of the network.
-      batches: of `pipeline.evaluation_batches`; a shorter last one is filled up and the filling not counted.
-      batch_size: of every call.
-      names: of the photographs, by record.
+      batch_size: of every call; fewer examples are filled up, and the filling is not returned.
+    """
+
+    def fill(examples):
+        image, mask = stack(examples)
+        output, _ = predict(variables, fill_up(image, batch_size), fill_up(mask, batch_size))
+        return to_uint8(output)[: len(examples)]
+
+    return fill
+
+
+def baseline(name: str) -> Fill:
+    """One of `baselines.BASELINES` as a method."""
+    return lambda examples: np.stack([baselines.BASELINES[name](e.image, e.mask) for e in examples])
+
+
+def score(methods: Mapping[str, Fill], batches: Iterable[list[inputs.Example]]) -> list[dict]:
+    """Scores methods on the same examples, one batch after another.
+
+    Args:
+      methods: by name.
+      batches: of examples (`inputs.batches`), none larger than the first.
 
     Returns:
-      `{"method", "example", "image", "bucket", "hole_area", "touches_border", "l1_percent", "psnr", "ssim"}` each.
+      One record per method and example, by method: `{"method", *ABOUT, *METRICS}`. `psnr`, `ssim` and `l1_percent` are
+      of the composite, `hole_psnr` is over its hole alone, `raw_psnr` of all that the method returned.
     """
-    records = []
+    records, size, done = {method: [] for method in methods}, 0, 0
     for batch in batches:
-        count = len(batch["image"])
-        full = {name: fill_up(batch[name], batch_size) for name in ("image", "mask")}
-        _, filled = predict(variables, full["image"], full["mask"])
-        filled = np.round(np.asarray(filled)[:count] * 255).astype(np.uint8)
-        records += _score(NETWORK, filled, batch, names, len(records))
-    return records
+        size, done = max(size, len(batch)), done + len(batch)
+        image, mask = stack(batch)
+        for method, fill in methods.items():
+            raw = fill(batch)
+            values = _measure(*(fill_up(x, size) for x in (raw, image, mask)))
+            values = {name: np.asarray(value).tolist() for name, value in values.items()}
+            records[method] += [
+                {
+                    "method": method,
+                    **{key: example.about[key] for key in ABOUT},
+                    **{name: values[name][i] for name in METRICS},
+                }
+                for i, example in enumerate(batch)
+            ]
+        logging.log_every_n_seconds(logging.INFO, "scored %d examples", 30, done)
+    return [record for of_method in records.values() for record in of_method]
 
 
-def baseline(method: str, batches: Iterator[dict], names: tuple[str, ...]) -> list[dict]:
-    """Scores one of `baselines.BASELINES` on the same images and masks; records as `network` returns them."""
-    records, fill = [], baselines.BASELINES[method]
+def psnr(predict, variables, batches: Iterable[dict], batch_size: int) -> float:
+    """Mean PSNR of a network's composites, and nothing else: for checkpoints.
+
+    Args:
+      predict, variables, batch_size: as for `network`.
+      batches: of `pipeline.evaluation_batches`.
+    """
+    values = []
     for batch in batches:
-        filled = np.stack([fill(i, m) for i, m in zip(batch["image"], batch["mask"], strict=True)])
-        records += _score(method, filled, batch, names, len(records))
-    return records
+        image, mask = (fill_up(batch[name], batch_size) for name in ("image", "mask"))
+        output, _ = predict(variables, image, mask)
+        values.append(np.asarray(_psnr(to_uint8(output), image, mask))[: len(batch["image"])])
+    return float(np.mean(np.concatenate(values), dtype=np.float64))
 
 
-def _score(method, filled, batch, names, first):
-    """Records of a batch of uint8 composites."""
-    values = {name: np.asarray(value) for name, value in _measure(filled, batch["image"]).items()}
-    return [
-        {
-            "method": method,
-            "example": first + i,
-            "image": names[int(batch["record"][i])],
-            "bucket": int(batch["bucket"][i]),
-            "hole_area": masks.hole_area(batch["mask"][i]),
-            "touches_border": masks.touches_border(batch["mask"][i]),
-            **{name: float(value[i]) for name, value in values.items()},
-        }
-        for i in range(len(filled))
-    ]
+def stack(examples: list[inputs.Example]) -> tuple[np.ndarray, np.ndarray]:
+    """`(image, mask)` of a batch."""
+    return np.stack([e.image for e in examples]), np.stack([e.mask for e in examples])
 
 
-@jax.jit
-def _measure(image, target):
-    image, target = image.astype(jnp.float32), target.astype(jnp.float32)
-    return {name: getattr(metrics, name)(image, target) for name in METRICS}
+def to_uint8(output) -> np.ndarray:
+    """Float in units of white -> clamped and rounded."""
+    return np.round(np.clip(np.asarray(output), 0, 1) * 255).astype(np.uint8)
 
 
 def fill_up(x, count):
     """Repeats the first example so that every batch has the compiled shape."""
     return np.concatenate([x, np.broadcast_to(x[:1], (count - len(x), *x.shape[1:]))])
+
+
+@jax.jit
+def _measure(raw, image, mask):
+    raw, image = raw.astype(jnp.float32), image.astype(jnp.float32)
+    filled = composite.composite(image, raw, mask)
+    return {
+        "l1_percent": metrics.l1_percent(filled, image),
+        "psnr": metrics.psnr(filled, image),
+        "ssim": metrics.ssim(filled, image),
+        "hole_psnr": metrics.hole_psnr(raw, image, mask),
+        "raw_psnr": metrics.psnr(raw, image),
+    }
+
+
+@jax.jit
+def _psnr(raw, image, mask):
+    raw, image = raw.astype(jnp.float32), image.astype(jnp.float32)
+    return metrics.psnr(composite.composite(image, raw, mask), image)

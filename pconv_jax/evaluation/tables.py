@@ -1,4 +1,4 @@
-"""Tables of scores: per method and hole-area bucket, as JSON, CSV and Markdown, made from the records alone."""
+"""Tables of scores, made from the records alone: per method, hole-area bucket and border, as JSON, CSV and Markdown."""
 
 import csv
 import io
@@ -8,22 +8,69 @@ import os
 import numpy as np
 
 from pconv_jax.data import pipeline
-from pconv_jax.evaluation import scores
+from pconv_jax.evaluation import intervals, references, scores
 from pconv_jax.training import rundir
 
 ALL = "all"
+BORDERS = {ALL: "All holes", "off": "Holes off the border", "touching": "Holes that touch the border"}
+
+_TITLES = {
+    "psnr": "PSNR, dB (higher is better)",
+    "ssim": "SSIM (higher)",
+    "l1_percent": "L1, % (lower)",
+    "hole_psnr": "PSNR of the hole alone, dB (higher)",
+    "raw_psnr": "PSNR of the raw output, dB (higher)",
+}
+_DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "hole_psnr": 2, "raw_psnr": 2}
+_FIRST = ("psnr", "ssim", "l1_percent")  # what papers report
+_MORE = ("hole_psnr", "raw_psnr")
 
 
 def summarise(records: list[dict]) -> list[dict]:
-    """Means per method and bucket, and over all: rows of `method, bucket, count, l1_percent, psnr, ssim`."""
+    """Means and their intervals, per method, bucket and border, and over all.
+
+    Returns:
+      Rows of `method, bucket, border, count` and, for each of `scores.METRICS`, `<metric>, <metric>_low,
+      <metric>_high`; the interval is None where there is one example only.
+    """
     rows = []
-    for method in dict.fromkeys(record["method"] for record in records):
-        of_method = [record for record in records if record["method"] == method]
-        for bucket in [*range(len(pipeline.BUCKETS)), ALL]:
-            members = [r for r in of_method if bucket in (ALL, r["bucket"])]
-            if members:
-                means = {name: float(np.mean([r[name] for r in members])) for name in scores.METRICS}
-                rows.append({"method": method, "bucket": bucket_name(bucket), "count": len(members), **means})
+    for method, of_method in _by_method(records).items():
+        values = _values(of_method)
+        for bucket, border, members in _cells(of_method):
+            row = {"method": method, "bucket": bucket_name(bucket), "border": border, "count": int(members.sum())}
+            means = values[members].mean(axis=0)
+            low, high = intervals.bootstrap(values[members]) if row["count"] > 1 else ([None] * len(means),) * 2
+            for name, *triple in zip(scores.METRICS, means, low, high, strict=True):
+                keys = (name, f"{name}_low", f"{name}_high")
+                row |= {key: x if x is None else float(x) for key, x in zip(keys, triple, strict=True)}
+            rows.append(row)
+    return rows
+
+
+def compare(records: list[dict]) -> list[dict]:
+    """The first method against each other one, on the same examples.
+
+    Returns:
+      Rows of `method, other, bucket, metric, count, difference, low, high, p`: of `intervals.paired`.
+
+    Raises:
+      ValueError: the methods were not scored on the same examples.
+    """
+    rows, methods = [], _by_method(records)
+    first, *others = methods
+    names = [record["name"] for record in methods[first]]
+    for other in others:
+        if [record["name"] for record in methods[other]] != names:
+            raise ValueError(f"{first} and {other} were scored on different examples: they cannot be paired")
+        mine, theirs = _values(methods[first]), _values(methods[other])
+        for bucket, border, members in _cells(methods[first]):
+            if border != ALL:
+                continue
+            for column, metric in enumerate(scores.METRICS):
+                found = intervals.paired(mine[members, column], theirs[members, column])
+                row = {"method": first, "other": other, "bucket": bucket_name(bucket), "metric": metric}
+                row |= {"count": int(members.sum()), "difference": found.difference}
+                rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
     return rows
 
 
@@ -35,33 +82,133 @@ def bucket_name(bucket: int | str) -> str:
     return f"({low:.0%}, {high:.0%}]"
 
 
-def markdown(rows: list[dict]) -> str:
-    """One table per metric: a line per method, a column per bucket, the counts in the header."""
-    titles = {"psnr": "PSNR, dB (higher is better)", "ssim": "SSIM (higher)", "l1_percent": "L1, % (lower)"}
-    digits = {"psnr": 2, "ssim": 4, "l1_percent": 2}
+def markdown(rows: list[dict], metrics=_FIRST, border: str = ALL, with_intervals: bool = False) -> str:
+    """One table per metric: a line per method, a column per bucket, the counts in the header.
+
+    Args:
+      rows: of `summarise`.
+      metrics: which tables.
+      border: one of `BORDERS`.
+      with_intervals: whether cells hold the interval too.
+    """
+    rows = [row for row in rows if row["border"] == border]
     counts = {row["bucket"]: row["count"] for row in rows}
     text = []
-    for metric, title in titles.items():
-        text.append(f"| {title} | " + " | ".join(f"{bucket} n={n}" for bucket, n in counts.items()) + " |")
+    for metric in metrics:
+        text.append(f"| {_TITLES[metric]} | " + " | ".join(f"{bucket} n={n}" for bucket, n in counts.items()) + " |")
         text.append("|---" * (len(counts) + 1) + "|")
         for method in dict.fromkeys(row["method"] for row in rows):
-            values = {row["bucket"]: row[metric] for row in rows if row["method"] == method}
-            cells = [f"{values[bucket]:.{digits[metric]}f}" if bucket in values else "" for bucket in counts]
+            found = {row["bucket"]: row for row in rows if row["method"] == method}
+            cells = [_cell(found[bucket], metric, with_intervals) if bucket in found else "" for bucket in counts]
             text.append(f"| {method} | " + " | ".join(cells) + " |")
         text.append("")
     return "\n".join(text)
 
 
-def write(directory: str, name: str, records: list[dict], about: dict):
-    """Writes `<name>.json` (`about`, the rows, every record), `<name>.csv` (the rows) and `<name>.md`."""
-    rows = summarise(records)
+def markdown_compared(rows: list[dict], metric: str) -> str:
+    """The differences of `compare` in one metric: a line per other method, a column per bucket, "" if there is none."""
+    rows = [row for row in rows if row["metric"] == metric]
+    if not rows:
+        return ""
+    counts = {row["bucket"]: row["count"] for row in rows}
+    text = [
+        f"| {_TITLES[metric]}: {rows[0]['method']} minus | "
+        + " | ".join(f"{b} n={n}" for b, n in counts.items())
+        + " |"
+    ]
+    text.append("|---" * (len(counts) + 1) + "|")
+    for other in dict.fromkeys(row["other"] for row in rows):
+        found = {row["bucket"]: row for row in rows if row["other"] == other}
+        text.append(f"| {other} | " + " | ".join(_difference(found[b], _DIGITS[metric]) for b in counts) + " |")
+    return "\n".join([*text, ""])
+
+
+def markdown_references(metric: str) -> str:
+    """Published scores in one metric, by bucket, each with its data."""
+    names = [bucket_name(bucket) for bucket in range(len(pipeline.BUCKETS))]
+    text = [f"| {_TITLES[metric]} | data | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    for found in references.PUBLISHED:
+        if found.metric == metric:
+            digits = min(3, _DIGITS[metric])  # as published
+            cells = [f"{found.values[b]:.{digits}f}" if b in found.values else "" for b in range(len(names))]
+            text.append(f"| {found.who} | {found.data} | " + " | ".join(cells) + " |")
+    return "\n".join([*text, ""])
+
+
+def report(title: str, rows: list[dict], compared: list[dict], with_references: bool) -> str:
+    """The Markdown file: the table of the screen, then everything with intervals."""
+    text = [f"# {title}", "", markdown(rows)]
+    for border, heading in BORDERS.items():
+        if any(row["border"] == border for row in rows):
+            text += [f"## {heading}, with {intervals.LEVEL:.0%} bootstrap intervals", ""]
+            text.append(markdown(rows, (*_FIRST, *_MORE) if border == ALL else _FIRST, border, with_intervals=True))
+    if compared:
+        text += ["## Differences on the same examples, with intervals", ""]
+        text += ["p: two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons.", ""]
+        text += [markdown_compared(compared, metric) for metric in _FIRST]
+    if with_references:
+        text += ["## Published, on other images, sizes and masks: not to be compared with the rows above", ""]
+        text += [markdown_references(metric) for metric in ("psnr", "ssim")]
+    return "\n".join(text)
+
+
+def write(directory: str, name: str, title: str, records: list[dict], about: dict, with_references: bool = False):
+    """Writes `<name>.json` (`about`, all rows, every record), `<name>.csv` (the rows), `<name>_examples.csv` (the
+    records), `<name>_compared.csv` (where there is something to compare) and `<name>.md`.
+
+    Returns:
+      `(rows, compared)`: of `summarise` and `compare`.
+    """
+    rows, compared = summarise(records), compare(records)
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, name)
-    content = {**about, "rows": rows, "records": records}
+    content = {**about, "rows": rows, "compared": compared, "records": records}
     rundir.write_atomically(f"{path}.json", json.dumps(content, indent=1) + "\n")
+    for suffix, table in (("", rows), ("_examples", records), ("_compared", compared)):
+        if table:
+            rundir.write_atomically(f"{path}{suffix}.csv", _csv(table))
+    rundir.write_atomically(f"{path}.md", report(title, rows, compared, with_references))
+    return rows, compared
+
+
+def _by_method(records):
+    methods = {}
+    for record in records:
+        methods.setdefault(record["method"], []).append(record)
+    return methods
+
+
+def _values(records):
+    """`[examples, metrics]`."""
+    return np.array([[record[name] for name in scores.METRICS] for record in records], np.float64)
+
+
+def _cells(records):
+    """`(bucket, border, which of the records)` of every cell that is not empty."""
+    buckets = np.array([-1 if record["bucket"] is None else record["bucket"] for record in records])
+    touching = np.array([record["touches_border"] for record in records])
+    everywhere = np.ones(len(records), bool)
+    for bucket in [*range(len(pipeline.BUCKETS)), ALL]:
+        for border, here in zip(BORDERS, (everywhere, ~touching, touching), strict=True):
+            members = here & (everywhere if bucket == ALL else buckets == bucket)
+            if members.any():
+                yield bucket, border, members
+
+
+def _cell(row, metric, with_interval):
+    digits, low, high = _DIGITS[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+    text = f"{row[metric]:.{digits}f}"
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if with_interval and low is not None else text
+
+
+def _difference(row, digits):
+    interval = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
+    return f"{row['difference']:+.{digits}f}{interval} p={row['p']:.1g}"
+
+
+def _csv(rows):
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    rundir.write_atomically(f"{path}.csv", table.getvalue())
-    rundir.write_atomically(f"{path}.md", markdown(rows))
+    return table.getvalue()

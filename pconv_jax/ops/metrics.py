@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 MAX_PSNR = 100.0
 
@@ -24,8 +24,17 @@ def psnr(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Ar
 
     At most `MAX_PSNR`, so that one image that is filled perfectly does not make the mean of a table infinite.
     """
-    mse = jnp.mean(jnp.square(image - target), axis=(1, 2, 3))
-    return jnp.minimum(10.0 * jnp.log10(max_value**2 / jnp.maximum(mse, 1e-12)), MAX_PSNR)
+    return _decibels(jnp.mean(jnp.square(image - target), axis=(1, 2, 3)), max_value)
+
+
+def hole_psnr(
+    image: Images, target: Images, mask: Shaped[ArrayLike, "n h w 1"], *, max_value: float = 255.0
+) -> Float[Array, " n"]:
+    """`psnr` over the pixels of the hole alone, mask 0; at most `MAX_PSNR`, which is also that of no hole."""
+    hole = jnp.asarray(mask) == 0
+    count = jnp.maximum(jnp.sum(hole, axis=(1, 2, 3)), 1) * image.shape[-1]
+    mse = jnp.sum(jnp.where(hole, jnp.square(image - target), 0), axis=(1, 2, 3)) / count
+    return _decibels(mse, max_value)
 
 
 def ssim(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Array, " n"]:
@@ -47,6 +56,10 @@ def ssim(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Ar
     similarity = (2 * mean_x * mean_y + c1) * (2 * covariance + c2)
     similarity /= (mean_x**2 + mean_y**2 + c1) * (var_x + var_y + c2)
     return jnp.mean(similarity, axis=(1, 2, 3))
+
+
+def _decibels(mse, max_value):
+    return jnp.minimum(10.0 * jnp.log10(max_value**2 / jnp.maximum(mse, 1e-12)), MAX_PSNR)
 
 
 def _gaussian(x):

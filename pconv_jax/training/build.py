@@ -71,13 +71,24 @@ def evaluation_batches(config, source):
     """The fixed evaluation set: the same for every run with the same `eval`, `data` and photographs."""
     return pipeline.evaluation_batches(
         source,
-        pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
-        config_rules.evaluation_masks(config),
-        seed=config.eval.seed,
-        examples=config.eval.examples,
+        **_evaluation(config),
         batch_size=config.eval.batch_size,
         threads=config.data.threads,
     )
+
+
+def evaluation_set(config, source) -> pipeline.EvaluationSet:
+    """The same examples by index."""
+    return pipeline.EvaluationSet(source, **_evaluation(config))
+
+
+def _evaluation(config):
+    return {
+        "view": pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
+        "family": config_rules.evaluation_masks(config),
+        "seed": config.eval.seed,
+        "examples": config.eval.examples,
+    }
 
 
 def unet_model(config) -> unet.UNet:

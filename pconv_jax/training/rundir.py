@@ -103,6 +103,12 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
         raise ValueError(f"{path} is no config ({error}): restore it, or choose another --workdir") from error
 
 
+def read_data(workdir: str) -> dict[str, str]:
+    """Fingerprints of the images of a run, by use; none where there is no record of them."""
+    path = os.path.join(workdir, DATA)
+    return _read_json(path) if os.path.exists(path) else {}
+
+
 def versions() -> dict[str, str]:
     """Of the libraries that decide results."""
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "grain", "numpy")} | {
@@ -170,7 +176,7 @@ def _warn_of_other_versions(workdir):
 
 
 def _refuse_other_data(workdir, data):
-    before = _read_json(os.path.join(workdir, DATA))
+    before = read_data(workdir)
     differing = [f"{use}: {before.get(use)} there, {data[use]} now" for use in data if before.get(use) != data[use]]
     if differing:
         raise ValueError(

@@ -1,0 +1,81 @@
+"""Pictures of scores: PSNR over hole area, and where the error of the best, the median and the worst example lies."""
+
+import io
+
+import cv2
+import matplotlib.figure
+import numpy as np
+
+from pconv_jax.evaluation import inputs, tables
+from pconv_jax.training import sheets
+
+_FULL = 64  # grey levels of mean absolute error that are shown brightest
+
+
+def psnr_over_area(records: list[dict], rows: list[dict]) -> bytes:
+    """A PNG: one line per method through the buckets' means, at their mean hole area, with 95 % intervals.
+
+    Args:
+      records: of `scores.score`.
+      rows: of `tables.summarise`.
+    """
+    figure = matplotlib.figure.Figure(figsize=(7.5, 4.8), dpi=120, layout="constrained")  # draws without a display
+    axes = figure.add_subplot()
+    methods = list(dict.fromkeys(record["method"] for record in records))
+    for number, method in enumerate(methods):
+        found = [r for r in rows if r["method"] == method and r["border"] == tables.ALL and r["bucket"] != tables.ALL]
+        areas = [_mean_area(records, method, row["bucket"]) for row in found]
+        means = np.array([row["psnr"] for row in found])
+        lows, highs = (
+            np.array([row["psnr"] if row[key] is None else row[key] for row in found])
+            for key in ("psnr_low", "psnr_high")
+        )
+        # Beside each other, so that intervals do not hide each other.
+        areas = np.array(areas) * 100 + 0.35 * (number - (len(methods) - 1) / 2)
+        axes.errorbar(areas, means, (means - lows, highs - means), marker="o", markersize=4, capsize=2, label=method)
+    axes.set(xlabel="hole area, % of the image", ylabel="PSNR of the composite, dB")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()
+
+
+def chosen(records: list[dict]) -> list[tuple[str, int]]:
+    """The best, the median and the worst of one method's records by PSNR: `(label, index)`; ties by order."""
+    order = sorted(range(len(records)), key=lambda index: (-records[index]["psnr"], index))
+    return [("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])]
+
+
+def errors(examples: list[inputs.Example], raw: np.ndarray, labels: list[str]) -> np.ndarray:
+    """A sheet, one row per example: masked | composite | error | original.
+
+    Args:
+      examples: what is shown.
+      raw: uint8 `[N, H, W, C]`, what a method made of them.
+      labels: of the rows.
+    """
+    rows = []
+    for example, output in zip(examples, raw, strict=True):
+        filled = np.where(example.mask, example.image, output)
+        masked = np.where(example.mask, example.image, 255).astype(np.uint8)
+        rows.append([masked, filled, error_map(filled, example.image), example.image])
+    return sheets.grid(rows, columns=("masked", "composite", f"error (0 to {_FULL})", "original"), labels=labels)
+
+
+def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Mean absolute error over the channels, black for none to bright for `_FULL` grey levels: RGB `[H, W, 3]`."""
+    error = np.abs(image.astype(np.float32) - target).mean(axis=-1)
+    level = np.round(np.clip(error / _FULL, 0, 1) * 255).astype(np.uint8)
+    return cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)
+
+
+def _mean_area(records, method, bucket):
+    areas = [
+        record["hole_area"]
+        for record in records
+        if record["method"] == method
+        and record["bucket"] is not None
+        and tables.bucket_name(record["bucket"]) == bucket
+    ]
+    return np.mean(areas)

@@ -1,0 +1,127 @@
+"""What methods are scored on: pairs of an image and a mask, each with a name that only these pixels have.
+
+A set of inputs has a length and `inputs[i]`, an `Example`: `Drawn` from a config, or read from a manifest
+(evaluation/manifest.py).
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+
+import grain
+import ml_collections
+import numpy as np
+
+from pconv_jax.data import masks, pipeline
+from pconv_jax.training import build, rundir
+
+
+@dataclasses.dataclass(frozen=True)
+class Example:
+    """An image and its mask.
+
+    Attributes:
+      image: uint8 `[H, W, C]`.
+      mask: uint8 `[H, W, 1]`, 1 = valid.
+      about: `name`, `image` (the photograph), `mask` (its file, or "seed:index" of a drawn one), `crop` ("seed:index"),
+        `bucket` into `pipeline.BUCKETS` or None, `hole_area`, `touches_border`, and the SHA-256 of both arrays.
+    """
+
+    image: np.ndarray
+    mask: np.ndarray
+    about: dict
+
+    @property
+    def name(self) -> str:
+        """Of the example, and of the files that hold it."""
+        return self.about["name"]
+
+
+class Drawn:
+    """The evaluation set of a config."""
+
+    def __init__(self, config, source):
+        self._chosen, self._names = build.evaluation_set(config, source), source.source.names
+        self._seed = config.eval.seed
+        self._as_is = config.eval.masks.kind == "folder" and not config.eval.masks.augment
+
+    def __len__(self):
+        return len(self._chosen)
+
+    def __getitem__(self, index):
+        example = self._chosen[index]
+        drawn = f"{self._seed}:{index}"
+        mask = example["mask_file"] if self._as_is else f"{example['mask_file']} {drawn}".strip()
+        origin = {"image": self._names[int(example["record"])], "mask": mask, "crop": drawn}
+        return describe(example["image"], example["mask"], index, origin)
+
+
+def describe(image: np.ndarray, mask: np.ndarray, index: int, origin: dict) -> Example:
+    """An example with what its pixels say.
+
+    Args:
+      image, mask: as in `Example`.
+      index: in its set.
+      origin: `image`, `mask` and `crop` of `Example.about`.
+    """
+    image_sha, mask_sha = (hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for x in (image, mask))
+    # Part of the name, so that results for other inputs are not taken for results for these.
+    digest = hashlib.sha256(f"{image_sha} {mask_sha}".encode()).hexdigest()
+    about = {
+        "name": f"{index:05d}_{digest[:8]}",
+        **origin,
+        "bucket": pipeline.bucket(mask),
+        "hole_area": masks.hole_area(mask),
+        "touches_border": masks.touches_border(mask),
+        "image_sha256": image_sha,
+        "mask_sha256": mask_sha,
+    }
+    return Example(image, mask, about)
+
+
+def batches(inputs: Sequence[Example], batch_size: int, threads: int = 2) -> Iterator[list[Example]]:
+    """All examples in order, the last batch as short as it comes."""
+    dataset = grain.MapDataset.range(len(inputs)).map(inputs.__getitem__)
+    batch = []
+    for example in dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)):
+        batch.append(example)
+        if len(batch) == batch_size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def fingerprint(names: Sequence[str]) -> str:
+    """Of a set of inputs: equal for equal pixels in the same order."""
+    return f"{len(names)} examples, sha256 {hashlib.sha256(' '.join(names).encode()).hexdigest()}"
+
+
+def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_config: ml_collections.ConfigDict):
+    """Raises ValueError unless two runs are evaluated on the same inputs; says what differs.
+
+    Args:
+      run, other: run directories, whose records of the evaluation images are compared.
+      config, other_config: of the runs.
+    """
+    values, others = ({**_deciding(c, path)} for c, path in ((config, run), (other_config, other)))
+    differing = [
+        f"{key}: {values[key]} in {run}, {others[key]} in {other}" for key in values if values[key] != others[key]
+    ]
+    if differing:
+        raise ValueError(
+            f"{run} and {other} are evaluated on other inputs ({'; '.join(differing)}): give both --manifest=DIR, or "
+            "train one with the other's eval section and images"
+        )
+
+
+def _deciding(config, run):
+    """What the pixels of an evaluation set follow from. Images by their fingerprint: paths may differ."""
+    return {
+        **{f"eval.{key}": config.eval[key] for key in ("examples", "seed")},
+        "eval.crop_scale": list(config.eval.crop_scale),
+        **{f"eval.masks.{key}": value for key, value in config.eval.masks.items()},
+        "data.size": config.data.size,
+        "model.channels": config.model.channels,
+        "evaluation images": rundir.read_data(run).get("evaluation"),
+    }

@@ -1,0 +1,70 @@
+"""Fillings without learning keep valid pixels, read no hole, and do what their names say."""
+
+import numpy as np
+import pytest
+import skimage.restoration
+
+import pictures
+import scoring
+from pconv_jax.evaluation import baselines
+
+
+def smooth(channels, height=20, width=24):
+    """A ramp, which any inpainting continues well."""
+    y, x = np.mgrid[:height, :width]
+    return np.stack([60 + (c + 2) * x + 3 * y for c in range(channels)], axis=-1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("method", baselines.BASELINES)
+def test_baselines_keep_valid_pixels_and_read_no_hole(method, channels):
+    """Valid pixels come back unchanged, and what lies in the hole decides nothing."""
+    image, mask = pictures.noise(0, 20, 24, channels), scoring.hole()
+    filled = baselines.BASELINES[method](image, mask)
+    assert filled.dtype == np.uint8 and filled.shape == image.shape
+    valid = np.broadcast_to(mask == 1, image.shape)
+    np.testing.assert_array_equal(filled[valid], image[valid])
+    for junk in (0, 255):
+        spoiled = np.where(mask == 1, image, junk).astype(np.uint8)
+        np.testing.assert_array_equal(baselines.BASELINES[method](spoiled, mask), filled)
+
+
+@pytest.mark.parametrize("method", baselines.BASELINES)
+def test_baselines_without_and_with_nothing_but_holes(method):
+    """No hole: the image itself. Nothing valid: some image, no error."""
+    image, mask = pictures.noise(0, 20, 24), np.ones((20, 24, 1), np.uint8)
+    np.testing.assert_array_equal(baselines.BASELINES[method](image, mask), image)
+    assert baselines.BASELINES[method](image, 0 * mask).shape == image.shape
+
+
+def test_mean_fill_is_the_mean_of_the_valid_pixels():
+    """By hand: valid 10, 20 and 31 give 20, per channel; sums do not overflow uint8."""
+    image = np.asarray([[10, 20], [31, 99]], np.uint8)[..., None] * np.asarray([1, 2], np.uint8)
+    mask = np.asarray([[1, 1], [1, 0]], np.uint8)[..., None]
+    np.testing.assert_array_equal(baselines.mean_fill(image, mask)[1, 1], [20, 41])
+    bright = np.full((64, 64, 3), 250, np.uint8)
+    large = scoring.hole(64, 64)
+    np.testing.assert_array_equal(baselines.mean_fill(np.where(large, bright, 0).astype(np.uint8), large), bright)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("method", ["Telea", "Navier-Stokes"])
+def test_opencv_fills_holes_and_not_the_rest(method, channels):
+    """On a ramp both beat the mean by far: the mask's polarity is OpenCV's."""
+    image, mask = smooth(channels), scoring.hole()
+    error = np.abs(baselines.BASELINES[method](image, mask).astype(int) - image)[mask[..., 0] == 0].mean()
+    mean_error = np.abs(baselines.mean_fill(image, mask).astype(int) - image)[mask[..., 0] == 0].mean()
+    assert error < 0.4 * mean_error
+
+
+def test_biharmonic_is_scikit_images():
+    """Rounded to uint8; and a plane, whose biharmonic is zero, comes back."""
+    image, mask = pictures.noise(0, 20, 24), scoring.hole()
+    expected = skimage.restoration.inpaint_biharmonic(image / 255.0, mask[..., 0] == 0, channel_axis=-1)
+    filled = baselines.biharmonic(image, mask)
+    np.testing.assert_array_equal(filled, np.round(expected * 255))
+    np.testing.assert_array_equal(baselines.biharmonic(smooth(3), mask)[6:12, 8:16], smooth(3)[6:12, 8:16])
+
+
+def test_the_end_of_training_leaves_out_what_is_slow():
+    assert set(baselines.BASELINES) - set(baselines.QUICK) == {"biharmonic"}

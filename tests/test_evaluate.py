@@ -1,0 +1,204 @@
+"""The command: what it scores, writes and refuses."""
+
+import json
+import pathlib
+import shutil
+
+import cv2
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+import networks
+import runs
+from pconv_jax import evaluate, inpaint
+from pconv_jax.evaluation import scores
+
+
+def command(*words, module=evaluate):
+    """The command line, in this process."""
+    given = flags.FlagValues()
+    module.define_flags(given)
+    given(["evaluate", *map(str, words)])
+    module.run(given)
+
+
+def save(directory, scale=1.0, **changes):
+    """A run without training; `scale` makes another network of it."""
+    config = runs.tiny(**changes)
+    now = networks.random_state(config)
+    now = now.replace(params=jax.tree.map(lambda x: scale * x, now.params))
+    return networks.save_run(directory, config, [(now, 20.0)])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Two runs on the same inputs, and the manifest of these."""
+    directory = tmp_path_factory.mktemp("place")
+    deep = {"model.depth": 3}  # sees all of every hole, which `inpaint` treats apart
+    save(directory / "a", **deep)
+    save(directory / "b", 0.5, **deep)
+    command(f"--run={directory / 'a'}", f"--write_manifest={directory / 'inputs'}")
+    assert not (directory / "a" / "eval").exists()
+    return directory
+
+
+@pytest.fixture(scope="module")
+def compared(place):
+    """Both runs, scored."""
+    command(f"--run={place / 'a'}", f"--compare={place / 'b'}", f"--out={place / 'scores'}")
+    return place / "scores"
+
+
+def records(path, method=scores.NETWORK):
+    found = [r for r in json.loads(path.read_text())["records"] if r["method"] == method]
+    assert found
+    return [{key: value for key, value in record.items() if key != "method"} for record in found]
+
+
+def test_all_methods_are_in_all_files(place, compared):
+    """Networks by name and path, all baselines; tables, pictures, provenance."""
+    assert sorted(path.name for path in compared.iterdir()) == [
+        "last.csv",
+        "last.json",
+        "last.md",
+        "last.png",
+        "last_compared.csv",
+        "last_errors.png",
+        "last_examples.csv",
+        "last_psnr.png",
+    ]
+    content = json.loads((compared / "last.json").read_text())
+    methods = ["network", str(place / "b"), "mean fill", "Telea", "Navier-Stokes", "biharmonic"]
+    assert list(dict.fromkeys(record["method"] for record in content["records"])) == methods
+    assert [row["other"] for row in content["compared"][::35]] == methods[1:]
+    assert len(content["records"]) == 60 and content["inputs"].startswith("10 examples, sha256 ")
+    assert content["networks"]["network"]["parameters_sha256"] == content["parameters_sha256"]
+    assert content["networks"][str(place / "b")]["parameters_sha256"] != content["parameters_sha256"]
+    assert (content["step"], content["config"]["name"]) == (0, "tiny")
+    text = (compared / "last.md").read_text()
+    assert text.startswith("# tiny at step 0, 10 composites\n") and "Wilcoxon" in text and "Places2" not in text
+    for picture in compared.glob("*.png"):
+        assert min(cv2.imread(str(picture)).shape[:2]) > 100
+
+
+def test_another_run_is_scored_as_by_itself(place, compared):
+    """Under --compare the other network sees what it sees alone."""
+    command(f"--run={place / 'b'}", "--baselines=", f"--out={place / 'alone'}")
+    assert records(place / "alone" / "last.json") == records(compared / "last.json", str(place / "b"))
+    assert not (place / "alone" / "last_compared.csv").exists()
+
+
+def test_two_evaluations_are_identical(place, compared, tmp_path):
+    """Every file, byte for byte; tables and pictures."""
+    command(f"--run={place / 'a'}", f"--compare={place / 'b'}", f"--out={tmp_path}")
+    for path in compared.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_a_manifest_takes_the_place_of_the_runs_own_inputs(place, compared):
+    """The same records from files as from photographs, under another name."""
+    command(f"--run={place / 'a'}", f"--manifest={place / 'inputs'}", f"--out={place / 'again'}", "--baselines=Telea")
+    assert records(place / "again" / "last_inputs.json") == records(compared / "last.json")
+    assert records(place / "again" / "last_inputs.json", "Telea") == records(compared / "last.json", "Telea")
+    both = [json.loads(path.read_text()) for path in (place / "again" / "last_inputs.json", compared / "last.json")]
+    assert both[0]["inputs"] == both[1]["inputs"]
+
+
+def test_another_programs_results(place, compared, capsys):
+    """`inpaint` fills the manifest's images by its masks as any program would: the scores are the network's."""
+    images, masks, out = (place / "inputs" / "images", place / "inputs" / "masks", place / "filled")
+    words = [f"--image={images}", f"--mask={masks}", "--polarity=white_hole", f"--out={out}"]
+    command(f"--run={place / 'a'}", *words, module=inpaint)
+    words = [f"--manifest={place / 'inputs'}", f"--predictions={out}", f"--out={place / 'theirs'}"]
+    command(*words, "--baselines=mean fill", "--references")
+    found, expected = records(place / "theirs" / "inputs.json", str(out)), records(compared / "last.json")
+    for one, other in zip(found, expected, strict=True):
+        assert {key: one[key] for key in scores.ABOUT} == {key: other[key] for key in scores.ABOUT}
+        for metric in set(scores.METRICS) - {"raw_psnr"}:  # what was written has the valid pixels already
+            assert one[metric] == pytest.approx(other[metric], rel=1e-3), metric
+    text = (place / "theirs" / "inputs.md").read_text()
+    assert text.startswith("# inputs, 10 composites\n") and "| Places2, 512 px, holes off the border |" in text
+    assert "Places2" in capsys.readouterr().out
+
+
+def test_runs_on_other_inputs_are_not_compared(place, tmp_path):
+    """With what differs; nothing is written. On a manifest they may be."""
+    other = save(tmp_path / "other", **{"eval.seed": 1, "eval.examples": 6})
+    with pytest.raises(ValueError, match=r"other inputs \(eval.examples: 10 in .*a, 6 in .*; eval.seed: 0 in"):
+        command(f"--run={place / 'a'}", f"--compare={other}", f"--out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+    words = [f"--run={place / 'a'}", f"--compare={other}", f"--manifest={place / 'inputs'}", "--baselines="]
+    command(*words, f"--out={tmp_path / 'out'}")
+    assert len(records(tmp_path / "out" / "last_inputs.json", other)) == 10
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.channels": 1}, r"is a network for 1 channels and .*inputs has 3"),
+        ({"data.size": 32, "model.depth": 5}, r"inputs does not fit .*: image is 16x16; needs multiples of 32"),
+    ],
+)
+def test_a_manifest_that_a_network_does_not_take(place, tmp_path, changes, message):
+    other = save(tmp_path / "other", **changes)
+    with pytest.raises(ValueError, match=message):
+        command(f"--run={other}", f"--manifest={place / 'inputs'}")
+
+
+def test_other_evaluation_images_than_the_run_had_are_refused(place, tmp_path):
+    """Training and evaluation might no longer be apart."""
+    shutil.copytree(place / "a", tmp_path / "a")
+    (tmp_path / "a" / "data.json").write_text(json.dumps({"evaluation": "3 files, sha256 0"}))
+    with pytest.raises(ValueError, match=r"other evaluation images \(3 files, sha256 0 then, 4 files, .* now\)"):
+        command(f"--run={tmp_path / 'a'}")
+
+
+def test_results_that_do_not_match_are_refused_before_anything_is_scored(place, tmp_path):
+    """Here of another manifest of the same images: names tell."""
+    other = save(tmp_path / "other", **{"eval.seed": 1})
+    command(f"--run={other}", f"--write_manifest={tmp_path / 'inputs'}")
+    words = [f"--predictions={tmp_path / 'inputs' / 'images'}", f"--manifest={place / 'inputs'}"]
+    with pytest.raises(ValueError, match=r"10 missing \(.*and 5 more\); 10 that no input has the name of"):
+        command(*words, f"--out={tmp_path / 'out'}")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no inputs: give --run=DIR, or --manifest=DIR"),
+        (["--run=a", "--baselines=telea"], "--baselines=telea is unknown; needs some of mean fill, Telea"),
+        (["--manifest=m", "--compare=a"], "--compare and --write_manifest need --run"),
+        (["--manifest=m", "--write_manifest=n"], "--compare and --write_manifest need --run"),
+        (["--run=a", "--predictions=p"], "--predictions needs --manifest"),
+        (["--run=a", "--manifest=m", "--write_manifest=n"], "leave --manifest out"),
+        (["--manifest=m", "--predictions=p"], "--out=DIR is missing"),
+        (["--run=a", "--compare=b,b"], "name a folder twice: a, b, b"),
+        (["--run=a"], "a holds no run"),
+        (["--manifest=m", "--out=o", "--predictions=p"], r"m/manifest.json is missing"),
+    ],
+)
+def test_wrong_words(words, message, tmp_path, monkeypatch):
+    """One line that says what to do, before anything is read or written."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=message):
+        command(*words)
+    assert not list(pathlib.Path().iterdir())
+
+
+def test_nothing_to_score(place, tmp_path):
+    with pytest.raises(ValueError, match="nothing to score"):
+        command(f"--manifest={place / 'inputs'}", f"--out={tmp_path}", "--baselines=")
+
+
+def test_a_checkpoint_is_chosen(tmp_path):
+    """last and best are different states, and different files."""
+    config = runs.tiny()
+    best = networks.random_state(config)
+    last = best.replace(step=np.int32(4), params=jax.tree.map(lambda x: 0.5 * x, best.params))
+    run = networks.save_run(tmp_path / "run", config, [(best, 30.0), (last, 20.0)])
+    for which, step in (("best", 0), ("last", 4)):
+        command(f"--run={run}", f"--checkpoint={which}", "--baselines=")
+        assert json.loads((tmp_path / "run" / "eval" / f"{which}.json").read_text())["step"] == step
