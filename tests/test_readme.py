@@ -22,6 +22,7 @@ SMALL = {
     "model.depth": 2,
     "model.width": 8,
     "train.steps": 2,
+    "finetune.steps": 0,
     "train.batch_size": 4,
     "optim.warmup_steps": 0,
     "eval.examples": 6,
