@@ -10,11 +10,11 @@ import runpy
 import signal
 import sys
 import traceback
+import warnings
 
 import jax
-from absl import app
 
-from pconv_jax import command_line, evaluate, train  # noqa: F401, the first for its time alone
+from pconv_jax import command_line, train  # noqa: F401, the first for its time alone
 
 FAILURES = {
     "host memory": MemoryError("Unable to allocate 7.00 TiB for an array"),
@@ -39,10 +39,8 @@ def run(module, arguments, out, failure=None):
         train.train = fail
     code = 0
     try:
-        if module == "pconv_jax.evaluate":  # imported by training already, with its flags
-            app.run(evaluate.main)
-        else:
-            runpy.run_module(module, run_name="__main__", alter_sys=True)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of runpy: the module is imported already
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     except SystemExit as end:  # as the interpreter does
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if isinstance(end.code, str):

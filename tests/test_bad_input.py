@@ -353,12 +353,19 @@ def test_out_of_memory(failure, message, trace, server, tmp_path):
     ("change", "message"),
     [
         (lambda d: None, r"run holds no run \(config.json is missing\): give the directory that training wrote"),
-        (a_run, "run has no checkpoint yet: wait for the first one, or train again"),
+        (lambda d: a_run(d, data_json=None), "run has no checkpoint yet: wait for the first one, or train again"),
         (
             lambda d: a_run(d, config_json=json.dumps(runs.tiny(**{"train.steps": 1}).to_dict()).replace("true", "7")),
             r"the config does not work:[^$]*data.flip is 7; needs True or False",
         ),
-        (lambda d: a_run(d, checkpoints=b"x"), "checkpoints is a file; needs the directory of checkpoints: move it"),
+        (
+            lambda d: a_run(d, data_json=None, checkpoints=b"x"),
+            "checkpoints is a file; needs the directory of checkpoints: move it",
+        ),
+        (
+            lambda d: a_run(d, data_json=json.dumps({"evaluation": "5 files"})),
+            r"run was trained beside other evaluation images \(5 files then, 4 files, sha256 .*: restore them",
+        ),
         (lambda d: write(d / "run", "x"), "run holds no run"),
     ],
 )

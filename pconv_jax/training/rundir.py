@@ -121,7 +121,7 @@ def write_atomically(path: str, content: str | bytes):
     temporary = f"{path}.{os.getpid()}{TEMPORARY}"
     try:
         with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
