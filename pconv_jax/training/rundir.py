@@ -176,7 +176,7 @@ def _warn_of_other_versions(workdir):
 
 
 def _refuse_other_data(workdir, data):
-    before = read_data(workdir)
+    before = _read_json(os.path.join(workdir, DATA))
     differing = [f"{use}: {before.get(use)} there, {data[use]} now" for use in data if before.get(use) != data[use]]
     if differing:
         raise ValueError(
