@@ -10,7 +10,7 @@ import pytest
 import runs
 from pconv_jax.models import unet
 from pconv_jax.ops import conv_impl, decoder, partial_conv
-from pconv_jax.training import build, parallel, state, steps
+from pconv_jax.training import build, parallel, phases, state, steps
 
 AUTO = functools.partial(conv_impl.decoder_conv, impl="auto")
 
@@ -225,10 +225,10 @@ def test_a_step_on_four_devices_is_the_same():
         config = runs.tiny(**{"model.conv_impl": impl})
         model = build.unet_model(config)
         assert model.conv_impl == impl
-        train_step = parallel.map_step(steps.from_config(config, None))
+        train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
         fresh = state.from_config(runs.tiny(**{"model.conv_impl": "xla"}))
         assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, state.shapes(config))
         batch = next(parallel.prefetch(iter([runs.batch(config)])))
-        after[impl], metrics = jax.device_get(train_step(parallel.replicate(fresh), batch))
+        after[impl], metrics = jax.device_get(train_step(parallel.replicate(fresh), batch, {}))
         after[impl] = metrics["loss"], after[impl].batch_stats
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after["auto"], after["xla"])

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -194,7 +195,7 @@ def test_evaluate_names_a_damaged_checkpoint(finished, tmp_path):
     truncated(workdir / "checkpoints" / "4")
     command = [sys.executable, "-m", "pconv_jax.evaluate", f"--run={workdir}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "error: checkpoint 4 is damaged (" in done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and re.search(r"^error: checkpoint 4 is damaged \(", done.stderr, re.MULTILINE)
 
 
 def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
