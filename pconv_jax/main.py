@@ -38,12 +38,14 @@ def main(argv):
         sys.exit("interrupted: the same command goes on from the last checkpoint")
     except (ValueError, OSError, reporting.NonFinite) as error:
         logging.debug("traceback", exc_info=True)
-        sys.exit(f"error: {error}")
+        parallel.leave(f"error: {error}")
     except (MemoryError, jax.errors.JaxRuntimeError) as error:
         if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            if parallel.shard()[1] == 1:
+                raise
+            parallel.leave(f"error: {error}")  # another host is gone, most likely
         reason = str(error).partition("\n")[0]
-        sys.exit(f"error: out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate")
+        parallel.leave(f"error: out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
@@ -83,6 +84,8 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
             if parallel.is_first_host():
                 checkpoints = stack.enter_context(checkpoint.manager(workdir, config.train.keep))
                 now = checkpoint.resume(checkpoints, shapes)
+                if now is None and initial is None and config.init_from:
+                    raise ValueError(f"no checkpoint in {workdir} can be read: choose another --workdir")
                 log = stack.enter_context(reporting.MetricsLog(workdir, 0 if now is None else int(now.step)))
                 outputs = _Outputs(workdir, checkpoints, log)
         if now is not None:
@@ -93,8 +96,8 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
         if initial is not None:
             logging.info("starts with the parameters of %s", config.init_from)
             now = state.with_parameters(now, *initial)
-        now = parallel.from_first_host(now)
-        if initial is not None:
+        now, transferred = parallel.from_first_host((now, np.array(initial is not None)))
+        if transferred:
             _checkpoint(now, evaluation, outputs)  # from here on the run does not need the other one
         now = _loop(config, now, vgg16, train_source, evaluation, outputs, signals)
     if parallel.is_first_host():

@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -55,10 +56,11 @@ def test_jobs_of_several_tasks_join(monkeypatch, environment):
     monkeypatch.setattr(jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     assert parallel.start_hosts(None, None, None)
     assert parallel.start_hosts("h:1", 2, 1)
+    seconds = {"heartbeat_timeout_seconds": 60, "shutdown_timeout_seconds": 6 * 3600}
     assert settings == {"jax_cuda_visible_devices": "all", "jax_rocm_visible_devices": "all"}
     assert joined == [
-        {"heartbeat_timeout_seconds": 60},
-        {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1, "heartbeat_timeout_seconds": 60},
+        {**seconds},
+        {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1, **seconds},
     ]
 
 
@@ -72,7 +74,7 @@ def test_a_failure_of_one_host_reaches_the_others(monkeypatch):
         pass
     assert told == [True, False]
     monkeypatch.setattr(parallel, "_of_all_hosts", lambda flag: np.array([flag, True]))
-    with pytest.raises(ValueError, match="host 1 stopped before training: see its log"), parallel.together():
+    with pytest.raises(ValueError, match="host 1 failed: see its log"), parallel.together():
         pass
 
 
@@ -220,6 +222,21 @@ def test_a_signal_to_one_host_stops_all_and_another_number_goes_on(one_host, tmp
     assert "stopped by another host's signal after step" in pathlib.Path(f"{workdir}.host0.log").read_text()
     assert finish(start(workdir, 1, 2, **{"train.log_every": 1}), workdir) == [0], logs(workdir)
     assert difference(one_host, final_state(workdir)) < 1e-6
+
+
+@pytest.mark.slow
+def test_an_error_on_one_host_ends_the_job(tmp_path):
+    """Of the first, which cannot save: the other does not wait for it. The run is a transfer, on two hosts."""
+    source, workdir = tmp_path / "source", tmp_path / "run"
+    assert finish(start(source, 1, 2, **{"train.steps": 2, "finetune.steps": 0}), source) == [0], logs(source)
+    processes = start(workdir, 2, 2, **{"train.log_every": 1, "init_from": source, "train.steps": 2000})
+    wait_for(processes[0], workdir, rf"step {EVERY}: PSNR")
+    assert json.loads((workdir / "metrics.jsonl").read_text().splitlines()[0])["step"] == 0
+    shutil.move(workdir / "checkpoints", tmp_path / "away")
+    (workdir / "checkpoints").write_text("")  # the next checkpoint is an error of the first host alone
+    began = time.monotonic()
+    codes = finish(processes, workdir, 150)
+    assert 0 not in codes and time.monotonic() - began < 120, codes
 
 
 @pytest.mark.slow

@@ -225,7 +225,9 @@ def test_experiments_stop_without_the_data(tmp_path, experiment, dataset):
 @pytest.mark.parametrize("name", ["celeba", "places2", "imagenet"])
 def test_experiments_on_datasets_are_the_papers_recipe(name):
     """Both phases, all six terms, masks and batch are default.py's, which is the paper; the bottleneck is 2 x 2."""
-    experiment = importlib.import_module(f"experiments.{name}").get_config()
+    module = importlib.import_module(f"experiments.{name}")
+    experiment = module.get_config()
+    assert re.search(r"a step takes [\d.]+ s", module.__doc__)
     config, paper = config_rules.flatten(experiment), config_rules.flatten(default.get_config())
     assert config["data.size"] / 2 ** config["model.depth"] == paper["data.size"] / 2 ** paper["model.depth"] == 2
     changed = {key for key in config if config[key] != paper[key]}

@@ -43,16 +43,13 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
             checkpoint_managers.BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
         ]
     )
-    alone, _ = parallel.shard()  # one host of a job reads and writes; the others do not take part
     options = ocp.CheckpointManagerOptions(
         preservation_policy=policy,
         best_fn=_metric,
         best_mode="max",
         enable_async_checkpointing=True,
         create=False,
-        multiprocessing_options=ocp.options.MultiprocessingOptions(
-            primary_host=alone, active_processes={alone}, barrier_sync_key_prefix=f"host_{alone}"
-        ),
+        multiprocessing_options=_alone(),
     )
     path = os.path.join(os.path.abspath(workdir), "checkpoints")
     if os.path.exists(path) and not os.path.isdir(path):
@@ -92,6 +89,8 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
     try:
         saved, metadata = checkpoints.item_metadata(step), checkpoints.metadata(step).custom_metadata
     except Exception as error:
+        if _says_nothing_about_the_files(error):
+            raise
         raise _damaged(step, error) from error
     if saved is None:
         raise _damaged(step, "no list of its arrays")
@@ -100,9 +99,11 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
     try:
         state = checkpoints.restore(step, args=ocp.args.StandardRestore(arrays))
     except Exception as error:
+        if _says_nothing_about_the_files(error):
+            raise
         raise _damaged(step, error) from error
-    if metadata and metadata.get(_DIGEST) not in (None, digest(state)):
-        raise _damaged(step, "its arrays do not have the SHA-256 that they were saved with")
+    if (metadata or {}).get(_DIGEST) != digest(state):
+        raise _damaged(step, "its arrays do not have the SHA-256 that they were saved with, or it has none")
     return state
 
 
@@ -150,14 +151,17 @@ def parameters(path: str, abstract_state) -> tuple:
         folder = os.path.join(folder, "checkpoints")
     if not os.path.isdir(folder):
         raise ValueError(f"{path} holds no checkpoint: give a run directory, or one of its checkpoints/<step>")
-    options = ocp.CheckpointManagerOptions(create=False)
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=_alone())
     with ocp.CheckpointManager(folder, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as checkpoints:
         steps = checkpoints.all_steps()
         step = max(steps, default=None) if step is None else step
         if step not in steps:
             found = ", ".join(map(str, sorted(steps))) or "none"
             raise ValueError(f"{path} is no complete checkpoint: those of {folder} are {found}")
-        saved = checkpoints.item_metadata(step).tree
+        try:
+            saved = checkpoints.item_metadata(step).tree
+        except Exception as error:
+            raise ValueError(_unreadable(path, error)) from error
         name = "ema" if saved.get("ema") else "params"
         taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
         taken = {name: tree for name, tree in taken.items() if tree}
@@ -165,14 +169,19 @@ def parameters(path: str, abstract_state) -> tuple:
         _check_tree({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
         to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), taken)
         arguments = ocp.args.PyTreeRestore(item=taken, restore_args=to_host, partial_restore=True)
-        restored = checkpoints.restore(step, args=arguments)
+        try:
+            restored = checkpoints.restore(step, args=arguments)
+        except Exception as error:
+            raise ValueError(_unreadable(path, error)) from error
     return restored[name], restored.get("batch_stats", {})
 
 
 def exists(workdir: str) -> bool:
     """Whether a run has a complete checkpoint to go on from."""
     folder = os.path.join(workdir, "checkpoints")
-    return os.path.isdir(folder) and any(name.isdigit() for name in os.listdir(folder))
+    return os.path.isdir(folder) and any(
+        name.isdigit() and os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder)
+    )
 
 
 def digest(tree) -> str:
@@ -189,9 +198,30 @@ def _metric(metrics):
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else -math.inf
 
 
+def _alone():
+    """One host of a job reads and writes; the others do not take part, and orbax does not wait for them."""
+    host, _ = parallel.shard()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"host_{host}"
+    )
+
+
+def _says_nothing_about_the_files(error):
+    """Of an error while reading: out of memory or of file handles, no permission, a network that is away."""
+    missing = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in missing)
+
+
+def _unreadable(path, error):
+    return f"init_from, {path}, cannot be read ({_first_line(error)}): give another checkpoint"
+
+
+def _first_line(error):
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]  # orbax's go on for pages
+
+
 def _damaged(step, reason):
-    line = (str(reason).splitlines() or [type(reason).__name__])[0]  # orbax's go on for pages
-    return Damaged(f"checkpoint {step} is damaged ({line[:300]})")
+    return Damaged(f"checkpoint {step} is damaged ({_first_line(reason)})")
 
 
 def _put_aside(directory, step):

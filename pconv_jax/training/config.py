@@ -177,7 +177,7 @@ def _combinations(config):
         )
     if not config.train.steps + config.finetune.steps:
         problems.append("train.steps and finetune.steps are both 0: nothing would be learned")
-    if config.optim.schedule == "cosine" and 0 < config.train.steps <= config.optim.warmup_steps:
+    if 0 < config.train.steps <= config.optim.warmup_steps:
         problems.append(f"optim.warmup_steps is {config.optim.warmup_steps}; needs less than train.steps")
     if config.model.norm == "masked_batch" and config.model.kind != "partial":
         problems.append(

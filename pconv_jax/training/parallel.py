@@ -9,6 +9,9 @@ import collections
 import contextlib
 import itertools
 import os
+import sys
+import time
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -17,8 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 AXIS = "batch"
 
-# After which a host that is gone ends the job on the others.
-HEARTBEAT_SECONDS = 60
+HEARTBEAT_SECONDS = 60  # after which a host that is gone ends the job on the others
+SHUTDOWN_SECONDS = 6 * 3600  # that hosts wait for each other at the end: for the evaluation of the first
 
 
 def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) -> bool:
@@ -47,7 +50,9 @@ def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) ->
     if not all(given) and tasks <= 1:
         return False
     arguments = {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host} if all(given) else {}
-    jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+    jax.distributed.initialize(
+        **arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
+    )
     # Under SLURM and Open MPI that leaves a task the one GPU of its number; here one task drives all of its host.
     for platform in ("cuda", "rocm"):
         jax.config.update(f"jax_{platform}_visible_devices", "all")
@@ -64,6 +69,16 @@ def shard() -> tuple[int, int]:
     return jax.process_index(), jax.process_count()
 
 
+def leave(message: str) -> NoReturn:
+    """Ends this process with an error. On several hosts at once: Python's own way waits for the others to end, too."""
+    if jax.process_count() == 1:
+        sys.exit(message)
+    print(message, file=sys.stderr, flush=True)
+    if is_first_host():
+        time.sleep(2)  # the others end when the first is gone, and may have a message of their own
+    os._exit(1)
+
+
 @contextlib.contextmanager
 def together():
     """For what may fail on one host alone: the others raise then, too, rather than wait for it.
@@ -78,7 +93,7 @@ def together():
         raise
     failed = np.flatnonzero(_of_all_hosts(False))
     if failed.size:
-        raise ValueError(f"host {failed[0]} stopped before training: see its log")
+        raise ValueError(f"host {failed[0]} failed: see its log")
 
 
 def _of_all_hosts(flag):
