@@ -4,7 +4,7 @@
     python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz    (once)
     python -m pconv_jax.main --config=experiments/celeba.py
 
-Hardware and time: one GPU is what it is meant for, and none was at hand. On two CPU cores a step takes 1.0 s (6 images/s,
+Hardware and time: meant for one GPU, of which none was at hand. On two CPU cores a step takes 1.0 s (6 images/s,
 3.5 GiB), so that its 550,000 steps would take 6.4 days there.
 
 Scores: none measured yet. The paper trained on CelebA-HQ at 512 x 512, three days on one V100; its numbers and those of

@@ -7,7 +7,7 @@
 Most of the photographs are smaller than 512 pixels and are blown up, as in the paper. A quarter of the work, at their
 own size: --config.data.size=256 --config.model.depth=7 --config.name=imagenet256.
 
-Hardware and time: one GPU is what it is meant for, and none was at hand; the paper took about ten days on a V100. On two
+Hardware and time: meant for one GPU, of which none was at hand; the paper took about ten days on a V100. On two
 CPU cores a step takes 38 s (0.16 images/s, 15 GiB), so that its 550,000 steps would take eight months there.
 
 Scores: none measured yet, and the paper has no table of PSNR for ImageNet that we could confirm. On N GPUs give

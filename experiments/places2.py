@@ -7,7 +7,7 @@
 The paper's own masks, for those who have them: --config.masks.kind=folder --config.masks.path=DIR and, for its training
 masks, whose holes are black, --config.masks.polarity=black_hole.
 
-Hardware and time: one GPU is what it is meant for, and none was at hand. On two CPU cores a step takes 4.7 s (1.3 images/s,
+Hardware and time: meant for one GPU, of which none was at hand. On two CPU cores a step takes 4.7 s (1.3 images/s,
 6.5 GiB), so that its 550,000 steps would take a month there.
 
 Scores: none measured yet. The paper's PSNR on Places2 at 512 x 512 is 28.32, 25.25 and 22.89 dB for holes of 10-20,
