@@ -112,7 +112,9 @@ def nothing_is_left():
 
 def start(workdir, hosts, devices, **changes):
     """The processes of a job over loopback, with that many simulated devices each."""
-    settings = {"train.steps": STEPS, "train.checkpoint_every": EVERY, "finetune.steps": 4, **changes}
+    # "auto" chooses a formulation by the batch of a device, and rounds otherwise on another number of them.
+    settings = {"train.steps": STEPS, "train.checkpoint_every": EVERY, "finetune.steps": 4, "model.conv_impl": "xla"}
+    settings |= changes
     port, processes = free_port(), []
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     environment["XLA_FLAGS"] = f"--xla_force_host_platform_device_count={devices}"
