@@ -8,7 +8,7 @@ import pytest
 
 import runs
 import scoring
-from pconv_jax.data import masks
+from pconv_jax.data import mask_folder, masks
 from pconv_jax.evaluation import inputs
 from pconv_jax.training import build, rundir
 
@@ -78,7 +78,7 @@ def test_masks_of_a_folder_are_named(tmp_path, augment):
         file, *drawn_by = example.about["mask"].split()
         assert drawn_by == ([f"0:{index}"] if augment else [])
         if not augment:
-            hole = masks.read_hole(str(tmp_path / file), "white_hole")
+            hole = mask_folder.read_hole(str(tmp_path / file), "white_hole")
             np.testing.assert_array_equal(example.mask[..., 0], 1 - hole)
 
 
