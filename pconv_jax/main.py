@@ -31,6 +31,8 @@ def main(argv):
         config_rules.validate(config)
         parallel.start_hosts(_COORDINATOR.value, _HOSTS.value, _HOST.value)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
+        if not parallel.is_first_host():
+            preemption.leave_to_the_first_host()
     except preemption.Stopped as stopped:
         print(f"{stopped}: the same command goes on from there", file=sys.stderr)
         sys.exit(preemption.EXIT_CODE)

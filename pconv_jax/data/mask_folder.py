@@ -63,8 +63,7 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
     Raises:
       OSError, ValueError: it cannot be read or decoded.
     """
-    about = os.stat(path)
-    key = path, polarity, about.st_mtime_ns, about.st_size  # a file that was changed is read again
+    key = path, polarity, *_version(path)
     packed = _cache.get(key)
     if packed is None:
         hole = _decode(path, polarity)
@@ -72,6 +71,15 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
         return hole
     (height, width), bits = packed
     return np.unpackbits(bits, count=height * width).reshape(height, width)
+
+
+def _version(path):
+    """Another one if the file was changed; none where it cannot be looked at, which reading it will tell about."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return (None,)
+    return about.st_mtime_ns, about.st_size
 
 
 def _decode(path, polarity):

@@ -278,6 +278,8 @@ def _candidate(family, path, rng, size):
     """`(hole, its pixels)` of a file, None where it cannot be read, or has to stay as it is and enters the border."""
     try:
         hole = mask_folder.read_hole(path, family.polarity)
+    except encoded_images.Unreachable:
+        raise
     except (OSError, ValueError) as error:
         _report(path, str(error))
         return None, None

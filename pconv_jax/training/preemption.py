@@ -7,12 +7,34 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterable, Iterator
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
 
 
 class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
+
+
+def until_asked(signals: list[str], items: Iterable, reason: str) -> Iterator:
+    """The items, until a signal arrives.
+
+    Raises:
+      Stopped: with what it was, before the next item; `reason` says what has been stopped.
+    """
+    for item in items:
+        if signals:
+            raise Stopped(f"stopped by {signals[0]} {reason}")
+        yield item
+
+
+def leave_to_the_first_host():
+    """For the other hosts, which wait for it at the end: a signal to all is answered by the first alone.
+
+    Else they would end with the signal's number, which SLURM takes for the exit code of the job.
+    """
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
@@ -28,7 +50,7 @@ def requests():
             os._exit(128 + number)
         received.append(signal.Signals(number).name)
         # Not by logging: the signal may have come in the middle of a write.
-        os.write(2, f"{received[0]}: saves after this step and stops; the same again ends at once\n".encode())
+        os.write(2, f"{received[0]}: stops as soon as all is saved; the same again ends at once\n".encode())
 
     if threading.current_thread() is not threading.main_thread():
         yield received
