@@ -34,8 +34,7 @@ def main(argv):
         if not parallel.is_first_host():
             preemption.leave_to_the_first_host()
     except preemption.Stopped as stopped:
-        print(f"{stopped}: the same command goes on from there", file=sys.stderr)
-        sys.exit(preemption.EXIT_CODE)
+        preemption.leave(stopped)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from the last checkpoint")
     except (ValueError, OSError, reporting.NonFinite) as error:

@@ -58,11 +58,13 @@ def train(config, workdir: str):
             parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
             parallel.check_batch("eval.batch_size", config.eval.batch_size, everywhere=False)
             vgg16 = _vgg16(config)
+            fed = build.fingerprints(config, train_source, evaluation_source)
+        parallel.check_same("images, masks or VGG16 weights", fed)
+        with parallel.together():
             initial = None
             if parallel.is_first_host():
                 if config.init_from and not checkpoint.exists(workdir):
                     initial = transfer.parameters(config.init_from, state.shapes(config))
-                fed = build.fingerprints(config, train_source, evaluation_source)
                 stack.enter_context(rundir.own(workdir, config, fed))
                 stack.enter_context(rundir.told_when_full(workdir))
         return _run(config, workdir, vgg16, initial, train_source, evaluation_source, signals)
@@ -124,6 +126,8 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
     vgg16_params = parallel.replicate(vgg16_params)
     plan = phases.from_config(config)
     step, last = int(now.step), plan[-1].stop
+    if step < last and parallel.agreed(bool(signals), step):  # to compile the step may take longer than a signal allows
+        raise preemption.Stopped(f"stopped by {_reason(signals)} before step {step + 1} of {last}")
     batches = parallel.prefetch(build.train_batches(config, train_source, start=step))
     rate = state.learning_rate(config)
     progress, pending = reporting.Progress(step, last, config.train.batch_size), []
@@ -176,9 +180,12 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
                 flush()
                 if outputs and not due["checkpoint"]:
                     checkpoint.save(outputs.checkpoints, now)
-                reason = signals[0] if signals else "another host's signal"
-                raise preemption.Stopped(f"stopped by {reason} after step {step} of {last}, which is saved")
+                raise preemption.Stopped(f"stopped by {_reason(signals)} after step {step} of {last}, which is saved")
     return now
+
+
+def _reason(signals):
+    return signals[0] if signals else "another host's signal"
 
 
 def _checkpoint(now, evaluation, outputs):

@@ -77,6 +77,25 @@ def test_a_failure_of_one_host_reaches_the_others(monkeypatch):
         pass
 
 
+def test_hosts_with_other_files_are_refused(monkeypatch):
+    """A copy of the images that is not complete on one host would change its share of every batch, silently."""
+    found, digests = {"train": "9 files, sha256 ab"}, []
+    parallel.check_same("images", found)  # one host asks nobody
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+
+    def gathered(digest):
+        digests.append(digest)
+        return np.stack([digests[0], digest])
+
+    monkeypatch.setattr(parallel.multihost_utils, "process_allgather", gathered)
+    parallel.check_same("images", found)
+    parallel.check_same("images", dict(found))
+    with pytest.raises(
+        ValueError, match=r"host 1 has other images than host 0; here it is .*8 files.*: give all hosts"
+    ):
+        parallel.check_same("images", {"train": "8 files, sha256 cd"})
+
+
 def test_hosts_share_a_batch():
     """Batch k of two hosts together has the examples of batch k of one."""
     source, _ = build.image_sources(runs.tiny())

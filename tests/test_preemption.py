@@ -20,7 +20,7 @@ import pytest
 import runs
 from pconv_jax import train
 from pconv_jax.evaluation import inputs
-from pconv_jax.training import checkpoint, parallel, preemption, reporting, rundir, state
+from pconv_jax.training import build, checkpoint, parallel, preemption, reporting, rundir, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -105,7 +105,35 @@ def test_a_second_signal_ends_at_once():
         assert process.stderr.readline().startswith(b"SIGTERM: stops as soon as all is saved")
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 128 + signal.SIGINT
+        assert process.wait() == 128 + signal.SIGINT
+
+
+def test_a_signal_whose_line_nobody_reads():
+    """Ctrl-C ends `tee` as well in `.. 2>&1 | tee log`: the run goes on to save, and ends with its code."""
+    code = (
+        "import time\nfrom pconv_jax.training import preemption\n"
+        "with preemption.requests() as signals:\n    print('ready', flush=True)\n"
+        "    while not signals:\n        time.sleep(0.05)\n    print('saved', flush=True)\n"
+        "    preemption.leave(preemption.Stopped('stopped'))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"saved\n"
+        assert process.wait() == preemption.EXIT_CODE
+
+
+def test_a_signal_before_the_first_step(finished, tmp_path, monkeypatch):
+    """While images are listed, say: nothing is compiled any more, and the run begins anew."""
+    check = build.check_masks
+    monkeypatch.setattr(build, "check_masks", lambda config: (check(config), os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(preemption.Stopped, match="stopped by SIGTERM before step 1 of 4"):
+        train.train(runs.tiny(), str(tmp_path / "run"))
+    monkeypatch.undo()
+    after = train.train(runs.tiny(), str(tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
 
 
 def test_threads_get_no_signals():
@@ -164,8 +192,6 @@ def removed(folder):
     shutil.rmtree(folder / "default")
 
 
-# orbax leaves reads behind that end after its event loop was closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped, without_arrays, without_names, removed])
 def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     """Reported, kept for whoever wants to look, and the one before is used."""
@@ -181,7 +207,6 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["2"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
     """The same bits in the end, twice: what was put aside before is not written over."""
     workdir = copy_of(finished, tmp_path)
@@ -205,7 +230,6 @@ def test_a_changed_array_is_noticed(finished, tmp_path):
             checkpoint.restore(checkpoints, abstract)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nothing_is_moved_when_all_are_damaged(finished, tmp_path):
     """Then it is for a person to decide."""
     workdir = copy_of(finished, tmp_path)
@@ -243,8 +267,6 @@ def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
 
 
-# orbax leaves writes behind that end after its event loop was closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, monkeypatch, step):
     """In the background, in orbax's words and pages: a line of ours, whether another one follows or it is the last."""
@@ -302,7 +324,6 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
     assert told == [f"removed what was left of 2 unfinished checkpoint(s): {names}"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_evaluation_takes_the_next_when_training_removes_a_checkpoint(finished, tmp_path, monkeypatch, which):
     """Between the list and the reading: the newest is taken then, and a damaged one is damaged still."""

@@ -189,7 +189,7 @@ def test_a_disk_that_fails_is_no_damaged_record():
 
     source = tfds_source.TfdsSource("/data/celeb_a/2.1.0", "train", "image")
     source.__dict__["_records"] = Failing([b""] * 3)
-    with pytest.raises(encoded.Unreachable, match="record 1 of train in .*: mend it, and the same command goes on"):
+    with pytest.raises(encoded.Unreachable, match=r"record 1 of train in .*: mend it, and the same command goes on"):
         sources.DecodedSource(source)[1]
 
 

@@ -6,8 +6,10 @@ SLURM (`--signal`), Kubernetes and spot machines send SIGTERM some time before t
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
+from typing import NoReturn
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
 
@@ -26,6 +28,15 @@ def until_asked(signals: list[str], items: Iterable, reason: str) -> Iterator:
         if signals:
             raise Stopped(f"stopped by {signals[0]} {reason}")
         yield item
+
+
+def leave(stopped: Stopped) -> NoReturn:
+    """Ends the process with `EXIT_CODE` and a line that says how to go on, whether or not somebody still listens."""
+    try:
+        print(f"{stopped}: the same command goes on from there", file=sys.stderr, flush=True)
+    except OSError:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, or Python fails to flush it and ends with another code
+    sys.exit(EXIT_CODE)
 
 
 def leave_to_the_first_host():
@@ -49,8 +60,9 @@ def requests():
         if received:
             os._exit(128 + number)
         received.append(signal.Signals(number).name)
-        # Not by logging: the signal may have come in the middle of a write.
-        os.write(2, f"{received[0]}: stops as soon as all is saved; the same again ends at once\n".encode())
+        # Not by logging: the signal may have come in the middle of a write. And Ctrl-C ends `tee` in `2>&1 | tee log`.
+        with contextlib.suppress(OSError):
+            os.write(2, f"{received[0]}: stops as soon as all is saved; the same again ends at once\n".encode())
 
     if threading.current_thread() is not threading.main_thread():
         yield received
