@@ -47,6 +47,10 @@ def main(argv):
             parallel.leave(f"error: {error}")  # another host is gone, most likely
         reason = str(error).partition("\n")[0]
         parallel.leave(f"error: out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate")
+    except RuntimeError as error:
+        if not str(error).startswith("Worker process was terminated"):  # grain's words for one of data.workers
+            raise
+        parallel.leave(f"error: {error} Killed for memory, it may be: lower data.workers; the same command goes on")
 
 
 if __name__ == "__main__":

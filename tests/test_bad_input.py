@@ -360,6 +360,7 @@ def test_training_is_refused(fault, server, tmp_path):
     [
         ("host memory", r"error: out of memory \(Unable to allocate 7.00 TiB .*\): lower train.batch_size", False),
         ("device memory", r"error: out of memory \(RESOURCE_EXHAUSTED: .* 9 bytes.\): lower train.batch_size", False),
+        ("worker", r"error: Worker process was .* code -9.*lower data.workers; the same command goes on", False),
         ("a defect", "INTERNAL: something else", True),
     ],
 )

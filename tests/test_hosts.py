@@ -128,7 +128,7 @@ def nothing_is_left():
         process.wait()
 
 
-def start(workdir, hosts, devices, **changes):
+def start(workdir, hosts, devices, main="pconv_jax.main", **changes):
     """The processes of a job over loopback, with that many simulated devices each."""
     # "auto" chooses a formulation by the batch of a device, and rounds otherwise on another number of them.
     settings = {"train.steps": STEPS, "train.checkpoint_every": EVERY, "finetune.steps": 4, "model.conv_impl": "xla"}
@@ -136,7 +136,7 @@ def start(workdir, hosts, devices, **changes):
     port, processes = free_port(), []
     environment = runs.environment(devices)
     for host in range(hosts):
-        command = [sys.executable, "-m", "pconv_jax.main", "--config=tests/tiny_experiment.py", f"--workdir={workdir}"]
+        command = [sys.executable, "-m", main, "--config=tests/tiny_experiment.py", f"--workdir={workdir}"]
         command += [f"--config.{key}={value}" for key, value in settings.items()]
         if hosts > 1:
             command += [f"--coordinator=127.0.0.1:{port}", f"--hosts={hosts}", f"--host={host}"]
@@ -217,7 +217,7 @@ def test_two_hosts_train_as_one_and_survive_a_death(one_host, tmp_path):
     """One of two is killed: the other ends with an error within two minutes, and the job, started again, with the run's
     parameters. Then on one host with two devices, from the same directory's first half."""
     workdir = tmp_path / "run"
-    processes = start(workdir, 2, 2, **{"train.log_every": 1})
+    processes = start(workdir, 2, 2, "tests.slow_steps", **{"train.log_every": 1})
     wait_for(processes[0], workdir, rf"step {EVERY}: PSNR")
     processes[1].kill()
     codes = finish(processes, workdir, 300)  # 60 seconds without a sign of life, and what a busy machine adds
@@ -237,7 +237,7 @@ def test_two_hosts_train_as_one_and_survive_a_death(one_host, tmp_path):
 def test_a_signal_to_one_host_stops_all_and_another_number_goes_on(one_host, tmp_path):
     """SIGTERM to the second of two: both save at the same step and end with the code to go on; then one host does."""
     workdir = tmp_path / "run"
-    processes = start(workdir, 2, 2, **{"train.log_every": 1})
+    processes = start(workdir, 2, 2, "tests.slow_steps", **{"train.log_every": 1})
     wait_for(processes[0], workdir, rf"step {EVERY}/")
     processes[1].terminate()
     assert finish(processes, workdir) == [preemption.EXIT_CODE] * 2, logs(workdir)

@@ -216,15 +216,16 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def submit(self, workdir, *arguments, nodes=1, steps=600):
+    def submit(self, workdir, *arguments, nodes=1, steps=None):
         """Number of a job that trains the tiny experiment on one processor of each node.
 
-        600 steps take ten times as long as the first checkpoint, after which a test does something to the job.
+        Most of its steps, ten seconds of them, are left after the first checkpoint, when a test does something to it.
         """
+        steps = steps or {1: 600, 2: 300}[nodes]
         settings = {
             "train.steps": steps,
-            "train.checkpoint_every": 40,
-            "train.log_every": 40,
+            "train.checkpoint_every": 30,
+            "train.log_every": 30,
             "train.sample_every": steps,
         }
         flags = [f"--config.{key}={value}" for key, value in settings.items()]

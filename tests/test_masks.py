@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from pconv_jax.data import mask_folder, masks, pipeline
+from pconv_jax.data import elements, mask_folder, masks, pipeline
 
 DRAWN = ("shapes", "strokes", "boxes")
 SIZES = [(16, 16), (64, 48), (48, 200), (128, 128)]
@@ -192,7 +192,7 @@ def test_elements_are_what_one_number_at_a_time_draws(kind, plain, size):
         one, other = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         scale = 0.5 ** (index % 4)
         rngs = [np.random.default_rng(index) for _ in range(2)]
-        masks._ELEMENTS[kind](one, rngs[0], scale)
+        elements.ELEMENTS[kind](one, rngs[0], scale)
         plain(other, rngs[1], scale)
         np.testing.assert_array_equal(one, other, err_msg=str(index))
         assert one.any() and rngs[0].random() == rngs[1].random()
