@@ -174,7 +174,7 @@ def resume(checkpoints: ocp.CheckpointManager, abstract_state):
 def exists(workdir: str) -> bool:
     """Whether a run has a complete checkpoint to go on from."""
     folder = os.path.join(workdir, "checkpoints")
-    return os.path.isdir(folder) and bool(_steps(folder))
+    return bool(_steps(folder))
 
 
 def digest(tree) -> str:
@@ -187,16 +187,21 @@ def digest(tree) -> str:
 
 
 def _steps(folder):
-    return [int(n) for n in os.listdir(folder) if n.isdigit() and os.path.isdir(os.path.join(folder, n))]
+    return [int(n) for n in _names(folder) if n.isdigit() and os.path.isdir(os.path.join(folder, n))]
 
 
 def _newest(folder):
     return max(_steps(folder), default=0)
 
 
+def _names(folder):
+    """What lies in the directory of checkpoints; nothing where somebody has removed it."""
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
 def _remove_unfinished(folder):
     """Directories that a process was writing when it was killed: nobody reads them, and each is a checkpoint large."""
-    left = [name for name in sorted(os.listdir(folder)) if _UNFINISHED in name]
+    left = [name for name in _names(folder) if _UNFINISHED in name]
     for name in left:
         shutil.rmtree(os.path.join(folder, name))
     if left:
@@ -209,15 +214,15 @@ def _told(folder):
     try:
         yield
     except Exception as error:
-        text, free = str(error), shutil.disk_usage(folder).free
-        number = next((code for code in rundir.FULL if os.strerror(code) in text), getattr(error, "errno", None))
-        reason = os.strerror(number) if number in rundir.FULL else first_line(error)
-        which = next(
-            (name.partition(_UNFINISHED)[0] for name in os.listdir(folder) if _UNFINISHED in name), "after that"
-        )
+        number = next((code for code in rundir.FULL if os.strerror(code) in str(error)), getattr(error, "errno", None))
+        reason, remedy = first_line(error), "mend that"
+        if number in rundir.FULL:
+            free = shutil.disk_usage(folder).free / 2**20
+            reason, remedy = f"{os.strerror(number)}; {free:.0f} MiB free", "make room"
+        which = next((name.partition(_UNFINISHED)[0] for name in _names(folder) if _UNFINISHED in name), "after that")
         text = (
-            f"checkpoint {which} could not be written ({reason}; {free / 2**20:.0f} MiB free): those before it are "
-            f"whole; make room, and the same command goes on from step {_newest(folder)}"
+            f"checkpoint {which} could not be written ({reason}): those before it are whole; {remedy}, and the same "
+            f"command goes on from step {_newest(folder)}"
         )
         raise rundir.NotWritten(number or errno.EIO, text, str(folder)) from error
 
@@ -241,8 +246,9 @@ def _says_nothing_about_the_files(error):
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in missing)
 
 
-def first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]  # orbax's go on for pages
+def first_line(error: Exception) -> str:
+    """Of an error's text, shortened: orbax's go on for pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _damaged(step, reason):
@@ -260,7 +266,8 @@ def _put_aside(directory, step):
     logging.warning("checkpoint %d is now %s; the one before is used", step, target)
 
 
-def check_tree(metadata, abstract_state, step):
+def check_tree(metadata, abstract_state, step: int):
+    """Raises ValueError unless a checkpoint's arrays have the paths and shapes of a state; lists those that differ."""
     saved, wanted = _shapes(metadata), _shapes(abstract_state)
     problems = []
     for path in sorted(wanted.keys() | saved.keys(), key=lambda path: (not path.startswith("params/"), path)):
