@@ -221,7 +221,7 @@ class Cluster:
 
         Most of its steps, ten seconds of them, are left after the first checkpoint, when a test does something to it.
         """
-        steps = steps or {1: 600, 2: 300}[nodes]
+        steps = steps or {1: 600, 2: 200}[nodes]
         settings = {
             "train.steps": steps,
             "train.checkpoint_every": 30,
