@@ -251,7 +251,7 @@ def test_a_signal_to_one_host_stops_all_and_another_number_goes_on(one_host, tmp
 def test_a_signal_to_all_hosts_in_the_last_evaluation(one_host, tmp_path):
     """The first stops and says with 75 that it can go on; the other, which waits for it, does not end by the signal."""
     workdir = tmp_path / "run"
-    processes = start(workdir, 2, 2, **{"eval.examples": 2000, "train.checkpoint_every": 1000})
+    processes = start(workdir, 2, 2, **{"eval.examples": 1000, "train.checkpoint_every": 1000})
     deadline = time.monotonic() + 300
     while not (workdir / "checkpoints" / str(STEPS + 4)).exists() and time.monotonic() < deadline:
         time.sleep(0.05)
