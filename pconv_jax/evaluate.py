@@ -8,13 +8,14 @@ python -m pconv_jax.evaluate --predictions=results --manifest=inputs --out=score
 
 import os
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags, logging
 
 from pconv_jax.evaluation import baselines, inputs, manifest, predictions, scores, tables
 from pconv_jax.models import unet
-from pconv_jax.training import build, checkpoint, parallel, reporting, rundir, sheets, state, steps
+from pconv_jax.training import build, checkpoint, parallel, preemption, reporting, rundir, sheets, state, steps
 from pconv_jax.training import config as config_rules
 
 BATCH = 8  # of examples, where there is no run that has its own
@@ -42,11 +43,17 @@ class Evaluation:
         return _sheet(self.inputs, self.network(now), count)
 
 
-def report(evaluation: Evaluation, now: state.TrainState, workdir: str, name: str):
-    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and a sheet."""
+def report(evaluation: Evaluation, now: state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()):
+    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and a sheet.
+
+    Raises:
+      preemption.Stopped: `signals` is no longer empty; nothing is written then.
+    """
     config = evaluation.config
     methods = {scores.NETWORK: evaluation.network(now)} | {m: scores.baseline(m) for m in baselines.QUICK}
     batches = inputs.batches(evaluation.inputs, config.eval.batch_size, config.data.threads)
+    left = f"in the last evaluation; all {int(now.step)} steps are saved, only the evaluation is left"
+    batches = preemption.until_asked(signals, batches, left)
     about = {**_about(config, now), "versions": rundir.versions()}
     path, title = os.path.join(workdir, "eval", name), f"{_title(config, now)}, {len(evaluation.inputs)} composites"
     _publish(path, title, scores.score(methods, batches), about, references=False)
@@ -90,7 +97,7 @@ def run(given: flags.FlagValues):
     methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
     networks, about, title = {}, {}, _base(given.manifest or "")
     for path, other in configs.items():
-        now = _restore(path, other, given.checkpoint)
+        now = parallel.replicate(checkpoint.restore_chosen(path, state.shapes(other), given.checkpoint))
         name = scores.NETWORK if path == given.run else path
         networks[name] = scores.network(_compiled(other), now.eval_variables, batch_size)
         about[name] = {"run": path, **_about(other, now)}
@@ -173,12 +180,15 @@ def _drawn(path, configs):
     for other, other_config in configs.items():
         inputs.check_same(path, config, other, other_config)
     _, source = build.image_sources(config)
-    before, now = rundir.read_data(path).get("evaluation"), source.source.fingerprint()
-    if before is not None and before != now:
-        raise ValueError(
-            f"{path} was trained beside other evaluation images ({before} then, {now} now): restore them, or give "
-            "--manifest=DIR"
-        )
+    before = rundir.read_data(path)
+    fed = {"evaluation": source.source.fingerprint(), **build.evaluation_masks_fingerprint(config)}
+    for use, now in fed.items():
+        if before.get(use, now) != now:  # a run of an older version has no record of its masks
+            what = "masks" if use == build.EVALUATION_MASKS else "images"
+            raise ValueError(
+                f"{path} was trained beside other evaluation {what} ({before[use]} then, {now} now): restore them, or "
+                "give --manifest=DIR"
+            )
     return inputs.Drawn(config, source)
 
 
@@ -192,15 +202,6 @@ def _check_fits(path, config, chosen):
         unet.check_size(chosen.size, config.model.depth)
     except ValueError as error:
         raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
-
-
-def _restore(path, config, which):
-    with checkpoint.manager(path) as checkpoints:
-        step = checkpoints.best_step() if which == "best" else None
-        now = checkpoint.restore(checkpoints, state.shapes(config), step)
-    if now is None:
-        raise ValueError(f"{path} has no checkpoint yet: wait for the first one, or train again")
-    return parallel.replicate(now)
 
 
 def _compiled(config):

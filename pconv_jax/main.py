@@ -31,9 +31,10 @@ def main(argv):
         config_rules.validate(config)
         parallel.start_hosts(_COORDINATOR.value, _HOSTS.value, _HOST.value)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
+        if not parallel.is_first_host():
+            preemption.leave_to_the_first_host()
     except preemption.Stopped as stopped:
-        print(f"{stopped}: the same command goes on from there", file=sys.stderr)
-        sys.exit(preemption.EXIT_CODE)
+        preemption.leave(stopped)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from the last checkpoint")
     except (ValueError, OSError, reporting.NonFinite) as error:
@@ -46,6 +47,10 @@ def main(argv):
             parallel.leave(f"error: {error}")  # another host is gone, most likely
         reason = str(error).partition("\n")[0]
         parallel.leave(f"error: out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate")
+    except RuntimeError as error:
+        if not str(error).startswith("Worker process was terminated"):  # grain's words for one of data.workers
+            raise
+        parallel.leave(f"error: {error} Killed for memory, it may be: lower data.workers; the same command goes on")
 
 
 if __name__ == "__main__":

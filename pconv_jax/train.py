@@ -16,7 +16,19 @@ from absl import logging
 
 from pconv_jax import evaluate
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoint, parallel, phases, preemption, reporting, rundir, sheets, state, steps
+from pconv_jax.training import (
+    build,
+    checkpoint,
+    parallel,
+    phases,
+    preemption,
+    reporting,
+    rundir,
+    sheets,
+    state,
+    steps,
+    transfer,
+)
 
 
 def train(config, workdir: str):
@@ -33,7 +45,8 @@ def train(config, workdir: str):
       ValueError: the data, the devices or the run directory do not fit the config, or another process trains in it.
         Nothing has been written then.
       reporting.NonFinite: a loss is NaN or infinite.
-      preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved.
+      preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved. In the evaluation at the end, too: the same
+        call then only evaluates.
       OSError: the disk is full, the data cannot be read, and the like.
     """
     with contextlib.ExitStack() as stack:
@@ -45,13 +58,15 @@ def train(config, workdir: str):
             parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
             parallel.check_batch("eval.batch_size", config.eval.batch_size, everywhere=False)
             vgg16 = _vgg16(config)
+            fed = build.fingerprints(config, train_source, evaluation_source)
+        parallel.check_same("images, masks or VGG16 weights", fed)
+        with parallel.together():
             initial = None
             if parallel.is_first_host():
                 if config.init_from and not checkpoint.exists(workdir):
-                    initial = checkpoint.parameters(config.init_from, state.shapes(config))
-                uses = {"train": train_source, "evaluation": evaluation_source}
-                rundir.claim(workdir, config, {use: decoded.source.fingerprint() for use, decoded in uses.items()})
-                stack.enter_context(rundir.lock(workdir))
+                    initial = transfer.parameters(config.init_from, state.shapes(config))
+                stack.enter_context(rundir.own(workdir, config, fed))
+                stack.enter_context(rundir.told_when_full(workdir))
         return _run(config, workdir, vgg16, initial, train_source, evaluation_source, signals)
 
 
@@ -82,7 +97,7 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
         outputs, now = None, None
         with parallel.together():
             if parallel.is_first_host():
-                checkpoints = stack.enter_context(checkpoint.manager(workdir, config.train.keep))
+                checkpoints = stack.enter_context(checkpoint.manager(workdir, config.train.keep, clean=True))
                 now = checkpoint.resume(checkpoints, shapes)
                 if now is None and initial is None and config.init_from:
                     raise ValueError(f"no checkpoint in {workdir} can be read: choose another --workdir")
@@ -101,7 +116,7 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
             _checkpoint(now, evaluation, outputs)  # from here on the run does not need the other one
         now = _loop(config, now, vgg16, train_source, evaluation, outputs, signals)
     if parallel.is_first_host():
-        evaluate.report(evaluation, now, workdir, "last")
+        evaluate.report(evaluation, now, workdir, "last", signals)
     return now
 
 
@@ -111,6 +126,8 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
     vgg16_params = parallel.replicate(vgg16_params)
     plan = phases.from_config(config)
     step, last = int(now.step), plan[-1].stop
+    if step < last and parallel.agreed(bool(signals), step):  # to compile the step may take longer than a signal allows
+        raise preemption.Stopped(f"stopped by {_reason(signals)} before step {step + 1} of {last}")
     batches = parallel.prefetch(build.train_batches(config, train_source, start=step))
     rate = state.learning_rate(config)
     progress, pending = reporting.Progress(step, last, config.train.batch_size), []
@@ -163,9 +180,12 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
                 flush()
                 if outputs and not due["checkpoint"]:
                     checkpoint.save(outputs.checkpoints, now)
-                reason = signals[0] if signals else "another host's signal"
-                raise preemption.Stopped(f"stopped by {reason} after step {step} of {last}, which is saved")
+                raise preemption.Stopped(f"stopped by {_reason(signals)} after step {step} of {last}, which is saved")
     return now
+
+
+def _reason(signals):
+    return signals[0] if signals else "another host's signal"
 
 
 def _checkpoint(now, evaluation, outputs):

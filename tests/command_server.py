@@ -19,6 +19,7 @@ from pconv_jax import command_line, train  # noqa: F401, the first for its time 
 FAILURES = {
     "host memory": MemoryError("Unable to allocate 7.00 TiB for an array"),
     "device memory": jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nmore"),
+    "worker": RuntimeError("Worker process was terminated unexpectedly with exit code -9. Search the logs."),
     "a defect": jax.errors.JaxRuntimeError("INTERNAL: something else"),
 }
 SECONDS = 300

@@ -4,6 +4,7 @@ import atexit
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 
 import pytest
@@ -17,6 +18,21 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.3"
 
 _SHARED = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config):
+    """Lets pass what orbax's reads and writes of a damaged checkpoint say when an error has overtaken them.
+
+    They end in threads of their own, so pytest would take it for an error of whatever test runs by then.
+    """
+    tell = sys.unraisablehook
+
+    def tell_others(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":
+            tell(unraisable)
+
+    sys.unraisablehook = tell_others
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Tiny configs and runs for tests."""
 
 import functools
+import os
 
 import numpy as np
 
@@ -50,3 +51,10 @@ def constant_batch(config, value=128):
     mask = np.ones((*shape[:3], 1), np.uint8)
     mask[:, 4:8, 4:8] = 0
     return {"image": np.full(shape, value, np.uint8), "mask": mask, "skipped": np.zeros(shape[0], np.int32)}
+
+
+def environment(devices):
+    """Of a process of its own with simulated devices, which compiles nothing that another one has compiled."""
+    cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return {**os.environ, **cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

@@ -23,7 +23,7 @@ import pictures
 import runs
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import vgg
-from pconv_jax.training import checkpoint, reporting, rundir, state
+from pconv_jax.training import build, checkpoint, reporting, rundir, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENT = "--config=tests/tiny_experiment.py"
@@ -99,6 +99,22 @@ def a_run(directory, **changes):
         if content is not None:
             write(path, content)
     return []
+
+
+def a_run_with_masks(directory):
+    """A run directory of the tiny experiment with masks of a folder, which had nine files; the arguments of its run."""
+    arguments = mask_folder(directory / "m", left_half())
+    config = runs.tiny(**{"masks.kind": "folder", "masks.path": str(directory / "m")})
+    fed = build.fingerprints(config, *build.image_sources(config))
+    rundir.claim(str(directory / "run"), config, {**fed, "train masks": "9 files"})
+    return arguments
+
+
+def an_evaluation_with_masks(directory):
+    """A run directory whose evaluation masks were nine files."""
+    mask_folder(directory / "m", left_half())
+    config = runs.tiny(**{"eval.masks.kind": "folder", "eval.masks.path": str(directory / "m")})
+    rundir.claim(str(directory / "run"), config, {"evaluation masks": "9 files"})
 
 
 def vgg_weights(path, **changes):
@@ -296,6 +312,10 @@ REFUSED = {
         r"another config \(optim.lr: 0.001 there, 0.5 now\): choose another --workdir",
     ),
     "run directory: other images": (lambda d: a_run(d), r"other images \(train: 12 files there, 12 files, sha256 "),
+    "run directory: other masks": (
+        lambda d: a_run_with_masks(d),
+        r"masks or weights \(train masks: 9 files there, 1 files",
+    ),
     "run directory: data.json gone": (lambda d: a_run(d, data_json=None), "data.json is not JSON .*restore it"),
     "run directory: data.json cut off": (lambda d: a_run(d, data_json='{"tr'), "data.json is not JSON .*restore it"),
     "run directory: data.json a list": (lambda d: a_run(d, data_json="[]"), "data.json is not JSON of an object"),
@@ -340,6 +360,7 @@ def test_training_is_refused(fault, server, tmp_path):
     [
         ("host memory", r"error: out of memory \(Unable to allocate 7.00 TiB .*\): lower train.batch_size", False),
         ("device memory", r"error: out of memory \(RESOURCE_EXHAUSTED: .* 9 bytes.\): lower train.batch_size", False),
+        ("worker", r"error: Worker process was .* code -9.*lower data.workers; the same command goes on", False),
         ("a defect", "INTERNAL: something else", True),
     ],
 )
@@ -365,6 +386,10 @@ def test_out_of_memory(failure, message, trace, server, tmp_path):
         (
             lambda d: a_run(d, data_json=json.dumps({"evaluation": "5 files"})),
             r"run was trained beside other evaluation images \(5 files then, 4 files, sha256 .*: restore them",
+        ),
+        (
+            lambda d: an_evaluation_with_masks(d),
+            r"run was trained beside other evaluation masks \(9 files then, 1 files, sha256 .*: restore them",
         ),
         (lambda d: write(d / "run", "x"), "run holds no run"),
     ],

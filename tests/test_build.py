@@ -1,5 +1,7 @@
 """From a config to its sources: training and evaluation photographs stay apart."""
 
+import hashlib
+
 import pictures
 import runs
 from pconv_jax.training import build
@@ -24,3 +26,21 @@ def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
     train, evaluation = build.image_sources(runs.tiny(**changes))
     assert len(train) == 3 and len(evaluation) == 2
     assert {*train.source.names, *evaluation.source.names} == {f"{k}.png" for k in range(5)}
+
+
+def test_fingerprints_of_all_that_a_run_is_fed_with(tmp_path):
+    """Images always; mask folders and VGG16's weights where the config has them."""
+    config = runs.tiny()
+    sources = build.image_sources(config)
+    assert build.fingerprints(config, *sources).keys() == {"train", "evaluation"}
+    for name in ("masks/a.png", "masks/b.png", "other/a.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "vgg.npz").write_bytes(b"weights")
+    changes = {"masks.kind": "folder", "masks.path": str(tmp_path / "masks")}
+    changes |= {"loss.vgg16_weights": str(tmp_path / "vgg.npz")}
+    changes |= {"eval.masks.kind": "folder", "eval.masks.path": str(tmp_path / "other")}
+    found = build.fingerprints(runs.tiny(**changes), *sources)
+    assert found["VGG16 weights"] == f"sha256 {hashlib.sha256(b'weights').hexdigest()}"
+    assert found["train masks"].startswith("2 files, sha256 ")
+    assert found["evaluation masks"].startswith("1 files, sha256 ")

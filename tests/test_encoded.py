@@ -1,6 +1,9 @@
 """The size in a header is the size that decoders make of it, whoever wrote the file."""
 
+import errno
 import io
+import os
+import re
 import struct
 
 import cv2
@@ -9,7 +12,7 @@ import PIL.Image
 import pytest
 
 import pictures
-from pconv_jax.data import encoded
+from pconv_jax.data import encoded, masks, sources
 
 KINDS = {
     "jpeg": ("JPEG", {}),
@@ -120,3 +123,59 @@ def test_the_limit():
     encoded.check(content, 2745)
     with pytest.raises(ValueError, match=r"is 61x45; needs at most 2744 pixels \(data.max_pixels\)"):
         encoded.check(content, 2744)
+
+
+@pytest.fixture
+def failing(tmp_path, monkeypatch):
+    """A file of which reading fails `times` times with an error of the system, and the pauses that are made."""
+    pauses, path = [], tmp_path / "photo.png"
+    path.write_bytes(b"content")
+    monkeypatch.setattr(encoded.time, "sleep", pauses.append)
+
+    def fail(number, times):
+        left = [OSError(number, os.strerror(number), str(path))] * times
+
+        def opened(*arguments, **options):
+            if left:
+                raise left.pop()
+            return open(*arguments, **options)
+
+        monkeypatch.setattr(encoded, "open", opened, raising=False)
+        return str(path), pauses
+
+    return fail
+
+
+PASSING = [errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENOMEM]
+
+
+@pytest.mark.parametrize("number", PASSING)
+def test_a_read_error_that_passes_is_tried_again(failing, caplog, number):
+    """A disk or a network that is back 1 or 11 seconds later: the file itself, and the log says so."""
+    path, pauses = failing(number, 2)
+    assert encoded.read(path) == b"content"
+    assert pauses == [1, 10] and len(caplog.records) == 2
+    assert f"{os.strerror(number)}; tried again in 10 s" in caplog.text
+
+
+@pytest.mark.parametrize("number", PASSING)
+def test_a_read_error_that_stays_is_no_damaged_file(failing, tmp_path, number):
+    """Neither an image nor a mask takes the place of one that cannot be read at the moment: the run stops."""
+    path, pauses = failing(number, 99)
+    with pytest.raises(
+        encoded.Unreachable, match="three times: mend or restore it, and the same command goes on"
+    ) as told:
+        encoded.read(path)
+    assert told.value.errno == number and told.value.filename == path and pauses == [1, 10]
+    with pytest.raises(encoded.Unreachable):
+        sources.DecodedSource(sources.FileSource(str(tmp_path), ("photo.png", "other.png")))[0]
+    with pytest.raises(encoded.Unreachable):
+        masks.draw(masks.Family("folder", (0.1, 0.9), path=str(tmp_path)), 0, 0, 0, (16, 16))
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG])
+def test_what_is_said_of_the_file_is_not_tried_again(failing, number):
+    path, pauses = failing(number, 1)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))) as told:
+        encoded.read(path)
+    assert not isinstance(told.value, encoded.Unreachable) and not pauses

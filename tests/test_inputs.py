@@ -8,7 +8,7 @@ import pytest
 
 import runs
 import scoring
-from pconv_jax.data import masks
+from pconv_jax.data import mask_folder, masks
 from pconv_jax.evaluation import inputs
 from pconv_jax.training import build, rundir
 
@@ -78,7 +78,7 @@ def test_masks_of_a_folder_are_named(tmp_path, augment):
         file, *drawn_by = example.about["mask"].split()
         assert drawn_by == ([f"0:{index}"] if augment else [])
         if not augment:
-            hole = masks.read_hole(str(tmp_path / file), "white_hole")
+            hole = mask_folder.read_hole(str(tmp_path / file), "white_hole")
             np.testing.assert_array_equal(example.mask[..., 0], 1 - hole)
 
 
@@ -132,3 +132,20 @@ def test_runs_on_other_inputs_are_refused(tmp_path, changes, fingerprint, messag
     other = saved(tmp_path / "b", {"evaluation": fingerprint}, **changes)
     with pytest.raises(ValueError, match=message):
         inputs.check_same(*first, *other)
+
+
+def test_runs_on_other_masks_are_refused(tmp_path):
+    """Masks of a folder by fingerprint, wherever they lie; by path where an older version recorded no more."""
+
+    def run(name, path, fingerprint):
+        masking = {"eval.masks.kind": "folder", "eval.masks.path": path}
+        recorded = {"evaluation masks": fingerprint} if fingerprint else {}
+        return saved(tmp_path / name, {"evaluation": "x", **recorded}, **masking)
+
+    first = run("a", "/here", "9 files")
+    inputs.check_same(*first, *run("b", "/there", "9 files"))
+    inputs.check_same(*first, *run("c", "/here", None))
+    with pytest.raises(ValueError, match=r"other inputs \(evaluation masks: 9 files in .*a, 8 files in .*d\)"):
+        inputs.check_same(*first, *run("d", "/here", "8 files"))
+    with pytest.raises(ValueError, match=r"other inputs \(eval.masks.path: /here in .*a, /there in .*e\)"):
+        inputs.check_same(*first, *run("e", "/there", None))

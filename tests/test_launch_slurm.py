@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+import runs
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SLURM = ROOT / "tests" / "slurm"
 
@@ -202,8 +204,8 @@ class Cluster:
     def __init__(self, folder, project):
         self.folder = folder
         self.project = project
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PCONV_PYTHON": sys.executable}
-        del self.environment["XLA_FLAGS"]  # a node has one device
+        slurm = {"SLURM_CONF": str(folder / "slurm.conf"), "PCONV_PYTHON": sys.executable}
+        self.environment = {**runs.environment(1), **slurm}
         self.digests = {}
 
     def call(self, *command):
@@ -214,12 +216,16 @@ class Cluster:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def submit(self, workdir, *arguments, nodes=1, steps=1500):
-        """Number of a job that trains the tiny experiment on one processor of each node."""
+    def submit(self, workdir, *arguments, nodes=1, steps=None):
+        """Number of a job that trains the tiny experiment on one processor of each node.
+
+        Most of its steps, ten seconds of them, are left after the first checkpoint, when a test does something to it.
+        """
+        steps = steps or {1: 600, 2: 200}[nodes]
         settings = {
             "train.steps": steps,
-            "train.checkpoint_every": 50,
-            "train.log_every": 50,
+            "train.checkpoint_every": 30,
+            "train.log_every": 30,
             "train.sample_every": steps,
         }
         flags = [f"--config.{key}={value}" for key, value in settings.items()]
@@ -301,6 +307,7 @@ def cluster():
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("slurm")  # shares `cluster`
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_requeued_job_resumes_and_completes(cluster, nodes):
     """`scontrol requeue`, as a preemption and a failed node do, in the middle of training: the same parameters."""
@@ -318,6 +325,7 @@ def test_a_requeued_job_resumes_and_completes(cluster, nodes):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("slurm")  # shares `cluster`
 def test_a_job_at_its_time_limit_queues_again(cluster):
     """SLURM signals the tasks, worker processes too, not the script: training saves, and the job requeues itself."""
     workdir = cluster.project / "runs" / "limited"
@@ -331,6 +339,7 @@ def test_a_job_at_its_time_limit_queues_again(cluster):
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("slurm")  # shares `cluster`
 def test_a_cancelled_job_stays_cancelled(cluster):
     """Training saves and exits with 75 here too; the job must not come back."""
     workdir = cluster.project / "runs" / "cancelled"
@@ -338,11 +347,12 @@ def test_a_cancelled_job_stays_cancelled(cluster):
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
     cluster.call("scancel", job)
     cluster.wait(job, "training's end", lambda: "Exited with exit code 75" in cluster.log(job))
-    time.sleep(20)  # a requeued job would be back
+    cluster.wait(job, "the job's end", lambda: job not in cluster.call("squeue", "--noheader", "--format=%i"))
     assert cluster.field(job, "JobState") == "CANCELLED" and cluster.field(job, "Restarts") == "0"
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("slurm")  # shares `cluster`
 def test_a_job_that_fails_is_not_tried_again(cluster):
     """Its exit code is training's, and the log has the reason."""
     workdir = cluster.project / "runs" / "failed"

@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from pconv_jax.data import masks, pipeline
+from pconv_jax.data import elements, mask_folder, masks, pipeline
 
 DRAWN = ("shapes", "strokes", "boxes")
 SIZES = [(16, 16), (64, 48), (48, 200), (128, 128)]
@@ -192,7 +192,7 @@ def test_elements_are_what_one_number_at_a_time_draws(kind, plain, size):
         one, other = np.zeros(size, np.uint8), np.zeros(size, np.uint8)
         scale = 0.5 ** (index % 4)
         rngs = [np.random.default_rng(index) for _ in range(2)]
-        masks._ELEMENTS[kind](one, rngs[0], scale)
+        elements.ELEMENTS[kind](one, rngs[0], scale)
         plain(other, rngs[1], scale)
         np.testing.assert_array_equal(one, other, err_msg=str(index))
         assert one.any() and rngs[0].random() == rngs[1].random()
@@ -240,7 +240,7 @@ def test_grey_is_binarised_at_six_tenths(tmp_path, polarity):
     """Every grey level becomes exactly 0 or 1; 153 of 255 is still black (naoto0804 kept greys as partly valid)."""
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     path = write(tmp_path, "ramp.png", ramp)
-    hole = masks.read_hole(path, polarity)
+    hole = mask_folder.read_hole(path, polarity)
     np.testing.assert_array_equal(hole, (ramp >= 154) == (polarity == "white_hole"))
     mask = masks.draw(folder_family(tmp_path, polarity=polarity), 0, 0, 0, (16, 16))
     np.testing.assert_array_equal(mask[..., 0], 1 - hole)
@@ -311,7 +311,7 @@ def test_folder_is_searched_at_any_depth_without_hidden_files(tmp_path):
         os.rename(path, tmp_path / name)
     (tmp_path / "._b.png").write_bytes(b"AppleDouble")
     (tmp_path / "notes.txt").write_text("not a mask")
-    found = [os.path.relpath(path, tmp_path) for path in masks.mask_files(str(tmp_path))]
+    found = [os.path.relpath(path, tmp_path) for path in mask_folder.files(str(tmp_path))]
     assert found == sorted(["b.png", "a/z.PNG", "a/c.bmp"])
 
 
@@ -371,7 +371,7 @@ def test_nvidia_masks_are_white_holes(shared_data):
     files = sorted(shared_data("nvidia_masks").glob("*.png"))
     assert files
     for path in files:
-        hole = masks.read_hole(str(path), "white_hole")
+        hole = mask_folder.read_hole(str(path), "white_hole")
         low, high = pipeline.BUCKETS[int(path.stem) // 2000]
         assert hole.shape == (512, 512) and low < hole.mean() <= high, path.name
         if int(path.stem) % 2000 < 1000:
@@ -393,7 +393,7 @@ def test_nvidia_masks_touch_the_border_as_their_numbers_say(shared_data, size):
     directory = shared_data("nvidia_masks")
     touching = {}
     for path in sorted(directory.glob("*.png")):
-        hole = cv2.resize(masks.read_hole(str(path), "white_hole"), (size, size), interpolation=cv2.INTER_NEAREST)
+        hole = cv2.resize(mask_folder.read_hole(str(path), "white_hole"), (size, size), interpolation=cv2.INTER_NEAREST)
         half = int(path.stem) % 2000 >= 1000
         touching.setdefault(half, []).append(masks.touches_border(1 - hole[..., None]))
     assert not any(touching[False]) and np.mean(touching[True]) > 0.8
@@ -409,7 +409,7 @@ def test_masks_of_a_folder_have_names(tmp_path):
     for index in range(9):
         mask, name = masks.draw_named(family, 0, 0, index, (32, 48))
         np.testing.assert_array_equal(mask, masks.draw(family, 0, 0, index, (32, 48)))
-        hole = masks.read_hole(str(tmp_path / name), family.polarity)
+        hole = mask_folder.read_hole(str(tmp_path / name), family.polarity)
         np.testing.assert_array_equal(mask[..., 0], 1 - hole)
         seen.add(name)
     assert seen == {"a.png", "sub/b.png"}

@@ -153,10 +153,23 @@ def test_workers_end_with_a_killed_parent():
         worker = int(parent.stdout.readline())
         parent.kill()
         try:
-            parent.communicate(timeout=20)
+            parent.communicate(timeout=120)
         except subprocess.TimeoutExpired:
             os.kill(worker, signal.SIGKILL)
             raise
+
+
+def test_a_killed_worker_ends_the_batches():
+    """As a system without memory kills one: an error that main.py knows, and no waiting for it."""
+    flags.FLAGS.is_parsed() or flags.FLAGS.mark_as_parsed()
+    source = sources.DecodedSource(sources.photos()[1])
+    batches = pipeline.train_batches(source, VIEW, FAMILY, seed=3, batch_size=4, workers=1)
+    next(batches)
+    os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    with pytest.raises(RuntimeError, match=r"^Worker process was terminated unexpectedly with exit code -9"):
+        for _ in range(1000):
+            next(batches)
+    batches.close()
 
 
 def test_crop_keeps_the_pixels_where_nothing_is_resized():

@@ -1,5 +1,6 @@
 """Signals stop a run after its step, with the state saved; checkpoints that a disk damages are noticed."""
 
+import errno
 import json
 import os
 import pathlib
@@ -18,7 +19,8 @@ import pytest
 
 import runs
 from pconv_jax import train
-from pconv_jax.training import checkpoint, preemption, reporting, state
+from pconv_jax.evaluation import inputs
+from pconv_jax.training import build, checkpoint, parallel, preemption, reporting, rundir, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -53,17 +55,33 @@ def test_a_signal_saves_and_the_run_goes_on(finished, tmp_path, monkeypatch, cap
         train.train(runs.tiny(), str(tmp_path / "run"))
     monkeypatch.undo()
     assert signal.getsignal(number) is before
-    assert f"{number.name}: saves after this step and stops" in capfd.readouterr().err
+    assert f"{number.name}: stops as soon as all is saved" in capfd.readouterr().err
     assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == step
     after = train.train(runs.tiny(), str(tmp_path / "run"))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
 
 
-def test_after_the_last_step_there_is_nothing_to_stop(finished, tmp_path, monkeypatch):
-    """The run ends as it would have, with its evaluation."""
-    signal_at(monkeypatch, 4, signal.SIGTERM)
-    after = train.train(runs.tiny(), str(tmp_path / "run"))
-    assert int(after.step) == 4 and (tmp_path / "run" / "eval" / "last.json").exists()
+def test_a_signal_in_the_last_evaluation(finished, tmp_path, monkeypatch):
+    """The parameters are saved by then: the run stops between two batches, and the same call only evaluates."""
+    workdir, batches = tmp_path / "run", inputs.batches
+
+    def signalled(*arguments):
+        for count, batch in enumerate(batches(*arguments)):
+            if count == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(inputs, "batches", signalled)
+    config = runs.tiny(**{"eval.examples": 20})
+    left = "stopped by SIGTERM in the last evaluation; all 4 steps are saved, only the evaluation is left"
+    with pytest.raises(preemption.Stopped, match=left):
+        train.train(config, str(workdir))
+    monkeypatch.undo()
+    assert not (workdir / "eval").exists()
+    monkeypatch.setattr(parallel, "map_step", None)  # no step is compiled any more
+    after = train.train(config, str(workdir))
+    assert json.loads((workdir / "eval" / "last.json").read_text())["step"] == 4
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after.params), finished[1].params)
 
 
 def test_a_second_signal_ends_at_once():
@@ -76,10 +94,37 @@ def test_a_second_signal_ends_at_once():
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"ready\n"
         process.send_signal(signal.SIGTERM)
-        assert process.stderr.readline().startswith(b"SIGTERM: saves after this step")
+        assert process.stderr.readline().startswith(b"SIGTERM: stops as soon as all is saved")
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 128 + signal.SIGINT
+        assert process.wait() == 128 + signal.SIGINT
+
+
+def test_a_signal_whose_line_nobody_reads():
+    """Ctrl-C ends `tee` as well in `.. 2>&1 | tee log`: the run goes on to save, and ends with its code."""
+    code = (
+        "import time\nfrom pconv_jax.training import preemption\n"
+        "with preemption.requests() as signals:\n    print('ready', flush=True)\n"
+        "    while not signals:\n        time.sleep(0.05)\n    print('saved', flush=True)\n"
+        "    preemption.leave(preemption.Stopped('stopped'))"
+    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes) as process:
+        assert process.stdout.readline() == b"ready\n"
+        process.stderr.close()
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == b"saved\n"
+        assert process.wait() == preemption.EXIT_CODE
+
+
+def test_a_signal_before_the_first_step(tmp_path, monkeypatch):
+    """While images are listed, say: no step is compiled any more, and nothing is saved."""
+    check = build.check_masks
+    monkeypatch.setattr(parallel, "map_step", None)
+    monkeypatch.setattr(build, "check_masks", lambda config: (check(config), os.kill(os.getpid(), signal.SIGTERM)))
+    with pytest.raises(preemption.Stopped, match="stopped by SIGTERM before step 1 of 4"):
+        train.train(runs.tiny(), str(tmp_path / "run"))
+    assert (tmp_path / "run" / "config.json").exists() and not list((tmp_path / "run" / "checkpoints").iterdir())
 
 
 def test_threads_get_no_signals():
@@ -213,46 +258,141 @@ def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
 
 
-def command_line(workdir, steps, every):
-    flags = [f"--config.train.steps={steps}", f"--config.train.checkpoint_every={every}"]
-    return [sys.executable, "-m", "pconv_jax.main", "--config=tests/tiny_experiment.py", *flags, f"--workdir={workdir}"]
+@pytest.mark.parametrize("step", [2, 4])
+def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, monkeypatch, step):
+    """In the background, in orbax's words and pages: a line of ours, whether another one follows or it is the last."""
+    write, workdir = checkpoint.ocp.StandardCheckpointHandler.async_save, tmp_path / "run"
+
+    async def full(self, directory, *arguments, **options):
+        pending = await write(self, directory, *arguments, **options)
+        if f"{step}.orbax" not in str(directory):
+            return pending
+        text = f"RESOURCE_EXHAUSTED: Error writing x: Failed to write 9 bytes: {os.strerror(errno.ENOSPC)}\nmore"
+        return [*pending, types.SimpleNamespace(result=lambda **_: fail(text))]
+
+    def fail(text):
+        raise ValueError(text)
+
+    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "async_save", full)
+    before = step - 2
+    message = rf"checkpoint {step} could not be written \(No space left on device; \d+ MiB free\): those before it are"
+    with pytest.raises(rundir.NotWritten, match=rf"{message} whole; make room, .* goes on from step {before}") as told:
+        train.train(runs.tiny(), str(workdir))
+    assert "\n" not in str(told.value) and told.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    whole = [p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
+    assert whole == [str(before)] * (before > 0)
+    if before:
+        after = train.train(runs.tiny(), str(workdir))
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
 
 
-def sha256(workdir):
+def test_a_disk_that_fills_while_something_else_is_written(tmp_path):
+    """Metrics, pictures, events: what to do. tensorboardX, whose thread has ended at its error, is not waited for."""
+    told = "No space left on device: make room, and the same command goes on"
+    with pytest.raises(rundir.NotWritten, match=told), rundir.told_when_full(str(tmp_path)):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    told = "TensorBoard's events could not be written"
+    with pytest.raises(OSError, match=told), reporting.MetricsLog(str(tmp_path), 0) as log:
+        log._events.file_writer.event_writer._worker.stop()
+        for step in range(50):
+            log.write(step, {"loss": 1.0})
+
+
+def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
+    """By training alone, in one line; evaluation, which holds no lock, leaves it: somebody may be writing it."""
+    workdir = copy_of(finished, tmp_path)
+    left = [workdir / "checkpoints" / name for name in ("6.orbax-checkpoint-tmp", "8.orbax-checkpoint-tmp-1234")]
+    for path in left:
+        (path / "default").mkdir(parents=True)
+    checkpoint.restore_chosen(str(workdir), state.shapes(runs.tiny()), "last")
+    assert all(path.exists() for path in left)
+    caplog.set_level("INFO")
+    with rundir.lock(str(workdir)), checkpoint.manager(str(workdir), clean=True) as checkpoints:
+        assert int(checkpoint.resume(checkpoints, state.shapes(runs.tiny())).step) == 4
+    assert sorted(os.listdir(workdir / "checkpoints")) == ["2", "4"]
+    told = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
+    names = ", ".join(path.name for path in left)
+    assert told == [f"removed what was left of 2 unfinished checkpoint(s): {names}"]
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_evaluation_takes_the_next_when_training_removes_a_checkpoint(finished, tmp_path, monkeypatch, which):
+    """Between the list and the reading: the newest is taken then, and a damaged one is damaged still."""
+    workdir, restore = copy_of(finished, tmp_path), checkpoint.restore
+    shutil.move(workdir / "checkpoints" / "4", tmp_path / "next")
+
+    def overtaken(checkpoints, abstract_state, step):
+        if step == 2:
+            shutil.move(tmp_path / "next", workdir / "checkpoints" / "4")
+            shutil.rmtree(workdir / "checkpoints" / "2")
+        return restore(checkpoints, abstract_state, step)
+
+    monkeypatch.setattr(checkpoint, "restore", overtaken)
+    abstract = state.shapes(runs.tiny())
+    assert int(checkpoint.restore_chosen(str(workdir), abstract, which).step) == 4
+    truncated(workdir / "checkpoints" / "4")
+    with pytest.raises(checkpoint.Damaged, match="checkpoint 4 is damaged"):
+        checkpoint.restore_chosen(str(workdir), abstract, which)
+
+
+def run_once(workdir, **options):
+    """A process that trains 300 steps, with a checkpoint every other step."""
+    settings = {"train.steps": 300, "train.checkpoint_every": 2, "train.sample_every": 300, "eval.examples": 8}
+    command = [sys.executable, "-m", "pconv_jax.main", "--config=tests/tiny_experiment.py", f"--workdir={workdir}"]
+    command += [f"--config.{key}={value}" for key, value in settings.items()]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=ROOT, env=runs.environment(1), text=True, **pipes)
+
+
+def finish(workdir):
+    """Trains to the end: the SHA-256 of the parameters."""
+    with run_once(workdir) as process:
+        told = process.stderr.read()
+    assert process.returncode == 0, told
     return json.loads((workdir / "eval" / "last.json").read_text())["parameters_sha256"]
 
 
-def interrupted(workdir, steps, every, number, times, seed):
-    """Starts a run again and again, and signals it at random instants after it began to train; the exit codes."""
+def interrupted(workdir, number, times, seed):
+    """Starts a run again and again and signals it: the exit codes.
+
+    After one to four checkpoints have been begun, some milliseconds later, so that many signals fall into the writing
+    of one; of SIGKILL some come while the run starts. Counted in checkpoints, not in seconds, so that neither a fast
+    nor a busy machine is at its end before the last signal.
+    """
     rng, codes = np.random.default_rng(seed), []
-    while len(codes) < times:
-        command = command_line(workdir, steps, every)
-        with subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        ) as process:
-            for line in process.stderr:
-                if "first step after" in line:
-                    break
-            time.sleep(rng.exponential(0.4))
+    for index in range(times):
+        begun, pause = int(rng.integers(1, 5)), rng.uniform(0, 0.1)
+        if number == signal.SIGKILL and index % 5 == 4:
+            begun, pause = 0, rng.uniform(0, 3)
+        with run_once(workdir) as process:
+            while begun:
+                line = process.stderr.readline()
+                begun -= not line or "PSNR of the composite" in line
+            time.sleep(pause)
             process.send_signal(number)
             process.stderr.read()
         codes.append(process.returncode)
-        if codes[-1] == 0:
-            break
     return codes
 
 
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """SHA-256 of the parameters of a run that nothing happened to."""
+    return finish(tmp_path_factory.mktemp("undisturbed") / "run")
+
+
 @pytest.mark.slow
+@pytest.mark.xdist_group("signals")  # shares `undisturbed`
 @pytest.mark.parametrize(
     ("number", "times", "code"), [(signal.SIGKILL, 20, -signal.SIGKILL), (signal.SIGTERM, 6, preemption.EXIT_CODE)]
 )
-def test_signals_at_random_instants_change_nothing(tmp_path, number, times, code):
-    """A checkpoint every other step, so that many signals fall into the writing of one: the same parameters."""
-    steps, every = 400, 2
-    done = subprocess.run(command_line(tmp_path / "whole", steps, every), cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    codes = interrupted(tmp_path / "run", steps, every, number, times, seed=int(number))
+def test_signals_at_random_instants_change_nothing(undisturbed, tmp_path, number, times, code):
+    """The same parameters as without them."""
+    codes = interrupted(tmp_path / "run", number, times, seed=int(number))
+    print(f"exit codes {codes}, newest checkpoint {checkpoint._newest(tmp_path / 'run' / 'checkpoints')}")
     assert codes == [code] * times
-    done = subprocess.run(command_line(tmp_path / "run", steps, every), cwd=ROOT, capture_output=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert sha256(tmp_path / "run") == sha256(tmp_path / "whole")
+    after = finish(tmp_path / "run")
+    print(f"sha256 {after}, undisturbed {undisturbed}")
+    assert after == undisturbed
+    assert not list((tmp_path / "run" / "checkpoints").glob("*tmp*"))

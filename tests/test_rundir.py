@@ -196,3 +196,69 @@ def test_other_versions_are_told(tmp_path, config, caplog):
     (workdir / "versions.json").unlink()
     rundir.claim(str(workdir), config, DATA)
     assert not caplog.records
+
+
+FED = {**DATA, "train masks": "9 files", "VGG16 weights": "sha256 ab"}
+
+
+def test_other_masks_and_weights_are_refused(tmp_path, config):
+    """Each with what was there and what is now; nothing is changed."""
+    rundir.claim(str(tmp_path), config, FED)
+    rundir.claim(str(tmp_path), config, dict(FED))
+    before = (tmp_path / "data.json").read_bytes()
+    message = r"other masks or weights \(train masks: 9 files there, 8 files now; VGG16 weights: sha256 ab there, "
+    with pytest.raises(ValueError, match=message + r"sha256 cd now\): choose another --workdir, or restore the masks"):
+        rundir.claim(str(tmp_path), config, {**FED, "train masks": "8 files", "VGG16 weights": "sha256 cd"})
+    assert (tmp_path / "data.json").read_bytes() == before
+
+
+def test_a_run_without_a_record_of_its_masks_goes_on(tmp_path, config, caplog):
+    """Of an older version: said once, recorded, and refused from then on."""
+    rundir.claim(str(tmp_path), config, DATA)
+    rundir.claim(str(tmp_path), config, FED)
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "has no record of its train masks, VGG16 weights: whether they are those of before is not known" in message
+    assert json.loads((tmp_path / "data.json").read_text()) == FED
+    rundir.claim(str(tmp_path), config, FED)
+    assert len(caplog.records) == 1
+    with pytest.raises(ValueError, match="other masks or weights"):
+        rundir.claim(str(tmp_path), config, {**FED, "train masks": "8 files"})
+
+
+def test_the_config_is_claimed_under_the_lock(tmp_path, config, monkeypatch):
+    """Of two that start at once in a new directory, one with another config: the second has written nothing."""
+    workdir = str(tmp_path / "run")
+    with rundir.own(workdir, config, DATA):
+        first = (tmp_path / "run" / "config.json").read_bytes()
+        other = default.get_config()
+        other.seed = 7
+        monkeypatch.setattr(rundir, "check", lambda *_: False)  # it looked before the first had written
+        with pytest.raises(ValueError, match="another process trains in"), rundir.own(workdir, other, DATA):
+            pass
+        assert (tmp_path / "run" / "config.json").read_bytes() == first
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match="another config"), rundir.own(workdir, other, DATA):
+        pass
+
+
+def test_a_killed_claim_leaves_a_lock_alone(tmp_path, config):
+    """Killed between the lock and config.json: the same command goes on. A directory that is refused gets no lock."""
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "lock").write_text("")
+    with rundir.own(str(tmp_path / "new"), config, DATA):
+        assert (tmp_path / "new" / "config.json").is_file()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("mine")
+    with pytest.raises(ValueError, match="is not empty"), rundir.own(str(tmp_path / "mine"), config, DATA):
+        pass
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+
+
+def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
+    """The content first, then the name: a machine that loses power has the old file or the new one."""
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(rundir.os, name, lambda *a, name=name, call=call: (done.append(name), call(*a)))
+    rundir.write_atomically(str(tmp_path / "table.md"), "text")
+    assert done == ["fsync", "replace", "fsync"] and (tmp_path / "table.md").read_text() == "text"

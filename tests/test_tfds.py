@@ -1,5 +1,6 @@
 """What TFDS has prepared comes out as it went in, and trains; whatever is not ready is said at once."""
 
+import errno
 import importlib
 import json
 import os
@@ -21,7 +22,7 @@ import tiny_tfds
 from experiments import celeba as celeba_experiment
 from experiments import default
 from pconv_jax import train
-from pconv_jax.data import sources, tfds_source
+from pconv_jax.data import encoded, sources, tfds_source
 from pconv_jax.training import build
 from pconv_jax.training import config as config_rules
 
@@ -177,6 +178,19 @@ def test_damaged_records_are_unreadable_images(celeba, tmp_path, kept):
     with pytest.raises(ValueError, match=r"10 images in a row cannot be decoded, from train\[1\]: check the files"):
         sources.DecodedSource(source)[1]
     assert sources.DecodedSource(evaluation)[1][1] == 0
+
+
+def test_a_disk_that_fails_is_no_damaged_record():
+    """array_record hands the system's words on: no other image takes its place, the run stops."""
+
+    class Failing(list):
+        def __getitem__(self, index):
+            raise RuntimeError(f"Failed to read record: {os.strerror(errno.EIO)}")
+
+    source = tfds_source.TfdsSource("/data/celeb_a/2.1.0", "train", "image")
+    source.__dict__["_records"] = Failing([b""] * 3)
+    with pytest.raises(encoded.Unreachable, match=r"record 1 of train in .*: mend it, and the same command goes on"):
+        sources.DecodedSource(source)[1]
 
 
 def config_of(directory, **changes):

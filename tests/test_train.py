@@ -16,7 +16,7 @@ import runs
 from pconv_jax import evaluate, train
 from pconv_jax.evaluation import inputs, scores
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoint, parallel, reporting, state
+from pconv_jax.training import build, checkpoint, parallel, reporting, state, transfer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -160,7 +160,7 @@ def test_a_transfer_takes_the_average(tmp_path):
     """What evaluation of the other run used; the average of the new run starts there."""
     source = train.train(runs.tiny(**{"optim.ema": 0.5, "train.steps": 2}), str(tmp_path / "source"))
     shapes = state.shapes(runs.tiny(**{"optim.ema": 0.9}))
-    params, stats = checkpoint.parameters(str(tmp_path / "source"), shapes)
+    params, stats = transfer.parameters(str(tmp_path / "source"), shapes)
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(source.ema))
     jax.tree.map(np.testing.assert_array_equal, stats, jax.device_get(source.batch_stats))
     now = state.with_parameters(state.from_config(runs.tiny(**{"optim.ema": 0.9})), params, stats)

@@ -4,23 +4,53 @@ JPEG, PNG, WebP and BMP, whatever the name of the file says. A few kilobytes can
 parsed here, in microseconds and without the global limits of OpenCV and Pillow.
 """
 
+import errno
 import os
 import stat
 import struct
+import time
+
+from absl import logging
 
 MAX_BYTES = 2**31  # of a file: more than any image needs that a network is trained on
+
+# What the system says of the file itself. All else it says of a disk, a network or this process, and may pass.
+_ABOUT_THE_FILE = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EACCES)
+_ABOUT_THE_FILE += (errno.EPERM, errno.ENXIO, errno.ENODEV, errno.EINVAL)
+_PAUSES = (1, 10)  # seconds before a read is tried again
 
 _NO_LENGTH = {0x01, *range(0xD0, 0xD9)}  # markers of JPEG without a segment
 _FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # of every process: baseline, progressive ..
 _SCAN, _END = 0xDA, 0xD9
 
 
+class Unreachable(OSError):
+    """A file that cannot be read at the moment. With another in its place the run would not be the same."""
+
+
 def read(path: str) -> bytes:
     """The bytes of a file.
 
     Raises:
-      OSError: it is not there, unreadable, too large, or no file (a pipe would be waited for, a device has no end).
+      OSError: it is not there, not to be opened, too large, or no file (a pipe would be waited for, a device has no
+        end).
+      Unreachable: it cannot be read for another reason, such as a broken disk or network, also not 11 seconds later.
     """
+    pauses = list(_PAUSES)
+    while True:
+        try:
+            return _read(path)
+        except OSError as error:
+            if error.errno in _ABOUT_THE_FILE:
+                raise
+            if not pauses:
+                text = f"{error.strerror}, three times: mend or restore it, and the same command goes on"
+                raise Unreachable(error.errno, text, path) from error
+            logging.warning("%s: %s; tried again in %d s", shown(path), error.strerror, pauses[0])
+            time.sleep(pauses.pop(0))
+
+
+def _read(path):
     with open(path, "rb", opener=_without_waiting) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):

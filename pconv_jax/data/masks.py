@@ -8,17 +8,16 @@ every resolution. Drawing is OpenCV's; a hole's area is steered into the wanted 
 import dataclasses
 import functools
 import math
-import os
 
 import cv2
 import numpy as np
 from absl import logging
 
-from pconv_jax.data import dilation
+from pconv_jax.data import dilation, elements, mask_folder
 from pconv_jax.data import encoded as encoded_images
 
 FAMILIES = ("shapes", "strokes", "boxes", "folder")
-POLARITIES = ("white_hole", "black_hole")
+POLARITIES = mask_folder.POLARITIES
 FRAME = 20 / 512  # of the side: the paper's "border constraint" keeps holes out of it
 
 # Elements are halved in size each time they overshoot the wanted area; 2 ** -12 of an image is below one pixel.
@@ -27,8 +26,6 @@ _MAX_ELEMENTS = 10_000
 # A folder of which one mask in 100 fits leaves 1e-44 for a draw in vain; `check_folder` asks for that much.
 _FOLDER_TRIES = 10_000
 _LOOKED_AT, _FEW = 100, 5
-_MAX_PIXELS = 100_000_000
-_MASK_FILES = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +90,9 @@ def draw_named(family: Family, seed: int, stream: int, index: int, size: tuple[i
     low, high = _pixels(family.area, size)
     if family.kind == "folder":
         hole, path = _from_folder(family, rng, size, low, high)
-        name = os.path.relpath(path, os.path.expanduser(family.path)).replace(os.sep, "/")
+        name = mask_folder.relative(path, family.path)
     else:
-        hole, name = _grow(_ELEMENTS[family.kind], family, rng, size, low, high), ""
+        hole, name = _grow(elements.ELEMENTS[family.kind], family, rng, size, low, high), ""
     return (hole == 0).view(np.uint8)[..., None], name
 
 
@@ -176,61 +173,6 @@ def _clear(hole, rows, columns):
     hole[:, :columns] = hole[:, width - columns :] = 0
 
 
-def _shape(hole, rng, scale):
-    """One line, circle or ellipse, as the Keras project drew them: thickness and radii of a few percent of the side."""
-    height, width = hole.shape
-    side = min(height, width)
-    kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180)).tolist()
-    small, large, third = (_between(0.03, 0.1, rng.random(3)) * side * scale).tolist()
-    thickness = max(1, round(small))
-    if kind == 0:
-        x2, y2 = x1 + (x2 - x1) * scale, y1 + (y2 - y1) * scale
-        cv2.line(hole, (x1, y1), (int(x2), int(y2)), 1, thickness)
-    elif kind == 1:
-        cv2.circle(hole, (x1, y1), round(large), 1, -1)
-    else:
-        axes = (round(2 * large), round(third))
-        cv2.ellipse(hole, (x1, y1), axes, angle, 0, 360, 1, thickness)
-
-
-def _stroke(hole, rng, scale):
-    """One free-form brush stroke (Yu et al. 2019): a walk of 4 to 12 turns with round joints."""
-    height, width = hole.shape
-    side = min(height, width)
-    turns = int(rng.integers(4, 13))
-    drawn = rng.random(2 * turns + 4)  # at once: a call costs as much as drawing a line
-    corner = np.array((width, height))
-    points = np.empty((turns + 1, 2))
-    points[0] = drawn[:2] * corner
-    angles = 2 * math.pi * drawn[2] + np.cumsum(_between(-1.2, 1.2, drawn[3 : turns + 3]))
-    lengths = _between(0.05, 0.25, drawn[turns + 3 : -1]) * side * scale
-    points[1:, 0], points[1:, 1] = np.cos(angles) * lengths, np.sin(angles) * lengths
-    points[1:] = points[0] + np.cumsum(points[1:], axis=0)
-    # Kept inside by reflection at the border, so that strokes do not run out of the image.
-    points = np.abs((points + corner) % (2 * corner) - corner)
-    points = np.minimum(np.rint(points), corner - 1).astype(np.int32)
-    thickness = max(1, round(float(_between(0.03, 0.12, drawn[-1])) * side * scale))
-    cv2.polylines(hole, [points], False, 1, thickness)
-    for point in points.tolist():
-        cv2.circle(hole, point, thickness // 2, 1, -1)
-
-
-def _between(low, high, fractions):
-    """What `Generator.uniform(low, high)` makes of its `random()`."""
-    return low + (high - low) * fractions
-
-
-def _box(hole, rng, scale):
-    """One rectangle, each side 10 to 50 % of the image's."""
-    height, width = hole.shape
-    w, h = (max(1, round(side)) for side in rng.uniform(0.1, 0.5, 2) * (width, height) * scale)
-    x, y = rng.integers(0, (max(1, width - w + 1), max(1, height - h + 1)))
-    hole[y : y + h, x : x + w] = 1
-
-
-_ELEMENTS = {"shapes": _shape, "strokes": _stroke, "boxes": _box}
-
-
 def check_folder(family: Family, areas, size: tuple[int, int]):
     """Looks at masks of a folder, evenly spread over its files, and counts those that `draw` would take.
 
@@ -242,7 +184,7 @@ def check_folder(family: Family, areas, size: tuple[int, int]):
     Raises:
       ValueError: a range that none of them has; no mask image, or none that can be read.
     """
-    files = mask_files(family.path)
+    files = mask_folder.files(family.path)
     count = _LOOKED_AT if family.augment else min(_LOOKED_AT, len(files))
     found = []
     for index in range(count):
@@ -266,7 +208,7 @@ def check_folder(family: Family, areas, size: tuple[int, int]):
 
 def _from_folder(family, rng, size, low, high):
     """A random mask image whose hole area lies in the range, drawn again until one does: `(hole, path)`."""
-    files = mask_files(family.path)
+    files = mask_folder.files(family.path)
     seen = []
     for _ in range(_FOLDER_TRIES):
         path = files[int(rng.integers(len(files)))]
@@ -280,7 +222,9 @@ def _from_folder(family, rng, size, low, high):
 def _candidate(family, path, rng, size):
     """`(hole, its pixels)` of a file, None where it cannot be read, or has to stay as it is and enters the border."""
     try:
-        hole = read_hole(path, family.polarity)
+        hole = mask_folder.read_hole(path, family.polarity)
+    except encoded_images.Unreachable:
+        raise
     except (OSError, ValueError) as error:
         _report(path, str(error))
         return None, None
@@ -308,42 +252,6 @@ def _none_fits(family, seen, size):
         f"{family.area} with border {family.border}: check the polarity ({family.polarity}) or widen the area"
         + (f" ({unfit})" if len(areas) < len(seen) else "")
     )
-
-
-@functools.lru_cache(maxsize=8)
-def mask_files(path: str) -> tuple[str, ...]:
-    """The mask images under a directory, sorted, hidden files left out.
-
-    Raises:
-      ValueError: there is none.
-    """
-    if not os.path.isdir(os.path.expanduser(path)):
-        raise ValueError(f"{path} is not a directory: set the path of the mask folder")
-    found = []
-    for directory, _, names in os.walk(os.path.expanduser(path)):
-        found += [
-            os.path.join(directory, name)
-            for name in names
-            if name.lower().endswith(_MASK_FILES) and not name.startswith(".")
-        ]
-    if not found:
-        raise ValueError(f"no mask images ({', '.join(_MASK_FILES)}) under {path}: set the path of the mask folder")
-    return tuple(sorted(found))
-
-
-def read_hole(path: str, polarity: str) -> np.ndarray:
-    """A mask image as uint8 `[H, W]`, 1 = hole, binarised at 0.6 of white (the authors' recipe).
-
-    Raises:
-      OSError, ValueError: it cannot be read or decoded.
-    """
-    encoded = encoded_images.read(path)
-    encoded_images.check(encoded, _MAX_PIXELS)
-    grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise ValueError("is damaged, or cut off")
-    kind = cv2.THRESH_BINARY if polarity == "white_hole" else cv2.THRESH_BINARY_INV
-    return cv2.threshold(grey, 0.6 * 255, 1, kind)[1]
 
 
 def _augment(hole, rng, size):

@@ -185,6 +185,8 @@ class DecodedSource:
             encoded = self.source[index]
             encoded_images.check(encoded, self.max_pixels)
             image, reason = decode(encoded, self.channels), "is damaged, or cut off"
+        except encoded_images.Unreachable:
+            raise
         except (OSError, ValueError) as error:
             image, reason = None, str(error)
         if image is None and name not in self._reported:

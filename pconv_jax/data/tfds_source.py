@@ -8,12 +8,15 @@ errors name the command that does. TFDS is imported inside functions: it takes 0
 import collections.abc
 import dataclasses
 import difflib
+import errno
 import functools
 import os
 import re
 import shlex
 
 import numpy as np
+
+from pconv_jax.data import encoded
 
 FORMAT = "array_record"
 
@@ -59,7 +62,10 @@ class TfdsSource:
             example = tf_example_pb2.Example.FromString(self._records[index])
             return example.features.feature[self.key].bytes_list.value[0]
         except (RuntimeError, IndexError) as error:  # a file that is damaged, cut off or gone; a record without image
-            raise OSError(f"record {index} of {self.split} in {self.root}: {error}") from error
+            what = f"record {index} of {self.split} in {self.root}: {error}"
+            if any(os.strerror(number) in str(error) for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)):
+                raise encoded.Unreachable(f"{what}: mend it, and the same command goes on") from error
+            raise OSError(what) from error
 
     def fingerprint(self) -> str:
         """Of the prepared dataset, to notice that a run goes on with other data."""

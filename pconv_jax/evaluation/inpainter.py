@@ -71,11 +71,7 @@ class Inpainter:
             raise ValueError(f'checkpoint is "{checkpoint}"; needs last or best')
         config = rundir.read_config(run)
         config_rules.validate(config)
-        with saved.manager(run) as checkpoints:
-            step = checkpoints.best_step() if checkpoint == "best" else None
-            now = saved.restore(checkpoints, state.shapes(config), step)
-        if now is None:
-            raise ValueError(f"{run} has no checkpoint yet: wait for the first one, or train again")
+        now = saved.restore_chosen(run, state.shapes(config), checkpoint)
         return cls(build.unet_model(config), jax.tree.map(jnp.asarray, now.eval_variables), tile)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:

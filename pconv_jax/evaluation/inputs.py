@@ -104,7 +104,10 @@ def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_co
       run, other: run directories, whose records of the evaluation images are compared.
       config, other_config: of the runs.
     """
-    values, others = ({**_deciding(c, path)} for c, path in ((config, run), (other_config, other)))
+    values, others = (_deciding(c, path) for c, path in ((config, run), (other_config, other)))
+    # Of two folders with the same masks the paths may differ; a run of an older version recorded its path alone.
+    recorded = values[build.EVALUATION_MASKS] and others[build.EVALUATION_MASKS]
+    del values["eval.masks.path" if recorded else build.EVALUATION_MASKS]
     differing = [
         f"{key}: {values[key]} in {run}, {others[key]} in {other}" for key in values if values[key] != others[key]
     ]
@@ -117,11 +120,13 @@ def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_co
 
 def _deciding(config, run):
     """What the pixels of an evaluation set follow from. Images by their fingerprint: paths may differ."""
+    data = rundir.read_data(run)
     return {
         **{f"eval.{key}": config.eval[key] for key in ("examples", "seed")},
         "eval.crop_scale": list(config.eval.crop_scale),
         **{f"eval.masks.{key}": value for key, value in config.eval.masks.items()},
         "data.size": config.data.size,
         "model.channels": config.model.channels,
-        "evaluation images": rundir.read_data(run).get("evaluation"),
+        "evaluation images": data.get("evaluation"),
+        build.EVALUATION_MASKS: data.get(build.EVALUATION_MASKS),
     }

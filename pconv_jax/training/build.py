@@ -1,13 +1,16 @@
 """From a config to the objects it describes: sources, batches, the model. Training and evaluation share these."""
 
 import dataclasses
+import hashlib
 
 import jax.numpy as jnp
 
-from pconv_jax.data import masks, pipeline, sources, tfds_source
+from pconv_jax.data import mask_folder, masks, pipeline, sources, tfds_source
 from pconv_jax.models import unet
 from pconv_jax.training import config as config_rules
 from pconv_jax.training import parallel
+
+EVALUATION_MASKS = "evaluation masks"  # in data.json
 
 
 def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]:
@@ -44,6 +47,28 @@ def check_masks(config):
             masks.check_folder(family, areas, size)
         for area in areas:
             masks.draw(dataclasses.replace(family, area=area), seed, 0, 0, size)
+
+
+def fingerprints(config, train_source, evaluation_source) -> dict[str, str]:
+    """Of all that a run is fed with, by use, to notice that it goes on with something else (rundir.claim).
+
+    Images and masks by the names and sizes of their files, VGG16's weights by content.
+    """
+    found = {"train": train_source.source.fingerprint(), "evaluation": evaluation_source.source.fingerprint()}
+    if config.masks.kind == "folder":
+        found["train masks"] = mask_folder.fingerprint(config.masks.path)
+    found |= evaluation_masks_fingerprint(config)
+    if config.loss.vgg16_weights:
+        with open(config.loss.vgg16_weights, "rb") as file:
+            found["VGG16 weights"] = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return found
+
+
+def evaluation_masks_fingerprint(config) -> dict[str, str]:
+    """Of the evaluation's mask folder, by its use; empty where masks are drawn."""
+    if config.eval.masks.kind != "folder":
+        return {}
+    return {EVALUATION_MASKS: mask_folder.fingerprint(config.eval.masks.path)}
 
 
 def train_view(config) -> pipeline.View:

@@ -5,6 +5,7 @@ the checkpoint before. The SHA-256 of its arrays is stored beside them: what a d
 as `damaged/<step>`, and the checkpoint before is used.
 """
 
+import contextlib
 import errno
 import hashlib
 import math
@@ -17,26 +18,36 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
-from pconv_jax.training import parallel
+from pconv_jax.training import parallel, rundir
 
 METRIC = "psnr"
 _DIGEST = "sha256"
+_UNFINISHED = ".orbax-checkpoint-tmp"  # ends, or is in, the names of directories that are being written
 
 
 class Damaged(ValueError):
     """A checkpoint that cannot be read, or holds other arrays than were saved."""
 
 
-def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
-    """Opens the checkpoints of a run, to be closed by the caller (a context manager).
+@contextlib.contextmanager
+def manager(workdir: str, keep: int = 1, clean: bool = False):
+    """Opens the checkpoints of a run, as a context that ends when what is being saved is there.
 
     Args:
       workdir: the run directory.
       keep: newest checkpoints to keep, beside the one with the best PSNR.
+      clean: remove what killed processes left of checkpoints. Only for who holds the directory's lock.
 
     Raises:
       ValueError: a file lies where its directory belongs.
+      OSError: a checkpoint could not be written. Those before it stay as they are.
     """
+    path = os.path.join(os.path.abspath(workdir), "checkpoints")
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise ValueError(f"{path} is a file; needs the directory of checkpoints: move it away")
+    os.makedirs(path, exist_ok=True)
+    if clean:
+        _remove_unfinished(path)
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
             checkpoint_managers.LatestN(n=keep),
@@ -49,31 +60,35 @@ def manager(workdir: str, keep: int = 1) -> ocp.CheckpointManager:
         best_mode="max",
         enable_async_checkpointing=True,
         create=False,
-        multiprocessing_options=_alone(),
+        multiprocessing_options=alone(),
     )
-    path = os.path.join(os.path.abspath(workdir), "checkpoints")
-    if os.path.exists(path) and not os.path.isdir(path):
-        raise ValueError(f"{path} is a file; needs the directory of checkpoints: move it away")
-    os.makedirs(path, exist_ok=True)
-    return ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+    checkpoints = ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+    try:
+        yield checkpoints
+    finally:
+        with _told(path):
+            checkpoints.close()
 
 
 def save(checkpoints: ocp.CheckpointManager, state, psnr: float = math.nan):
     """Saves under `state.step`, in the background. The PSNR decides which is best; no number is worse than any.
 
     Raises:
-      OSError: the disk has no room for it. What is there stays as it is.
+      OSError: the disk has no room for it, or the checkpoint before could not be written. What is there stays as it is.
     """
+    with _told(checkpoints.directory):
+        checkpoints.wait_until_finished()  # of the one before: what it still writes is not free
     state = jax.device_get(state)  # arrays of the host: orbax would write those of devices from all hosts of a job
     size, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(checkpoints.directory).free
     if free < size:
         text = (
             f"no room for checkpoint {int(state.step)} ({size / 2**20:.0f} MiB, {free / 2**20:.0f} free): make room "
-            f"and start again, which goes on from step {checkpoints.latest_step() or 0}"
+            f"and start again, which goes on from step {_newest(checkpoints.directory)}"
         )
-        raise OSError(errno.ENOSPC, text, str(checkpoints.directory))
+        raise rundir.NotWritten(errno.ENOSPC, text, str(checkpoints.directory))
     arguments, metadata = ocp.args.StandardSave(state), {_DIGEST: digest(state)}
-    checkpoints.save(int(state.step), args=arguments, metrics={METRIC: psnr}, custom_metadata=metadata)
+    with _told(checkpoints.directory):
+        checkpoints.save(int(state.step), args=arguments, metrics={METRIC: psnr}, custom_metadata=metadata)
 
 
 def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None = None):
@@ -94,7 +109,7 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
         raise _damaged(step, error) from error
     if saved is None:
         raise _damaged(step, "no list of its arrays")
-    _check_tree(saved, abstract_state, step)
+    check_tree(saved, abstract_state, step)
     arrays = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_state)  # restored as they are: on the host
     try:
         state = checkpoints.restore(step, args=ocp.args.StandardRestore(arrays))
@@ -105,6 +120,28 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
     if (metadata or {}).get(_DIGEST) != digest(state):
         raise _damaged(step, "its arrays do not have the SHA-256 that they were saved with, or it has none")
     return state
+
+
+def restore_chosen(workdir: str, abstract_state, which: str):
+    """The state of the "last" or the "best" checkpoint on the host, while training may save and remove others.
+
+    Raises:
+      ValueError: as `restore`; or there is no checkpoint.
+    """
+    with manager(workdir) as checkpoints:
+        while True:
+            step = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
+            try:
+                state = restore(checkpoints, abstract_state, step)
+            except Damaged:
+                checkpoints.reload()
+                if step == (checkpoints.best_step() if which == "best" else checkpoints.latest_step()):
+                    raise
+                logging.info("training has removed checkpoint %d meanwhile: taking the next", step)
+                continue
+            if state is None:
+                raise ValueError(f"{workdir} has no checkpoint yet: wait for the first one, or train again")
+            return state
 
 
 def resume(checkpoints: ocp.CheckpointManager, abstract_state):
@@ -134,54 +171,10 @@ def resume(checkpoints: ocp.CheckpointManager, abstract_state):
     return None
 
 
-def parameters(path: str, abstract_state) -> tuple:
-    """`(params, batch_stats)` of another run, on the host: averaged parameters where it has them, as evaluation does.
-
-    Args:
-      path: a run directory (its newest checkpoint is taken), or one of its `checkpoints/<step>`.
-      abstract_state: what the arrays must fit; its optimiser and step do not matter.
-
-    Raises:
-      ValueError: there is no checkpoint, or it holds other parameters; missing, surplus and differing ones are listed.
-    """
-    folder, step = os.path.abspath(path), None
-    if os.path.basename(folder).isdigit():
-        folder, step = os.path.dirname(folder), int(os.path.basename(folder))
-    else:
-        folder = os.path.join(folder, "checkpoints")
-    if not os.path.isdir(folder):
-        raise ValueError(f"{path} holds no checkpoint: give a run directory, or one of its checkpoints/<step>")
-    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=_alone())
-    with ocp.CheckpointManager(folder, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as checkpoints:
-        steps = checkpoints.all_steps()
-        step = max(steps, default=None) if step is None else step
-        if step not in steps:
-            found = ", ".join(map(str, sorted(steps))) or "none"
-            raise ValueError(f"{path} is no complete checkpoint: those of {folder} are {found}")
-        try:
-            saved = checkpoints.item_metadata(step).tree
-        except Exception as error:
-            raise ValueError(_unreadable(path, error)) from error
-        name = "ema" if saved.get("ema") else "params"
-        taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
-        taken = {name: tree for name, tree in taken.items() if tree}
-        wanted = {"params": abstract_state.params, "batch_stats": abstract_state.batch_stats}
-        _check_tree({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
-        to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), taken)
-        arguments = ocp.args.PyTreeRestore(item=taken, restore_args=to_host, partial_restore=True)
-        try:
-            restored = checkpoints.restore(step, args=arguments)
-        except Exception as error:
-            raise ValueError(_unreadable(path, error)) from error
-    return restored[name], restored.get("batch_stats", {})
-
-
 def exists(workdir: str) -> bool:
     """Whether a run has a complete checkpoint to go on from."""
     folder = os.path.join(workdir, "checkpoints")
-    return os.path.isdir(folder) and any(
-        name.isdigit() and os.path.isdir(os.path.join(folder, name)) for name in os.listdir(folder)
-    )
+    return bool(_steps(folder))
 
 
 def digest(tree) -> str:
@@ -193,12 +186,53 @@ def digest(tree) -> str:
     return sha.hexdigest()
 
 
+def _steps(folder):
+    return [int(n) for n in _names(folder) if n.isdigit() and os.path.isdir(os.path.join(folder, n))]
+
+
+def _newest(folder):
+    return max(_steps(folder), default=0)
+
+
+def _names(folder):
+    """What lies in the directory of checkpoints; nothing where somebody has removed it."""
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def _remove_unfinished(folder):
+    """Directories that a process was writing when it was killed: nobody reads them, and each is a checkpoint large."""
+    left = [name for name in _names(folder) if _UNFINISHED in name]
+    for name in left:
+        shutil.rmtree(os.path.join(folder, name))
+    if left:
+        logging.info("removed what was left of %d unfinished checkpoint(s): %s", len(left), ", ".join(left))
+
+
+@contextlib.contextmanager
+def _told(folder):
+    """Says in a line of ours what orbax says in pages about a checkpoint that could not be written."""
+    try:
+        yield
+    except Exception as error:
+        number = next((code for code in rundir.FULL if os.strerror(code) in str(error)), getattr(error, "errno", None))
+        reason, remedy = first_line(error), "mend that"
+        if number in rundir.FULL:
+            free = shutil.disk_usage(folder).free / 2**20
+            reason, remedy = f"{os.strerror(number)}; {free:.0f} MiB free", "make room"
+        which = next((name.partition(_UNFINISHED)[0] for name in _names(folder) if _UNFINISHED in name), "after that")
+        text = (
+            f"checkpoint {which} could not be written ({reason}): those before it are whole; {remedy}, and the same "
+            f"command goes on from step {_newest(folder)}"
+        )
+        raise rundir.NotWritten(number or errno.EIO, text, str(folder)) from error
+
+
 def _metric(metrics):
     """A value that is no number is the worst."""
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else -math.inf
 
 
-def _alone():
+def alone():
     """One host of a job reads and writes; the others do not take part, and orbax does not wait for them."""
     host, _ = parallel.shard()
     return ocp.options.MultiprocessingOptions(
@@ -212,16 +246,13 @@ def _says_nothing_about_the_files(error):
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in missing)
 
 
-def _unreadable(path, error):
-    return f"init_from, {path}, cannot be read ({_first_line(error)}): give another checkpoint"
-
-
-def _first_line(error):
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]  # orbax's go on for pages
+def first_line(error: Exception) -> str:
+    """Of an error's text, shortened: orbax's go on for pages."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def _damaged(step, reason):
-    return Damaged(f"checkpoint {step} is damaged ({_first_line(reason)})")
+    return Damaged(f"checkpoint {step} is damaged ({first_line(reason)})")
 
 
 def _put_aside(directory, step):
@@ -235,7 +266,8 @@ def _put_aside(directory, step):
     logging.warning("checkpoint %d is now %s; the one before is used", step, target)
 
 
-def _check_tree(metadata, abstract_state, step):
+def check_tree(metadata, abstract_state, step: int):
+    """Raises ValueError unless a checkpoint's arrays have the paths and shapes of a state; lists those that differ."""
     saved, wanted = _shapes(metadata), _shapes(abstract_state)
     problems = []
     for path in sorted(wanted.keys() | saved.keys(), key=lambda path: (not path.startswith("params/"), path)):

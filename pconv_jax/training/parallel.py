@@ -7,6 +7,7 @@ the state per device, without a device axis. Host 0 alone touches the run direct
 
 import collections
 import contextlib
+import hashlib
 import itertools
 import os
 import sys
@@ -101,6 +102,18 @@ def _of_all_hosts(flag):
     if jax.process_count() == 1:
         return np.array([flag])
     return multihost_utils.process_allgather(np.array(flag)).reshape(-1)
+
+
+def check_same(what: str, found: dict[str, str]):
+    """Raises ValueError on all hosts unless all have found the same; `what` it is goes into the text."""
+    digest = np.frombuffer(hashlib.sha256(repr(sorted(found.items())).encode()).digest(), np.uint8)
+    if jax.process_count() > 1:
+        digests = multihost_utils.process_allgather(digest)
+        others = np.flatnonzero((digests != digests[0]).any(axis=1))
+        if others.size:
+            raise ValueError(
+                f"host {others[0]} has other {what} than host 0; here it is {found}: give all hosts the same files"
+            )
 
 
 def check_batch(name: str, batch_size: int, parts: int = 1, *, everywhere: bool = True):

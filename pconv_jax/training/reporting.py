@@ -1,8 +1,10 @@
 """What a run tells: metrics as JSON lines and TensorBoard events, progress in the log."""
 
+import errno
 import json
 import logging as std_logging
 import os
+import sys
 import time
 from concurrent import futures
 
@@ -25,21 +27,33 @@ class MetricsLog:
         self._events = tensorboardX.SummaryWriter(workdir, purge_step=step + 1, write_to_disk=True)
 
     def write(self, step: int, values: dict[str, float]):
-        """One JSON line `{"step": .., name: value, ..}` and one scalar per name."""
+        """One JSON line `{"step": .., name: value, ..}` and one scalar per name.
+
+        Raises:
+          OSError: they cannot be written.
+        """
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
+        self._check_events()
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
     def image(self, step: int, name: str, sheet: np.ndarray):
         """Adds a picture, uint8 RGB `[H, W, 3]`, to TensorBoard."""
+        self._check_events()
         self._events.add_image(name, sheet, step, dataformats="HWC")
+
+    def _check_events(self):
+        """tensorboardX writes in a thread that ends at an error; from then on it would wait for it without end."""
+        if not self._events.file_writer.event_writer._worker.is_alive():
+            raise OSError(errno.ENOSPC, "TensorBoard's events could not be written", self._events.logdir)
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self._file.close()
+        self._check_events()
         self._events.close()
 
 
@@ -136,14 +150,25 @@ def duration(seconds: float) -> str:
 
 
 def quiet_libraries():
-    """Keeps orbax's and JAX's dozens of INFO lines per checkpoint out of the log; their warnings stay."""
+    """Keeps orbax's and JAX's dozens of INFO lines per checkpoint out of the log; their warnings stay.
 
+    So does what orbax tells of a save that failed, pages of it: it raises the same error, which we tell in a line
+    (checkpoint.py).
+    """
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+    orbax = f"{os.sep}orbax{os.sep}"
+    show = sys.unraisablehook
 
     def keep(record):
-        return record.levelno >= std_logging.WARNING or record.pathname.startswith(ours)
+        told = record.levelno >= std_logging.ERROR and orbax in record.pathname
+        return record.pathname.startswith(ours) or (record.levelno >= std_logging.WARNING and not told)
+
+    def show_others(unraisable):
+        if str(unraisable.exc_value) != "Event loop is closed":  # of orbax's reads and writes that an error overtook
+            show(unraisable)
 
     logging.get_absl_handler().addFilter(keep)
+    sys.unraisablehook = show_others
 
 
 def _lines_until(path, step):

@@ -1,6 +1,7 @@
 """The run directory: all that a run writes, config.json, data.json, versions.json first. `evaluate` needs no more."""
 
 import contextlib
+import errno
 import fcntl
 import importlib.metadata
 import json
@@ -14,6 +15,26 @@ from pconv_jax.training import config as config_rules
 
 CONFIG, DATA, VERSIONS, LOCK = "config.json", "data.json", "versions.json", "lock"
 TEMPORARY = ".tmp"  # ends the names of files that were not finished
+FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, of a user's share of it
+
+_IMAGES = ("train", "evaluation")  # recorded since there is a record; the other uses were added later
+
+
+class NotWritten(OSError):
+    """Something of a run could not be written; the text says what to do."""
+
+
+@contextlib.contextmanager
+def own(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]):
+    """Claims the run directory for this process alone, as a context.
+
+    Raises:
+      ValueError, OSError: as `claim` and `lock`. A directory that is refused stays as it is.
+    """
+    check(workdir, config, data)  # before a lock is made in a directory that is not ours
+    with lock(workdir):
+        claim(workdir, config, data)  # checks again: another process may have been faster
+        yield
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]):
@@ -22,25 +43,48 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     Args:
       workdir: the run directory.
       config: of the run.
-      data: fingerprints of the images by use. Another shuffle and another split would follow from other images.
+      data: fingerprints of what the run is fed with, by use: images, mask folders, VGG16's weights. Another shuffle,
+        another split, other examples and losses would follow from others. Those that an older version has not
+        recorded are added, and the log says so.
 
     Raises:
       ValueError: it is a file or another program's directory, or belongs to a run with another config (the differing
-        keys are listed) or with other images.
+        keys are listed) or with other data.
       OSError: it cannot be made.
     """
     path = os.path.join(workdir, CONFIG)
-    if os.path.exists(workdir) and not os.path.isdir(workdir):
-        raise ValueError(f"{workdir} is a file; needs a directory: choose another --workdir")
-    if not os.path.exists(path):
-        if os.path.isdir(workdir) and any(not _unfinished(name) for name in os.listdir(workdir)):
-            raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
+    if not check(workdir, config, data):
         with _writing(workdir):
             os.makedirs(workdir, exist_ok=True)
             write_atomically(os.path.join(workdir, DATA), json.dumps(data, indent=2) + "\n")
             write_atomically(os.path.join(workdir, VERSIONS), json.dumps(versions(), indent=2) + "\n")
             write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
         return
+    before = _read_json(os.path.join(workdir, DATA))
+    new = [use for use in data if use not in before]
+    if new:
+        logging.warning(
+            "%s has no record of its %s: whether they are those of before is not known; recorded now",
+            workdir,
+            ", ".join(new),
+        )
+        with _writing(workdir):
+            write_atomically(os.path.join(workdir, DATA), json.dumps({**before, **data}, indent=2) + "\n")
+    _warn_of_other_versions(workdir)
+
+
+def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]) -> bool:
+    """Whether there is a run in the directory, which then is this one; writes nothing.
+
+    Raises:
+      ValueError: as `claim`.
+    """
+    if os.path.exists(workdir) and not os.path.isdir(workdir):
+        raise ValueError(f"{workdir} is a file; needs a directory: choose another --workdir")
+    if not os.path.exists(os.path.join(workdir, CONFIG)):
+        if os.path.isdir(workdir) and any(not _unfinished(name) for name in os.listdir(workdir)):
+            raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
+        return False
     before = config_rules.flatten(read_config(workdir))
     now = config_rules.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
@@ -54,12 +98,12 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             "go on with the same config"
         )
     _refuse_other_data(workdir, data)
-    _warn_of_other_versions(workdir)
+    return True
 
 
 @contextlib.contextmanager
 def lock(workdir: str):
-    """Keeps other processes from training in the directory, as a context.
+    """Keeps other processes from training in the directory, which is made if need be, as a context.
 
     Raises:
       ValueError: another process trains there.
@@ -68,6 +112,7 @@ def lock(workdir: str):
     refusal = f"another process trains in {workdir}: wait until it ends, or choose another --workdir"
     with contextlib.ExitStack() as held:
         with _writing(workdir):
+            os.makedirs(workdir, exist_ok=True)
             held.enter_context(exclusively(os.path.join(workdir, LOCK), refusal))
         yield
 
@@ -104,7 +149,7 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
 
 
 def read_data(workdir: str) -> dict[str, str]:
-    """Fingerprints of the images of a run, by use; none where there is no record of them."""
+    """Fingerprints of what a run is fed with, by use; none where there is no record of them."""
     path = os.path.join(workdir, DATA)
     return _read_json(path) if os.path.exists(path) else {}
 
@@ -117,12 +162,15 @@ def versions() -> dict[str, str]:
 
 
 def write_atomically(path: str, content: str | bytes):
-    """Writes a file that is there whole or not at all."""
+    """Writes a file that is there whole or not at all, also after the machine lost power."""
     temporary = f"{path}.{os.getpid()}{TEMPORARY}"
     try:
         with open(temporary, "wb") as file:
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(temporary, path)
+        _sync_directory(os.path.dirname(path) or ".")
     except BaseException:
         if os.path.exists(temporary):
             os.remove(temporary)
@@ -131,7 +179,32 @@ def write_atomically(path: str, content: str | bytes):
 
 def _unfinished(name):
     """What a process that was killed in `claim` may have left."""
-    return name in (DATA, VERSIONS) or name.endswith(TEMPORARY)
+    return name in (DATA, VERSIONS, LOCK) or name.endswith(TEMPORARY)
+
+
+def _sync_directory(path):
+    """Makes a new name last."""
+    directory = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot, and need not
+            raise
+    finally:
+        os.close(directory)
+
+
+@contextlib.contextmanager
+def told_when_full(workdir: str):
+    """Says what to do where a disk fills up in the middle of a run."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, NotWritten) or error.errno not in FULL:
+            raise
+        where = error.filename or workdir
+        text = f"{error.strerror}: make room, and the same command goes on from the last checkpoint"
+        raise NotWritten(error.errno, text, where) from error
 
 
 @contextlib.contextmanager
@@ -177,9 +250,10 @@ def _warn_of_other_versions(workdir):
 
 def _refuse_other_data(workdir, data):
     before = _read_json(os.path.join(workdir, DATA))
-    differing = [f"{use}: {before.get(use)} there, {data[use]} now" for use in data if before.get(use) != data[use]]
-    if differing:
+    uses = [use for use in data if (use in before or use in _IMAGES) and before.get(use) != data[use]]
+    if uses:
+        differing = "; ".join(f"{use}: {before.get(use)} there, {data[use]} now" for use in uses)
+        what = "images" if set(uses) & set(_IMAGES) else "masks or weights"
         raise ValueError(
-            f"{workdir} belongs to a run on other images ({'; '.join(differing)}): choose another --workdir, or "
-            "restore the images"
+            f"{workdir} belongs to a run on other {what} ({differing}): choose another --workdir, or restore the {what}"
         )

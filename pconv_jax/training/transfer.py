@@ -1,0 +1,55 @@
+"""`init_from`: the parameters of another run, taken from one of its checkpoints."""
+
+import os
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from pconv_jax.training import checkpoint
+
+
+def parameters(path: str, abstract_state) -> tuple:
+    """`(params, batch_stats)` of another run, on the host: averaged parameters where it has them, as evaluation does.
+
+    Args:
+      path: a run directory (its newest checkpoint is taken), or one of its `checkpoints/<step>`.
+      abstract_state: what the arrays must fit; its optimiser and step do not matter.
+
+    Raises:
+      ValueError: there is no checkpoint, or it holds other parameters; missing, surplus and differing ones are listed.
+    """
+    folder, step = os.path.abspath(path), None
+    if os.path.basename(folder).isdigit():
+        folder, step = os.path.dirname(folder), int(os.path.basename(folder))
+    else:
+        folder = os.path.join(folder, "checkpoints")
+    if not os.path.isdir(folder):
+        raise ValueError(f"{path} holds no checkpoint: give a run directory, or one of its checkpoints/<step>")
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=checkpoint.alone())
+    with ocp.CheckpointManager(folder, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as checkpoints:
+        steps = checkpoints.all_steps()
+        step = max(steps, default=None) if step is None else step
+        if step not in steps:
+            found = ", ".join(map(str, sorted(steps))) or "none"
+            raise ValueError(f"{path} is no complete checkpoint: those of {folder} are {found}")
+        try:
+            saved = checkpoints.item_metadata(step).tree
+        except Exception as error:
+            raise ValueError(_unreadable(path, error)) from error
+        name = "ema" if saved.get("ema") else "params"
+        taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
+        taken = {name: tree for name, tree in taken.items() if tree}
+        wanted = {"params": abstract_state.params, "batch_stats": abstract_state.batch_stats}
+        checkpoint.check_tree({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
+        to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), taken)
+        arguments = ocp.args.PyTreeRestore(item=taken, restore_args=to_host, partial_restore=True)
+        try:
+            restored = checkpoints.restore(step, args=arguments)
+        except Exception as error:
+            raise ValueError(_unreadable(path, error)) from error
+    return restored[name], restored.get("batch_stats", {})
+
+
+def _unreadable(path, error):
+    return f"init_from, {path}, cannot be read ({checkpoint.first_line(error)}): give another checkpoint"
