@@ -90,7 +90,7 @@ def run(given: flags.FlagValues):
     methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
     networks, about, title = {}, {}, _base(given.manifest or "")
     for path, other in configs.items():
-        now = _restore(path, other, given.checkpoint)
+        now = restore(path, other, given.checkpoint)
         name = scores.NETWORK if path == given.run else path
         networks[name] = scores.network(_compiled(other), now.eval_variables, batch_size)
         about[name] = {"run": path, **_about(other, now)}
@@ -194,7 +194,7 @@ def _check_fits(path, config, chosen):
         raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
 
 
-def _restore(path, config, which):
+def restore(path, config, which):
     with checkpoint.manager(path) as checkpoints:
         step = checkpoints.best_step() if which == "best" else None
         now = checkpoint.restore(checkpoints, state.shapes(config), step)

@@ -41,6 +41,13 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             write_atomically(os.path.join(workdir, VERSIONS), json.dumps(versions(), indent=2) + "\n")
             write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
         return
+    check_config(workdir, config)
+    _refuse_other_data(workdir, data)
+    _warn_of_other_versions(workdir)
+
+
+def check_config(workdir: str, config: ml_collections.ConfigDict):
+    """Raises ValueError unless a run directory belongs to a config; the differing keys are listed."""
     before = config_rules.flatten(read_config(workdir))
     now = config_rules.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
@@ -53,8 +60,6 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             f"{workdir} belongs to a run with another config ({'; '.join(differing)}): choose another --workdir, or "
             "go on with the same config"
         )
-    _refuse_other_data(workdir, data)
-    _warn_of_other_versions(workdir)
 
 
 @contextlib.contextmanager
