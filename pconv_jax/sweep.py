@@ -18,7 +18,7 @@ SHOWN = 6  # examples on the sheet: one per bucket of hole area
 
 
 def define_flags(given: flags.FlagValues):
-    """The command line of `python -m pconv_jax.sweep`, beside --config and its overrides, which are for all variants."""
+    """The command line of `python -m pconv_jax.sweep`, beside --config and its overrides, for all variants."""
     flags.DEFINE_list("variants", [], "Which, beside the baseline; all by default.", given)
     flags.DEFINE_list("seeds", [], "In place of the file's.", given)
     flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default runs/<name>.", given)

@@ -3,6 +3,7 @@
 import io
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 
 from pconv_jax.evaluation import inputs, tables
@@ -57,6 +58,9 @@ def curves(sweep: plan.Plan) -> bytes:
                 _curve(here, [_series(lines, name) for lines in logged[variant]], variant, colours[variant])
             if name != "eval_psnr":
                 here.set_yscale("log")
+                here.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+                here.yaxis.set_major_formatter("{x:g}")
+                here.yaxis.set_minor_formatter("")
             here.set_title(f"{group}: {title}", fontsize=9)
             here.grid(alpha=0.3, which="both")
         axes[row, 0].legend(fontsize=7)

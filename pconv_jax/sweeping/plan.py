@@ -75,7 +75,7 @@ class Plan:
       file: its path.
       directory: where its runs and its report lie.
       groups: names of variants by group, in order, without the baseline.
-      changes: overrides by variant; none of the baseline.
+      changes: by variant, the overrides that change the baseline.
       left_out: why, by variant.
       runs: the first seed of all variants, the baseline first, then the next seed.
     """
@@ -139,8 +139,12 @@ def make(
         for seed in seeds
         for variant, (config, changes) in configs.items()
     ]
-    changes = {variant: changes for variant, (_, changes) in configs.items()}
-    return Plan(name, file.path, directory, groups, changes, left_out, runs)
+    before = config_rules.flatten(base)
+    differing = {
+        variant: {key: value for key, value in changes.items() if config_rules.flatten(config)[key] != before[key]}
+        for variant, (config, changes) in configs.items()
+    }
+    return Plan(name, file.path, directory, groups, differing, left_out, runs)
 
 
 def _variants(base, groups, chosen):

@@ -108,11 +108,13 @@ def _differences(compared):
         f"Over examples: n = {examples} examples, each the mean over the seeds that both have; {intervals.LEVEL:.0%} "
         "bootstrap interval, and p of the two-sided Wilcoxon signed-rank test, not corrected for the number of "
         "comparisons. It speaks of these networks on other crops and masks. Over seeds: Student's interval, n = number "
-        "of seeds (none of one): it speaks of other trainings, and is the one to believe about a variant.",
+        "of seeds (none of one): it speaks of other trainings, and is the one to believe about a variant. The PSNR of the "
+        "hole alone differs by as many dB, since valid pixels are equal.",
         "",
     ]
     head = ["variant", "seeds", "PSNR, dB, over examples", "PSNR, dB, over seeds"]
-    head += [f"{_HEADINGS[metric]}, over examples" for metric in comparison.METRICS[1:]]
+    others = ("ssim", "l1_percent")
+    head += [f"{_HEADINGS[metric]}, over examples" for metric in others]
     text += [_line(head), _line(["---"] * len(head))]
     for variant in dict.fromkeys(row["variant"] for row in compared):
         found = {row["metric"]: row for row in compared if row["variant"] == variant}
@@ -121,7 +123,7 @@ def _differences(compared):
         if psnr["seeds_low"] is not None:
             over_seeds = f"[{psnr['seeds_low']:+.2f}, {psnr['seeds_high']:+.2f}]"
         cells = [variant, f"n={len(psnr['seeds'].split())}", tables.difference_cell(psnr, 2), over_seeds]
-        cells += [tables.difference_cell(found[m], tables.DIGITS[m]) for m in comparison.METRICS[1:]]
+        cells += [tables.difference_cell(found[metric], tables.DIGITS[metric]) for metric in others]
         text.append(_line(cells))
     return [*text, "", f"![Differences]({NAME}_differences.png)", ""]
 
