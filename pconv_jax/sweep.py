@@ -60,7 +60,7 @@ def run(given: flags.FlagValues) -> int:
         _report(sweep, outcome.failed, gpus)
     for one, reason in outcome.failed:
         print(f"failed: {one.name}, {reason}\n  log: {one.log}", file=sys.stderr)
-    return 1 if outcome.failed else preemption.EXIT_CODE if outcome.stopped else 0
+    return preemption.EXIT_CODE if outcome.stopped else 1 if outcome.failed else 0
 
 
 def _plan(given):

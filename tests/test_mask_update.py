@@ -95,8 +95,8 @@ def test_networks_of_both_formulations_agree(rule):
 
 
 def test_a_kept_hole_is_filled_at_its_rim_alone():
-    """The last layer's window reaches one pixel into it; the middle stays empty, and is said to be. The other rules fill
-    all of it, differently."""
+    """The last layer's window reaches one pixel into it; the middle stays empty, and is said to be. The other rules
+    fill all of it, differently."""
     output, final = (np.asarray(x)[0] for x in outputs("keep"))
     assert not output[11:21, 11:21].any() and not final[11:21, 11:21].any()
     assert output[10, 10:22].all() and final[10, 10:22].all()

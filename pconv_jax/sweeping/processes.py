@@ -63,7 +63,7 @@ def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], directory: str) -> Ou
     outcome = Outcome()
     outcome.finished = [run for run in runs if results.scores(run) is not None]
     waiting = [run for run in runs if run not in outcome.finished]
-    progress = _Progress(runs, outcome.finished)
+    progress = Progress(runs, outcome.finished)
     if outcome.finished:
         logging.info("%d of %d runs are finished already", len(outcome.finished), len(runs))
     free, active = list(gpus) or [None], []
@@ -142,24 +142,32 @@ def _signals():
             signal.signal(number, handler)
 
 
-class _Progress:
-    """Over all runs, by steps; the time left from the steps since the start of this process."""
+class Progress:
+    """Over all runs, by steps; the time left from the steps since the start.
 
-    def __init__(self, runs, finished):
-        self._runs, self._all = runs, sum(run.steps for run in runs)
-        self._started = self._told = time.monotonic()
+    Args:
+      runs: of the sweep.
+      finished: those of them that are.
+      clock: seconds.
+    """
+
+    def __init__(self, runs: Sequence[plan.Run], finished: Sequence[plan.Run], clock=time.monotonic):
+        self._runs, self._all, self._clock = runs, sum(run.steps for run in runs), clock
+        self._started = self._told = clock()
         self._before = sum(run.steps if run in finished else results.step(run) for run in runs)
 
-    def tell(self, outcome, active):
-        if time.monotonic() - self._told >= _TELL_SECONDS:
+    def tell(self, outcome: Outcome, active: Sequence[plan.Run]):
+        """Logs the line, now and then."""
+        if self._clock() - self._told >= _TELL_SECONDS:
             logging.info("%s", self.line(outcome, active))
 
-    def line(self, outcome, active):
-        self._told = time.monotonic()
+    def line(self, outcome: Outcome, active: Sequence[plan.Run]) -> str:
+        """Runs and steps that are done, the time left, and where the running ones are. Failed runs do not count."""
+        self._told = self._clock()
         failed = [run for run, _ in outcome.failed]
         steps = [run.steps if run in outcome.finished else results.step(run) for run in self._runs if run not in failed]
         total = self._all - sum(run.steps for run in failed)
-        done, seconds = sum(steps), time.monotonic() - self._started
+        done, seconds = sum(steps), self._clock() - self._started
         rate = (done - self._before) / seconds if seconds else 0
         left = f", {reporting.duration((total - done) / rate)} left" if rate > 0 else ""
         now = "".join(f"; {run.name} at step {results.step(run)} of {run.steps}" for run in active)

@@ -108,8 +108,8 @@ def _differences(compared):
         f"Over examples: n = {examples} examples, each the mean over the seeds that both have; {intervals.LEVEL:.0%} "
         "bootstrap interval, and p of the two-sided Wilcoxon signed-rank test, not corrected for the number of "
         "comparisons. It speaks of these networks on other crops and masks. Over seeds: Student's interval, n = number "
-        "of seeds (none of one): it speaks of other trainings, and is the one to believe about a variant. The PSNR of the "
-        "hole alone differs by as many dB, since valid pixels are equal.",
+        "of seeds (none of one): it speaks of other trainings, and is the one to believe about a variant. The PSNR of "
+        "the hole alone differs by as many dB, since valid pixels are equal.",
         "",
     ]
     head = ["variant", "seeds", "PSNR, dB, over examples", "PSNR, dB, over seeds"]
