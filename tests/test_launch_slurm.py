@@ -196,6 +196,50 @@ def test_without_slurm_the_dry_run_is_named(project, commands):
     assert done.returncode == 2 and "sbatch is not on PATH" in done.stderr and "--dry-run" in done.stderr
 
 
+@pytest.fixture
+def sweep_project(project):
+    """The same with the package, which alone can tell how many runs a sweep has."""
+    (project / "pconv_jax").symlink_to(ROOT / "pconv_jax")
+    return project
+
+
+def sweep(project, *arguments, path=None):
+    """`./launch.sh sweep experiments/ablation.py ARGUMENTS`."""
+    environment = {**os.environ, "PATH": path or os.environ["PATH"], "PCONV_PYTHON": sys.executable}
+    command = [project / "launch.sh", "sweep", "experiments/ablation.py", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_a_sweep_is_an_array(sweep_project, commands, tmp_path):
+    """One task per run, each told its number, with a log of its own; what is submitted is what the dry run shows."""
+    arguments = ["--variants=zero,gated", "--seeds=0,4", "--config.data.path=/a b", "--config.data.source=folder"]
+    before = sorted(sweep_project.iterdir())
+    done = sweep(sweep_project, *arguments, "--slurm", "--dry-run", "--gpus-per-node=2")
+    assert done.returncode == 0 and sorted(sweep_project.iterdir()) == before, done.stderr
+    assert {"--array=0-5", "--output=runs/ablation-%A_%a.out", "--gres=gpu:2", "--requeue"} <= set(
+        directives(done.stdout)
+    )
+    for name in ("srun", "scontrol"):
+        commands(name, f"printf '%s\\0' \"$@\" >{shlex.quote(str(tmp_path / name))}\nexit 75")
+    task = {"PATH": commands.path, "SLURM_JOB_ID": "12", "SLURM_CPUS_PER_TASK": "8", "SLURM_ARRAY_TASK_ID": "3"}
+    ran = subprocess.run(["bash"], input=done.stdout, env=task, text=True, check=False)
+    words = (tmp_path / "srun").read_text().split("\0")[:-1]
+    assert words[-len(arguments) - 4 :] == ["./launch.sh", "sweep", "experiments/ablation.py", *arguments, "--only=3"]
+    assert ran.returncode == 75 and (tmp_path / "scontrol").read_text().split("\0")[:-1] == ["requeue", "12"]
+    commands("sbatch", f"cat >{shlex.quote(str(tmp_path / 'script'))}\necho Submitted batch job 12")
+    submitted = sweep(sweep_project, *arguments, "--slurm", "--gpus-per-node=2", path=commands.path)
+    assert submitted.stdout == "Submitted batch job 12\n" and "--report" in submitted.stderr
+    assert (tmp_path / "script").read_text() == done.stdout and (sweep_project / "runs").is_dir()
+
+
+def test_a_wrong_sweep_is_not_submitted(sweep_project, commands, tmp_path):
+    """It is checked on the submitting host."""
+    commands("sbatch", f"touch {shlex.quote(str(tmp_path / 'submitted'))}")
+    done = sweep(sweep_project, "--variants=zer", "--slurm", path=commands.path)
+    assert done.returncode == 1 and "the variant zer is unknown" in done.stderr
+    assert not (tmp_path / "submitted").exists() and not (sweep_project / "runs").exists()
+
+
 class Cluster:
     """A running SLURM, and a project to launch from."""
 

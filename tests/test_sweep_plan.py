@@ -43,6 +43,7 @@ def test_runs_of_a_sweep(tmp_path):
     assert {run.config.eval.seed for run in sweep.runs} == {0} and [r.config.seed for r in sweep.runs[::3]] == [0, 1]
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.parametrize("smoke", [False, True])
 def test_commands_give_the_configs_that_were_checked(smoke):
     """The shipped sweep, as the main command parses it, tuples, texts and switches included."""

@@ -167,7 +167,7 @@ class Progress:
         failed = [run for run, _ in outcome.failed]
         steps = [run.steps if run in outcome.finished else results.step(run) for run in self._runs if run not in failed]
         total = self._all - sum(run.steps for run in failed)
-        done, seconds = sum(steps), self._clock() - self._started
+        done, seconds = sum(steps), self._told - self._started
         rate = (done - self._before) / seconds if seconds else 0
         left = f", {reporting.duration((total - done) / rate)} left" if rate > 0 else ""
         now = "".join(f"; {run.name} at step {results.step(run)} of {run.steps}" for run in active)
