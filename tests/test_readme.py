@@ -87,6 +87,7 @@ def test_every_command_is_tried():
         "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
         "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",
         "./launch.sh evaluate --run=runs/quickstart --checkpoint=best",
+        "./launch.sh sweep experiments/ablation.py",
         "./launch.sh test",
         "./launch.sh test -m slow",
     ]
@@ -105,6 +106,13 @@ def test_train_and_evaluate_commands(tmp_path):
         cv2.imwrite(str(photos / f"{k}.jpg"), rng.integers(0, 256, (30, 40, 3), np.uint8))
     command = commands()[2].replace("/path/to/photos", str(photos))
     assert "| network |" in launch(command, tmp_path, *small, f"--workdir={tmp_path / 'folder'}")
+
+
+def test_sweep_command(tmp_path):
+    """Its commands, which are tried by their configs in tests/test_sweep_plan.py, each with a directory of its own."""
+    printed = launch(commands()[5], tmp_path, "--dry-run", f"--workdir={tmp_path}/ablation")
+    workdirs = re.findall(r"--workdir=(\S+)", printed)
+    assert len(set(workdirs)) == len(workdirs) == 63 and not list(tmp_path.iterdir())
 
 
 def test_inpaint_command(place):

@@ -107,7 +107,7 @@ def scores(run):
 
 @pytest.mark.slow
 def test_a_sweep_is_killed_and_goes_on(tmp_path):
-    """SIGTERM while the baseline trains: exit code 75. The same command ends it, with a report; a third runs nothing."""
+    """SIGTERM while the baseline trains: exit code 75. The same command ends it, and reports; a third runs nothing."""
     variants = {"convolution": {"zero": {"model.kind": "zero"}}}
     changes = ["--config.train.steps=1000", "--config.train.checkpoint_every=500", "--config.train.log_every=10"]
     arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=1000", "--seeds=0"]
