@@ -2,7 +2,7 @@
 
     ./launch.sh sweep experiments/ablation.py
     ./launch.sh sweep experiments/ablation.py --variants=zero --config.data.source=folder --config.data.path=DIR
-    python -m pconv_jax.main --config=experiments/ablation.py        # the baseline alone
+    python -m pconv_jax.main --config=experiments/ablation.py --workdir=runs/baseline        # it alone
 
 The paper's method at 64 x 64 on the photographs in scikit-image's wheel: partial convolution, batch normalisation, both
 phases, L1 and total variation; perceptual and style terms with loss.vgg16_weights. `--smoke` tries all of it out at toy

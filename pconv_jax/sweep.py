@@ -12,7 +12,7 @@ from absl import app, flags, logging
 
 from pconv_jax import command_line, evaluate
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
-from pconv_jax.training import build, preemption, reporting, sheets
+from pconv_jax.training import build, preemption, reporting, rundir, sheets
 
 SHOWN = 6  # examples on the sheet: one per bucket of hole area
 
@@ -36,6 +36,8 @@ def run(given: flags.FlagValues) -> int:
       ValueError, OSError: before anything is run or written.
     """
     sweep = _plan(given)
+    if os.path.exists(os.path.join(sweep.directory, rundir.CONFIG)):
+        raise ValueError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
     finished = [results.scores(one) is not None for one in sweep.runs]  # other configs are refused now
     if given.count:
         print(len(sweep.runs))

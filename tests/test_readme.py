@@ -87,7 +87,6 @@ def test_every_command_is_tried():
         "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
         "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",
         "./launch.sh evaluate --run=runs/quickstart --checkpoint=best",
-        "./launch.sh sweep experiments/ablation.py",
         "./launch.sh test",
         "./launch.sh test -m slow",
     ]
@@ -109,8 +108,9 @@ def test_train_and_evaluate_commands(tmp_path):
 
 
 def test_sweep_command(tmp_path):
-    """Its commands, which are tried by their configs in tests/test_sweep_plan.py, each with a directory of its own."""
-    printed = launch(commands()[5], tmp_path, "--dry-run", f"--workdir={tmp_path}/ablation")
+    """Of the sentence: all its runs, each with a directory of its own; each config is tried in test_sweep_plan.py."""
+    command = re.search(r"`(\./launch\.sh sweep [^`]+)`", README)[1]
+    printed = launch(command, tmp_path, "--dry-run", f"--workdir={tmp_path}/ablation")
     workdirs = re.findall(r"--workdir=(\S+)", printed)
     assert len(set(workdirs)) == len(workdirs) == 63 and not list(tmp_path.iterdir())
 

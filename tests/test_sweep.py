@@ -12,7 +12,9 @@ import time
 
 import pytest
 
+import runs
 import sweeps
+from pconv_jax.training import rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -79,6 +81,7 @@ REFUSED = {
     "no smoke": (FILE.replace("SMOKE", "S"), ["--smoke"], "has no SMOKE, the overrides for --smoke"),
     "nothing to report": (sweeps.VARIANTS, ["--report"], "no run of .*sweep is finished: nothing to report"),
     "no such task": (sweeps.VARIANTS, ["--only=6"], "--only=6 of 6 runs; needs 0 to 5"),
+    "a single run": (sweeps.VARIANTS, [], "sweep is the directory of a single run: choose another --workdir"),
     "other runs": (
         sweeps.VARIANTS,
         ["--config.optim.lr=0.5"],
@@ -92,6 +95,8 @@ def test_sweeps_are_refused(fault, server, tmp_path):
     """One line or list, exit code 1, no traceback, and nothing run or written."""
     given, more, message = REFUSED[fault]
     arguments = sweep_file(tmp_path, *(({}, given) if isinstance(given, str) else (given,)))
+    if fault == "a single run":
+        rundir.claim(str(tmp_path / "sweep"), runs.tiny(), {})
     if fault == "other runs":
         sweeps.finish(sweeps.tiny(tmp_path / "sweep").runs[2], [20.0])
     before = files(tmp_path)
