@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+import sys
 
 import pytest
 from absl import flags
@@ -22,9 +23,10 @@ SHIPPED = plan.File(
 )
 
 
-def parsed(arguments):
+def parsed(arguments, monkeypatch):
     """The config that `pconv_jax.main` would get."""
     given = flags.FlagValues()
+    monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where ml_collections looks for overrides
     config_flags.DEFINE_config_file("config", None, flag_values=given)
     flags.DEFINE_string("workdir", None, "", given)
     given(["main", *arguments])
@@ -45,13 +47,13 @@ def test_runs_of_a_sweep(tmp_path):
 
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.parametrize("smoke", [False, True])
-def test_commands_give_the_configs_that_were_checked(smoke):
+def test_commands_give_the_configs_that_were_checked(smoke, monkeypatch):
     """The shipped sweep, as the main command parses it, tuples, texts and switches included."""
     overrides = {"data.crop_scale": (0.5, 0.75), "data.source": "folder", "data.path": "/a b/c", "data.flip": False}
     sweep = plan.make(SHIPPED, overrides, smoke=smoke)
     assert len(sweep.runs) == len(sweep.variants) * (2 if smoke else 3)
     for run in sweep.runs[: len(sweep.variants)] + sweep.runs[-1:]:
-        config, workdir = parsed(run.arguments)
+        config, workdir = parsed(run.arguments, monkeypatch)
         assert config_rules.flatten(config) == config_rules.flatten(run.config) and workdir == run.workdir
         assert config.data.path == "/a b/c" and config.data.size == (32 if smoke else 64)
 

@@ -63,7 +63,8 @@ def curves(sweep: plan.Plan) -> bytes:
                 here.yaxis.set_minor_formatter("")
             here.set_title(f"{group}: {title}", fontsize=9)
             here.grid(alpha=0.3, which="both")
-        axes[row, 0].legend(fontsize=7)
+        if axes[row, 0].lines:
+            axes[row, 0].legend(fontsize=7)
     for here in axes[-1]:
         here.set_xlabel("step")
     return _png(figure)
