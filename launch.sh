@@ -150,7 +150,7 @@ submit() {
   mkdir -p runs
   job_script | sbatch
   if [[ $1 == sweep ]]; then
-    echo "when all are done: ./launch.sh ${arguments[*]} --report" >&2
+    printf 'when all are done: ./launch.sh%s --report\n' "$(printf ' %q' "${arguments[@]}")" >&2
   fi
 }
 
