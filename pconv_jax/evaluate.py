@@ -194,7 +194,12 @@ def _check_fits(path, config, chosen):
         raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
 
 
-def restore(path, config, which):
+def restore(path: str, config, which: str) -> state.TrainState:
+    """The state of a run's "last" or "best" checkpoint, on the devices.
+
+    Raises:
+      ValueError: there is none, or it does not fit the config.
+    """
     with checkpoint.manager(path) as checkpoints:
         step = checkpoints.best_step() if which == "best" else None
         now = checkpoint.restore(checkpoints, state.shapes(config), step)

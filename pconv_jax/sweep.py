@@ -56,12 +56,14 @@ def run(given: flags.FlagValues) -> int:
         where = f"one per GPU ({', '.join(gpus)})" if gpus else "one after another"
         logging.info("%s: %d variants, %d runs, %s", sweep.name, len(sweep.variants), len(sweep.runs), where)
         outcome = processes.run_all(sweep.runs, gpus, sweep.directory)
-    if outcome.stopped:
-        print(f"stopped; {len(outcome.stopped)} runs are left: the same command goes on", file=sys.stderr)
-    elif given.report or outcome.finished:
-        _report(sweep, outcome.failed, gpus)
-    for one, reason in outcome.failed:
-        print(f"failed: {one.name}, {reason}\n  log: {one.log}", file=sys.stderr)
+    try:
+        if outcome.stopped:
+            print(f"stopped; {len(outcome.stopped)} runs are left: the same command goes on", file=sys.stderr)
+        elif given.report or outcome.finished:
+            _report(sweep, outcome.failed, gpus)
+    finally:
+        for one, reason in outcome.failed:
+            print(f"failed: {one.name}, {reason}\n  log: {one.log}", file=sys.stderr)
     return preemption.EXIT_CODE if outcome.stopped else 1 if outcome.failed else 0
 
 
@@ -107,19 +109,18 @@ def _report(sweep, failed, gpus):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # as the runs had it: their batches need not divide over all
     cache = processes.environment(os.environ, sweep.directory)["JAX_COMPILATION_CACHE_DIR"]
     jax.config.update("jax_compilation_cache_dir", cache)
-    sheets.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
     path = report.write(sweep, found, failed)
+    sheets.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
     print(f"\n{report.short(comparison.means(found, sweep.variants))}\n\nwritten: {path} and the files beside it")
 
 
 def _sheet(sweep, found):
     """The same examples under every variant that has a finished run, of its first seed."""
-    outputs, examples = {}, None
+    outputs, examples, source = {}, None, build.image_sources(sweep.runs[0].config)[1]
     for variant in sweep.variants:
         if variant not in found.runs:
             continue
         one = next(iter(found.runs[variant].values()))
-        _, source = build.image_sources(one.config)
         evaluation = evaluate.Evaluation(one.config, source)
         if examples is None:
             examples = [evaluation.inputs[index] for index in range(min(SHOWN, len(evaluation.inputs)))]
@@ -141,6 +142,8 @@ def main(argv):
     reporting.quiet_libraries()
     try:
         sys.exit(run(flags.FLAGS))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the runs are whole, the same command goes on")
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
 
