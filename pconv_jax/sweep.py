@@ -26,7 +26,7 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_bool("dry-run", False, "Print the commands, run and write nothing.", given)
     flags.DEFINE_bool("report", False, "Write the report of what is there, run nothing.", given)
     flags.DEFINE_bool("count", False, "Print the number of runs, and nothing else.", given)
-    flags.DEFINE_integer("only", None, "Become this one of the runs, counted from 0: a task of a job array.", given)
+    flags.DEFINE_integer("only", None, "Become this run, counted from 0: a task of a job array.", flag_values=given)
 
 
 def run(given: flags.FlagValues) -> int:
