@@ -10,6 +10,9 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   quickstart [--config.key=value ..]           train and evaluate on photographs in minutes, without a GPU
   train CONFIG [--config.key=value ..]         train and evaluate an experiment, e.g. experiments/folder.py
   train CONFIG .. --slurm [SLURM OPTIONS]      the same as a job of a SLURM cluster
+  sweep FILE [--variants=a,b] [--seeds=0,1]    train the variants of a sweep file, e.g. experiments/ablation.py, and report;
+                                               also --smoke (toy size), --report (only), --dry-run (print the commands)
+  sweep FILE .. --slurm [SLURM OPTIONS]        the same as a job array, one training per task; then once --report
   evaluate --run=DIR [--compare=DIR ..]        evaluate a run beside baselines, other runs, other programs
   inpaint --run=DIR --image=.. --mask=.. ..    fill a photograph, or a folder of them
   masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
@@ -17,10 +20,10 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   help                                         this text
 
 SLURM options: --nodes=1, --gpus-per-node=1 (0 for none), --cpus-per-task=4 (default 4 per GPU), --sbatch="--time=4:00:00 --account=x"
-(any options of sbatch, repeatable), --dry-run (print the script, submit nothing). The log is runs/<config>-<job>.out; a job that
-reaches its time limit or is preempted saves a checkpoint, queues again and goes on.
+(any options of sbatch, repeatable), --dry-run (print the script, submit nothing). The log is runs/<config>-<job>.out (of an array
+runs/<config>-<job>_<task>.out); a job that reaches its time limit or is preempted saves a checkpoint, queues again and goes on.
 
-The same train command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv;
+The same train or sweep command started again resumes. PYTHON=python3.12 ./launch.sh .. chooses the interpreter for .venv;
 PCONV_PYTHON=/path/to/python uses an environment of your own, as it is, instead of .venv. Paths are relative to this file.
 TEXT
 }
@@ -68,7 +71,8 @@ prepare() {
   keep_memory
 }
 
-# The sbatch script for `./launch.sh "${arguments[@]}"`: one task per node, which drives all GPUs of its node.
+# The sbatch script for `./launch.sh "${arguments[@]}"`: one task per node, which drives all GPUs of its node. With a
+# $count, an array of so many of them, each of which is told its number by --only.
 job_script() {
   cat <<TEXT
 #!/usr/bin/env bash
@@ -76,15 +80,17 @@ job_script() {
 #SBATCH --nodes=$nodes
 #SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=$cpus
-#SBATCH --output=runs/$name-%j.out
+#SBATCH --output=runs/$name-$([[ -z $count ]] && echo %j || echo %A_%a).out
 #SBATCH --open-mode=append
 #SBATCH --requeue
 #SBATCH --signal=TERM@120
 TEXT
+  [[ -z $count ]] || echo "#SBATCH --array=0-$((count - 1))"
   [[ $gpus == 0 ]] || echo "#SBATCH --gres=gpu:$gpus"
   [[ ${#options[@]} == 0 ]] || printf '#SBATCH %s\n' "${options[@]}"
   printf '\ncd %q || exit\nlaunch=(env' "$PWD"
   printf ' %q' PCONV_PYTHON="$interpreter" ./launch.sh "${arguments[@]}"
+  [[ -z $count ]] || printf ' "--only=$SLURM_ARRAY_TASK_ID"'
   cat <<'TEXT'
 )
 status=0
@@ -98,9 +104,9 @@ exit "$status"
 TEXT
 }
 
-# `train CONFIG ..` with --slurm: takes out SLURM's options and hands the rest to a job.
+# `train CONFIG ..` or `sweep FILE ..` with --slurm: takes out SLURM's options and hands the rest to a job, or an array.
 submit() {
-  local arguments=() options=() nodes=1 gpus=1 cpus="" dry_run="" name option
+  local arguments=() options=() nodes=1 gpus=1 cpus="" dry_run="" count="" name option
   for option in "$@"; do
     case $option in
       --slurm) ;;
@@ -123,20 +129,29 @@ submit() {
   for option in ${options[@]+"${options[@]}"}; do
     [[ $option == -* && $option != *$'\n'* ]] || fail "--sbatch=$option; needs options of sbatch, e.g. --sbatch=--time=4:00:00"
   done
-  [[ -f ${2%%:*} ]] || fail "$2 is not there; train needs a config file first, e.g. experiments/folder.py"
+  [[ -f ${2%%:*} ]] || fail "$2 is not there; $1 needs a config file first, e.g. experiments/folder.py"
   name=${2%%:*}
   name=${name##*/}
   name=${name%.py}
   name=${name//[^A-Za-z0-9._-]/_}
+  if [[ -z $dry_run ]]; then
+    command -v sbatch >/dev/null ||
+      fail "sbatch is not on PATH; submit on a host of a SLURM cluster, or look at the script with --dry-run"
+    install_requirements
+  fi
+  if [[ $1 == sweep ]]; then
+    command -v "$interpreter" >/dev/null || fail "$interpreter is not there, and only it can tell how many runs there are"
+    count=$("$interpreter" -m pconv_jax.sweep --config="${arguments[@]:1}" --count)
+  fi
   if [[ -n $dry_run ]]; then
     job_script
     return
   fi
-  command -v sbatch >/dev/null ||
-    fail "sbatch is not on PATH; submit on a host of a SLURM cluster, or look at the script with --dry-run"
-  install_requirements
   mkdir -p runs
   job_script | sbatch
+  if [[ $1 == sweep ]]; then
+    printf 'when all are done: ./launch.sh%s --report\n' "$(printf ' %q' "${arguments[@]}")" >&2
+  fi
 }
 
 interpreter=${PCONV_PYTHON:-.venv/bin/python}
@@ -147,20 +162,23 @@ case $command in
     prepare
     exec "$interpreter" -m pconv_jax.main --config=experiments/quickstart.py "$@"
     ;;
-  train)
+  train | sweep)
     if [[ $# -eq 0 || $1 == --* ]]; then
-      fail "train needs a config file first, e.g. ./launch.sh train experiments/folder.py --config.data.path=DIR"
+      example="folder.py --config.data.path=DIR"
+      [[ $command == train ]] || example=ablation.py
+      fail "$command needs a config file first, e.g. ./launch.sh $command experiments/$example"
     fi
     for argument in "$@"; do
       if [[ $argument == --slurm ]]; then
-        submit train "$@"
+        submit "$command" "$@"
         exit
       fi
     done
     prepare
     config=$1
     shift
-    exec "$interpreter" -m pconv_jax.main --config="$config" "$@"
+    [[ $command == sweep ]] && module=sweep || module=main
+    exec "$interpreter" -m "pconv_jax.$module" --config="$config" "$@"
     ;;
   evaluate)
     prepare

@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import sys
 import traceback
 
@@ -33,6 +34,25 @@ def parse(argv):
         kind = type(config).__name__
         sys.exit(f"error: {path}: get_config() gives {kind}; needs a ConfigDict: start from experiments/default.py")
     return rest
+
+
+def experiment() -> tuple[str, dict, dict]:
+    """`(path, names, overrides)` of the experiment file: what it defines, and by dotted key what flags override.
+
+    Raises:
+      ValueError: the file raises something.
+    """
+    flag = flags.FLAGS["config"]
+    path = config_flags.get_config_filename(flag)
+    return path, explained(path, runpy.run_path, path), dict(config_flags.get_override_values(flag))
+
+
+def explained(path: str, call, *arguments):
+    """`call(*arguments)`, code of an experiment file; what it raises becomes a ValueError that says where."""
+    try:
+        return call(*arguments)
+    except Exception as error:
+        raise ValueError(_explanation(error, path)) from error
 
 
 def _explanation(error, path):

@@ -97,7 +97,7 @@ def run(given: flags.FlagValues):
     methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
     networks, about, title = {}, {}, _base(given.manifest or "")
     for path, other in configs.items():
-        now = parallel.replicate(checkpoint.restore_chosen(path, state.shapes(other), given.checkpoint))
+        now = restore(path, other, given.checkpoint)
         name = scores.NETWORK if path == given.run else path
         networks[name] = scores.network(_compiled(other), now.eval_variables, batch_size)
         about[name] = {"run": path, **_about(other, now)}
@@ -202,6 +202,15 @@ def _check_fits(path, config, chosen):
         unet.check_size(chosen.size, config.model.depth)
     except ValueError as error:
         raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
+
+
+def restore(path: str, config, which: str) -> state.TrainState:
+    """The state of a run's "last" or "best" checkpoint, on the devices.
+
+    Raises:
+      ValueError: there is none, or it does not fit the config.
+    """
+    return parallel.replicate(checkpoint.restore_chosen(path, state.shapes(config), which))
 
 
 def _compiled(config):

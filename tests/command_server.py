@@ -14,7 +14,7 @@ import warnings
 
 import jax
 
-from pconv_jax import command_line, train  # noqa: F401, the first for its time alone
+from pconv_jax import command_line, sweep, train  # noqa: F401, the first two for their time alone
 
 FAILURES = {
     "host memory": MemoryError("Unable to allocate 7.00 TiB for an array"),

@@ -1,9 +1,12 @@
 """Four simulated CPU devices for every test; must be set before JAX starts."""
 
 import atexit
+import dataclasses
+import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 import tempfile
 
@@ -46,3 +49,33 @@ def shared_data():
         return path
 
     return find
+
+
+@dataclasses.dataclass(frozen=True)
+class Server:
+    """Runs commands: `server(path, module, arguments) -> (exit code, what was printed)`."""
+
+    process: subprocess.Popen
+
+    def __call__(self, directory, module, arguments, failure=None):
+        out = directory / "printed"
+        request = {"module": f"pconv_jax.{module}", "arguments": arguments, "out": str(out), "failure": failure}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        printed = out.read_text()
+        out.unlink()
+        return code, printed
+
+
+@pytest.fixture(scope="module")
+def server():
+    """Commands in processes of their own, without the seconds that the imports take (tests/command_server.py)."""
+    command = [sys.executable, "-m", "tests.command_server"]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    root = pathlib.Path(__file__).resolve().parents[1]
+    with subprocess.Popen(command, cwd=root, env=environment, text=True, **pipes) as process:
+        assert process.stdout.readline() == "ready\n"
+        yield Server(process)
+        process.stdin.close()

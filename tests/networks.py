@@ -10,13 +10,13 @@ import numpy as np
 from pconv_jax.models import unet
 from pconv_jax.training import checkpoint, rundir, state
 
-_SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": True}
+SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": True}
 
 
 @functools.cache
 def random(**options):
     """`(model, variables)` whose output mostly stays in [0, 1] and differs from pixel to pixel."""
-    model = unet.UNet(**{**_SMALL, **options})
+    model = unet.UNet(**{**SMALL, **options})
     side = 2**model.depth
     image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
     return model, _drawn(jax.eval_shape(model.init, jax.random.key(0), image, mask))

@@ -2,7 +2,6 @@
 outcome; no traceback, and nothing written. docs/faults.md is the table of all faults and their tests."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -10,8 +9,6 @@ import pathlib
 import re
 import socket
 import struct
-import subprocess
-import sys
 import zlib
 
 import numpy as np
@@ -27,34 +24,6 @@ from pconv_jax.training import build, checkpoint, reporting, rundir, state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENT = "--config=tests/tiny_experiment.py"
-
-
-@dataclasses.dataclass(frozen=True)
-class Server:
-    """Runs commands: `server(path, module, arguments) -> (exit code, what was printed)`."""
-
-    process: subprocess.Popen
-
-    def __call__(self, directory, module, arguments, failure=None):
-        out = directory / "printed"
-        request = {"module": f"pconv_jax.{module}", "arguments": arguments, "out": str(out), "failure": failure}
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        code = int(self.process.stdout.readline())
-        printed = out.read_text()
-        out.unlink()
-        return code, printed
-
-
-@pytest.fixture(scope="module")
-def server():
-    command = [sys.executable, "-m", "tests.command_server"]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:
-        assert process.stdout.readline() == "ready\n"
-        yield Server(process)
-        process.stdin.close()
 
 
 def tree(directory):

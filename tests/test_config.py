@@ -250,6 +250,7 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("model__momentum", [-0.1, 1.0], "a number from 0 to 0.9999999"),
         ("model__dtype", ["float64", "float16", 32], "one of float32, bfloat16"),
         ("model__conv_impl", ["cpu", "", None], "one of auto, xla"),
+        ("model__mask_update", ["grow", "", None], "one of shrink, keep, vanish"),
         ("loss__weights__hole", [-1, "6", NAN, INF, True], "a number of at least 0"),
         ("loss__vgg16_weights", [False], "a text"),
         ("optim__lr", [-1e-4, "2e-4", NAN, INF], "a number of at least 0"),
@@ -350,6 +351,10 @@ def test_all_problems_are_told_at_once():
             "optim.warmup_steps is 100; needs less than train.steps",
         ),
         ({"train__steps": 0, "finetune__steps": 0}, "train.steps and finetune.steps are both 0: nothing"),
+        (
+            {"model__mask_update": "keep", "model__kind": "gated"},
+            'model.mask_update is "keep" and model.kind "gated", which has no mask to update: set model.mask_update=',
+        ),
         (
             {"model__norm": "masked_batch", "model__kind": "zero"},
             'model.norm is "masked_batch" and model.kind "zero", which has no mask to normalise by: set',

@@ -45,10 +45,10 @@ def commands(tmp_path):
     return add
 
 
-def launch(project, *arguments, path=None, python=sys.executable):
+def launch(project, *arguments, path=None, python=sys.executable, command="train"):
     """`./launch.sh train ARGUMENTS`, with this interpreter in place of .venv."""
     environment = {**os.environ, "PATH": path or os.environ["PATH"], "PCONV_PYTHON": python}
-    command = [project / "launch.sh", "train", *arguments]
+    command = [project / "launch.sh", command, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
@@ -99,11 +99,11 @@ def test_other_options_come_last(project):
     assert lines[-3:] == options
 
 
-def run_job(script, commands, tmp_path, status=0):
+def run_job(script, commands, tmp_path, status=0, **more):
     """Runs a script with stand-ins for SLURM: `(exit code, directory and words of the call of srun, of scontrol)`."""
     for name, code in (("srun", status), ("scontrol", 0)):
         commands(name, f'printf \'%s\\0\' "$PWD" "$@" >{shlex.quote(str(tmp_path / name))}\nexit {code}')
-    environment = {"PATH": commands.path, "SLURM_JOB_ID": "12", "SLURM_CPUS_PER_TASK": "4"}
+    environment = {"PATH": commands.path, "SLURM_JOB_ID": "12", "SLURM_CPUS_PER_TASK": "4", **more}
     done = subprocess.run(["bash"], input=script, env=environment, cwd="/", text=True, check=False)
     calls = [tmp_path / name for name in ("srun", "scontrol")]
     return done.returncode, *(path.read_text().split("\0")[:-1] if path.exists() else None for path in calls)
@@ -196,6 +196,52 @@ def test_a_config_that_is_not_there_is_refused(project, commands):
 def test_without_slurm_the_dry_run_is_named(project, commands):
     done = launch(project, "experiments/folder.py", "--slurm", path=commands.path)
     assert done.returncode == 2 and "sbatch is not on PATH" in done.stderr and "--dry-run" in done.stderr
+
+
+SWEEP = ["experiments/ablation.py", "--variants=zero,gated", "--seeds=0,4", "--config.data.path=/a b"]
+
+
+@pytest.fixture
+def counter(commands, tmp_path):
+    """`counter(script)`: path of a stand-in for Python, which alone can tell how many runs a sweep has."""
+
+    def make(script):
+        commands("counter", f"printf '%s\\0' \"$@\" >{shlex.quote(str(tmp_path / 'counted'))}\n{script}")
+        return f"{commands.path}/counter"
+
+    return make
+
+
+def test_a_sweep_is_an_array(project, commands, counter, tmp_path):
+    """One task per run, each told its number, with a log of its own; what is submitted is what the dry run shows."""
+    options = {"path": commands.path, "python": counter("echo 6"), "command": "sweep"}
+    before = sorted(project.iterdir())
+    done = launch(project, *SWEEP, "--slurm", "--dry-run", "--gpus-per-node=2", **options)
+    assert done.returncode == 0 and not done.stderr and sorted(project.iterdir()) == before, done.stderr
+    wanted = {"--array=0-5", "--output=runs/ablation-%A_%a.out", "--gres=gpu:2", "--requeue", "--nodes=1"}
+    assert wanted <= set(directives(done.stdout))
+    counted = (tmp_path / "counted").read_text().split("\0")[:-1]
+    assert counted == ["-m", "pconv_jax.sweep", f"--config={SWEEP[0]}", *SWEEP[1:], "--count"]
+    code, srun, scontrol = run_job(done.stdout, commands, tmp_path, status=75, SLURM_ARRAY_TASK_ID="3")
+    assert srun[-len(SWEEP) - 3 :] == ["./launch.sh", "sweep", *SWEEP, "--only=3"]
+    assert code == 75 and scontrol[1:] == ["requeue", "12"]
+    commands("sbatch", f"cat >{shlex.quote(str(tmp_path / 'script'))}\necho Submitted batch job 12")
+    submitted = launch(project, *SWEEP, "--slurm", "--gpus-per-node=2", **options)
+    assert submitted.stdout == "Submitted batch job 12\n" and "when all are done: ./launch.sh sweep" in submitted.stderr
+    assert (tmp_path / "script").read_text() == done.stdout and (project / "runs").is_dir()
+
+
+@pytest.mark.parametrize("python", ["wrong", "absent"])
+def test_a_wrong_sweep_is_not_submitted(project, commands, counter, python):
+    """It is checked on the submitting host, by the interpreter of the tasks."""
+    commands("sbatch", "touch submitted")
+    path = counter("echo 'error: the variant zer is unknown' >&2\nexit 1") if python == "wrong" else "/none/python"
+    done = launch(project, *SWEEP, "--slurm", path=commands.path, python=path, command="sweep")
+    message = (
+        "variant zer is unknown" if python == "wrong" else "/none/python is not there, and only it can tell how many"
+    )
+    assert done.returncode in (1, 2) and message in done.stderr
+    assert not (project / "submitted").exists() and not (project / "runs").exists()
 
 
 class Cluster:

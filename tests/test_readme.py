@@ -107,6 +107,14 @@ def test_train_and_evaluate_commands(tmp_path):
     assert "| network |" in launch(command, tmp_path, *small, f"--workdir={tmp_path / 'folder'}")
 
 
+def test_sweep_command(tmp_path):
+    """Of the sentence: all its runs, each with a directory of its own; each config is tried in test_sweep_plan.py."""
+    command = re.search(r"`(\./launch\.sh sweep [^`]+)`", README)[1]
+    printed = launch(command, tmp_path, "--dry-run", f"--workdir={tmp_path}/ablation")
+    workdirs = re.findall(r"--workdir=(\S+)", printed)
+    assert len(set(workdirs)) == len(workdirs) == 63 and not list(tmp_path.iterdir())
+
+
 def test_inpaint_command(place):
     """On files and a run that lie elsewhere: paths are relative to the project."""
     cv2.imwrite(str(place / "photo.jpg"), np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8))

@@ -18,8 +18,9 @@ MAY_IMPORT = {
     "models": {"ops"},
     "training": {"ops", "models", "data"},
     "evaluation": {"ops", "models", "data", "training"},
-    "verbs": {"ops", "models", "data", "training", "evaluation"},
-    "tools": {"ops", "models", "data", "training", "evaluation", "verbs"},
+    "sweeping": {"ops", "models", "data", "training", "evaluation"},
+    "verbs": {"ops", "models", "data", "training", "evaluation", "sweeping"},
+    "tools": {"ops", "models", "data", "training", "evaluation", "sweeping", "verbs"},
 }
 NEVER_IN = {
     "ops": {"flax", "optax", "orbax", "cv2", "grain", "absl", "ml_collections"},  # no modules, no input or output
@@ -113,6 +114,7 @@ def test_wrong_imports_are_found():
     assert wrong_imports("pconv_jax.data.masks", {"pconv_jax.ops.losses"})
     assert wrong_imports("pconv_jax.training.steps", {"pconv_jax.evaluation.scores"})
     assert wrong_imports("pconv_jax.training.steps", {"pconv_jax.train"})
+    assert wrong_imports("pconv_jax.evaluation.tables", {"pconv_jax.sweeping.plan"})
     assert wrong_imports("pconv_jax.train", {"pconv_jax.tools.benchmark"})
     assert wrong_imports("pconv_jax.train", {"pconv_jax.main"})
     assert wrong_imports("pconv_jax", {"pconv_jax.data.masks"})

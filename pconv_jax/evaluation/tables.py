@@ -14,14 +14,14 @@ from pconv_jax.training import rundir
 ALL = "all"
 BORDERS = {ALL: "All holes", "off": "Holes off the border", "touching": "Holes that touch the border"}
 
-_TITLES = {
+TITLES = {
     "psnr": "PSNR, dB (higher is better)",
     "ssim": "SSIM (higher)",
     "l1_percent": "L1, % (lower)",
     "hole_psnr": "PSNR of the hole alone, dB (higher)",
     "raw_psnr": "PSNR of the raw output, dB (higher)",
 }
-_DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "hole_psnr": 2, "raw_psnr": 2}
+DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "hole_psnr": 2, "raw_psnr": 2}
 _FIRST = ("psnr", "ssim", "l1_percent")  # what papers report
 _MORE = ("hole_psnr", "raw_psnr")
 
@@ -95,7 +95,7 @@ def markdown(rows: list[dict], metrics=_FIRST, border: str = ALL, with_intervals
     counts = {row["bucket"]: row["count"] for row in rows}
     text = []
     for metric in metrics:
-        text.append(f"| {_TITLES[metric]} | " + " | ".join(f"{bucket} n={n}" for bucket, n in counts.items()) + " |")
+        text.append(f"| {TITLES[metric]} | " + " | ".join(f"{bucket} n={n}" for bucket, n in counts.items()) + " |")
         text.append("|---" * (len(counts) + 1) + "|")
         for method in dict.fromkeys(row["method"] for row in rows):
             found = {row["bucket"]: row for row in rows if row["method"] == method}
@@ -112,24 +112,22 @@ def markdown_compared(rows: list[dict], metric: str) -> str:
         return ""
     counts = {row["bucket"]: row["count"] for row in rows}
     text = [
-        f"| {_TITLES[metric]}: {rows[0]['method']} minus | "
-        + " | ".join(f"{b} n={n}" for b, n in counts.items())
-        + " |"
+        f"| {TITLES[metric]}: {rows[0]['method']} minus | " + " | ".join(f"{b} n={n}" for b, n in counts.items()) + " |"
     ]
     text.append("|---" * (len(counts) + 1) + "|")
     for other in dict.fromkeys(row["other"] for row in rows):
         found = {row["bucket"]: row for row in rows if row["other"] == other}
-        text.append(f"| {other} | " + " | ".join(_difference(found[b], _DIGITS[metric]) for b in counts) + " |")
+        text.append(f"| {other} | " + " | ".join(difference_cell(found[b], DIGITS[metric]) for b in counts) + " |")
     return "\n".join([*text, ""])
 
 
 def markdown_references(metric: str) -> str:
     """Published scores in one metric, by bucket, each with its data."""
     names = [bucket_name(bucket) for bucket in range(len(pipeline.BUCKETS))]
-    text = [f"| {_TITLES[metric]} | data | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
+    text = [f"| {TITLES[metric]} | data | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
     for found in references.PUBLISHED:
         if found.metric == metric:
-            digits = min(3, _DIGITS[metric])  # as published
+            digits = min(3, DIGITS[metric])  # as published
             cells = [f"{found.values[b]:.{digits}f}" if b in found.values else "" for b in range(len(names))]
             text.append(f"| {found.who} | {found.data} | " + " | ".join(cells) + " |")
     return "\n".join([*text, ""])
@@ -166,7 +164,7 @@ def write(directory: str, name: str, title: str, records: list[dict], about: dic
     rundir.write_atomically(f"{path}.json", json.dumps(content, indent=1) + "\n")
     for suffix, table in (("", rows), ("_examples", records), ("_compared", compared)):
         if table:
-            rundir.write_atomically(f"{path}{suffix}.csv", _csv(table))
+            rundir.write_atomically(f"{path}{suffix}.csv", to_csv(table))
     rundir.write_atomically(f"{path}.md", report(title, rows, compared, with_references))
     return rows, compared
 
@@ -196,17 +194,19 @@ def _cells(records):
 
 
 def _cell(row, metric, with_interval):
-    digits, low, high = _DIGITS[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+    digits, low, high = DIGITS[metric], row[f"{metric}_low"], row[f"{metric}_high"]
     text = f"{row[metric]:.{digits}f}"
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if with_interval and low is not None else text
 
 
-def _difference(row, digits):
+def difference_cell(row: dict, digits: int) -> str:
+    """`difference`, interval and p of a row of `compare`."""
     interval = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
     return f"{row['difference']:+.{digits}f}{interval} p={row['p']:.1g}"
 
 
-def _csv(rows):
+def to_csv(rows: list[dict]) -> str:
+    """Rows with the same keys as a file with a header."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pconv_jax.ops import conv_impl, decoder
+from pconv_jax.ops import conv_impl, decoder, mask_update
 
 CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
 NORM_KINDS = ("batch", "masked_batch", "group", "none")
@@ -35,6 +35,7 @@ class Conv(nn.Module):
         arXiv 1806.03589), which has twice the parameters.
       dtype: of the computation; parameters are float32.
       impl: how the kind "partial" is computed, "auto" or "xla" (`ops.conv_impl`); the result is the same.
+      mask_update: of the kind "partial", "shrink", "keep" or "vanish" (`ops.mask_update`).
     """
 
     features: int
@@ -44,6 +45,7 @@ class Conv(nn.Module):
     kind: str = "partial"
     dtype: jnp.dtype = jnp.float32
     impl: str = "auto"
+    mask_update: str = "shrink"
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None):
@@ -58,8 +60,12 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
         if self.kind == "partial":
             if skip is not None:
-                return conv_impl.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
-            return conv_impl.conv(x, mask, kernel, bias, self.stride, self.impl)
+                y, seen = conv_impl.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
+                before = skip_mask  # the skip has the finer mask of the two
+            else:
+                y, seen = conv_impl.conv(x, mask, kernel, bias, self.stride, self.impl)
+                before = mask_update.centres(mask, self.stride)
+            return y, mask_update.update(seen, before, self.mask_update)
         half = self.kernel_size // 2
         padding, strides = ((half, half), (half, half)), (self.stride, self.stride)
         x = x if skip is None else decoder.up_concat(x, skip)

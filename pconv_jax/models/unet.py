@@ -24,6 +24,7 @@ class Block(nn.Module):
     axis_name: str | None
     dtype: jnp.dtype
     conv_impl: str
+    mask_update: str
 
     @nn.compact
     def __call__(self, x, mask, skip, skip_mask, train):
@@ -35,6 +36,7 @@ class Block(nn.Module):
             kind=self.kind,
             dtype=self.dtype,
             impl=self.conv_impl,
+            mask_update=self.mask_update,
             name="conv",
         )(x, mask, skip, skip_mask)
         x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, mask, train=train)
@@ -65,6 +67,8 @@ class UNet(nn.Module):
       dtype: of the features; parameters and masks stay float32.
       remat: compute the features inside a block again in the backward pass instead of keeping them.
       conv_impl: "auto", or "xla" for the operator as it is written down, on every platform (`ops.conv_impl`).
+      mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, behind
+        which no layer goes by the mask.
     """
 
     depth: int = 8
@@ -80,6 +84,7 @@ class UNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
     remat: bool = False
     conv_impl: str = "auto"
+    mask_update: str = "shrink"
 
     @nn.compact
     def __call__(self, image, mask, *, train=False, freeze_encoder=False):
@@ -109,7 +114,8 @@ class UNet(nn.Module):
         widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
 
         def block(name, features, kernel_size, stride, norm, negative_slope, kind=self.kind):
-            shared = (kind, self.momentum, self.axis_name, self.dtype, self.conv_impl)
+            mask_update = "shrink" if name == "dec1" else self.mask_update
+            shared = (kind, self.momentum, self.axis_name, self.dtype, self.conv_impl, mask_update)
             kind_of_block = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
             return kind_of_block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
 

@@ -5,7 +5,7 @@ import os
 
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import layers, unet
-from pconv_jax.ops import conv_impl, losses
+from pconv_jax.ops import conv_impl, losses, mask_update
 
 
 def _number(low, high=float("inf"), kind=float):
@@ -84,6 +84,7 @@ RULES = {
     "model.remat": _SWITCH,
     "model.dtype": _choice(("float32", "bfloat16")),
     "model.conv_impl": _choice(conv_impl.IMPLS),
+    "model.mask_update": _choice(mask_update.RULES),
     **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
@@ -183,6 +184,11 @@ def _combinations(config):
         problems.append(
             f'model.norm is "masked_batch" and model.kind "{config.model.kind}", which has no mask to normalise by: '
             "set model.norm=batch"
+        )
+    if config.model.mask_update != "shrink" and config.model.kind != "partial":
+        problems.append(
+            f'model.mask_update is "{config.model.mask_update}" and model.kind "{config.model.kind}", which has no '
+            "mask to update: set model.mask_update=shrink"
         )
     if config.loss.vgg16_weights and config.model.channels != 3:
         problems.append(

@@ -85,6 +85,13 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
         if os.path.isdir(workdir) and any(not _unfinished(name) for name in os.listdir(workdir)):
             raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
         return False
+    check_config(workdir, config)
+    _refuse_other_data(workdir, data)
+    return True
+
+
+def check_config(workdir: str, config: ml_collections.ConfigDict):
+    """Raises ValueError unless a run directory belongs to a config; the differing keys are listed."""
     before = config_rules.flatten(read_config(workdir))
     now = config_rules.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
@@ -97,8 +104,6 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
             f"{workdir} belongs to a run with another config ({'; '.join(differing)}): choose another --workdir, or "
             "go on with the same config"
         )
-    _refuse_other_data(workdir, data)
-    return True
 
 
 @contextlib.contextmanager

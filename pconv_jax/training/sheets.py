@@ -8,7 +8,7 @@ import numpy as np
 from pconv_jax.training import rundir
 
 _GAP, _BAR = 4, 22
-_SHOWN_SIDE = 128  # smaller images are enlarged to about this
+SHOWN_SIDE = 128  # smaller images are enlarged to about this
 
 
 def samples(image, mask, output) -> np.ndarray:
@@ -31,7 +31,7 @@ def samples(image, mask, output) -> np.ndarray:
 def grid(rows, columns=(), labels=()) -> np.ndarray:
     """Arranges equally sized images, with a title over each column and a label on the first image of each row."""
     height, width = rows[0][0].shape[:2]
-    scale = max(1, round(_SHOWN_SIDE / min(height, width)))
+    scale = max(1, round(SHOWN_SIDE / min(height, width)))
     height, width = height * scale, width * scale
     top = _BAR if columns else 0
     sheet = np.full((top + len(rows) * (height + _GAP) - _GAP, len(rows[0]) * (width + _GAP) - _GAP, 3), 255, np.uint8)

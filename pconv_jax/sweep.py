@@ -1,0 +1,154 @@
+"""Trains every variant of a sweep file for every seed, and reports what each changes.
+
+python -m pconv_jax.sweep --config=experiments/ablation.py [--variants=zero,gated] [--seeds=0,1,2] [--config.key=value]
+"""
+
+import os
+import shlex
+import sys
+
+import jax
+from absl import app, flags, logging
+
+from pconv_jax import command_line, evaluate
+from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
+from pconv_jax.training import build, preemption, reporting, rundir, sheets
+
+SHOWN = 6  # examples on the sheet: one per bucket of hole area
+
+
+def define_flags(given: flags.FlagValues):
+    """The command line of `python -m pconv_jax.sweep`, beside --config and its overrides, for all variants."""
+    flags.DEFINE_list("variants", [], "Which, beside the baseline; all by default.", given)
+    flags.DEFINE_list("seeds", [], "In place of the file's.", given)
+    flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default runs/<name>.", given)
+    flags.DEFINE_bool("smoke", False, "Everything at toy size, in runs/<name>_smoke.", given)
+    flags.DEFINE_bool("dry-run", False, "Print the commands, run and write nothing.", given)
+    flags.DEFINE_bool("report", False, "Write the report of what is there, run nothing.", given)
+    flags.DEFINE_bool("count", False, "Print the number of runs, and nothing else.", given)
+    flags.DEFINE_integer("only", None, "Become this run, counted from 0: a task of a job array.", flag_values=given)
+
+
+def run(given: flags.FlagValues) -> int:
+    """Checks everything, runs what is not finished, reports. Returns the exit code.
+
+    Raises:
+      ValueError, OSError: before anything is run or written.
+    """
+    sweep = _plan(given)
+    if os.path.exists(os.path.join(sweep.directory, rundir.CONFIG)):
+        raise ValueError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
+    finished = [results.scores(one) is not None for one in sweep.runs]  # other configs are refused now
+    if given.count:
+        print(len(sweep.runs))
+        return 0
+    if given.only is not None:
+        return _become(sweep, given.only)
+    for why in dict.fromkeys(sweep.left_out.values()):
+        logging.info("left out, %s: %s", why, ", ".join(name for name in sweep.left_out if sweep.left_out[name] == why))
+    gpus = processes.visible_gpus(os.environ)
+    if given["dry-run"].value:
+        for one, done in zip(sweep.runs, finished, strict=True):
+            print(shlex.join(processes.command(one)) + ("  # finished" if done else ""))
+        return 0
+    outcome = processes.Outcome()
+    if not given.report:
+        where = f"one per GPU ({', '.join(gpus)})" if gpus else "one after another"
+        logging.info("%s: %d variants, %d runs, %s", sweep.name, len(sweep.variants), len(sweep.runs), where)
+        outcome = processes.run_all(sweep.runs, gpus, sweep.directory)
+    try:
+        if outcome.stopped:
+            print(f"stopped; {len(outcome.stopped)} runs are left: the same command goes on", file=sys.stderr)
+        elif given.report or outcome.finished:
+            _report(sweep, outcome.failed, gpus)
+    finally:
+        for one, reason in outcome.failed:
+            print(f"failed: {one.name}, {reason}\n  log: {one.log}", file=sys.stderr)
+    return preemption.EXIT_CODE if outcome.stopped else 1 if outcome.failed else 0
+
+
+def _plan(given):
+    path, names, overrides = command_line.experiment()
+    missing = [name for name in ("get_config", "get_variants", "SEEDS") if name not in names]
+    if missing:
+        raise ValueError(f"{path} has no {' and no '.join(missing)}: start from experiments/ablation.py")
+    if given.smoke and "SMOKE" not in names:
+        raise ValueError(
+            f"{path} has no SMOKE, the overrides for --smoke: leave it out, or see experiments/ablation.py"
+        )
+    seeds = [int(seed) if seed.strip().isdigit() else seed for seed in given.seeds]
+    file = plan.File(
+        path,
+        names["get_config"],
+        lambda config: command_line.explained(path, names["get_variants"], config),
+        names["SEEDS"],
+        names.get("SMOKE", {}),
+        names.get("SMOKE_SEEDS", ()),
+    )
+    options = {"variants": given.variants, "seeds": seeds, "smoke": given.smoke, "directory": given.workdir}
+    return plan.make(file, overrides, **options)
+
+
+def _become(sweep, index):
+    """Runs one of the runs in place of this process, so that signals reach it as they reach any training."""
+    if not 0 <= index < len(sweep.runs):
+        raise ValueError(f"--only={index} of {len(sweep.runs)} runs; needs 0 to {len(sweep.runs) - 1}")
+    chosen = sweep.runs[index]
+    if results.scores(chosen) is not None:
+        print(f"{chosen.name} is finished")
+        return 0
+    command = processes.command(chosen)
+    sys.stdout.flush()
+    os.execve(command[0], command, processes.environment(os.environ, sweep.directory))
+
+
+def _report(sweep, failed, gpus):
+    """Writes the tables and pictures, and prints the short table."""
+    found = comparison.read(sweep)
+    if gpus:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # as the runs had it: their batches need not divide over all
+    cache = processes.environment(os.environ, sweep.directory)["JAX_COMPILATION_CACHE_DIR"]
+    jax.config.update("jax_compilation_cache_dir", cache)
+    path = report.write(sweep, found, failed)
+    sheets.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
+    print(f"\n{report.short(comparison.means(found, sweep.variants))}\n\nwritten: {path} and the files beside it")
+
+
+def _sheet(sweep, found):
+    """The same examples under every variant that has a finished run, of its first seed."""
+    outputs, examples, source = {}, None, build.image_sources(sweep.runs[0].config)[1]
+    for variant in sweep.variants:
+        if variant not in found.runs:
+            continue
+        one = next(iter(found.runs[variant].values()))
+        evaluation = evaluate.Evaluation(one.config, source)
+        if examples is None:
+            examples = [evaluation.inputs[index] for index in range(min(SHOWN, len(evaluation.inputs)))]
+            if tuple(example.name for example in examples) != found.names[: len(examples)]:
+                raise ValueError(f"the evaluation images are not those that {one.workdir} was scored on: restore them")
+        fill = evaluation.network(evaluate.restore(one.workdir, one.config, "last"))
+        size = one.config.eval.batch_size
+        parts = [fill(examples[start : start + size]) for start in range(0, len(examples), size)]
+        outputs[variant] = [image for part in parts for image in part]
+    return pictures.sheet(examples, outputs)
+
+
+def main(argv):
+    """What a person can mend is one line without a traceback."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
+    if flags.FLAGS["verbosity"].using_default_value:
+        logging.set_verbosity(logging.INFO)
+    reporting.quiet_libraries()
+    try:
+        sys.exit(run(flags.FLAGS))
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the runs are whole, the same command goes on")
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    flags.mark_flag_as_required("config")
+    app.run(main, flags_parser=command_line.parse)

@@ -1,0 +1,119 @@
+"""Pictures of a sweep: differences to the baseline, learning curves, the same images under every variant."""
+
+import io
+
+import matplotlib.figure
+import matplotlib.ticker
+import numpy as np
+
+from pconv_jax.evaluation import inputs, tables
+from pconv_jax.sweeping import comparison, plan, results
+from pconv_jax.training import sheets
+
+_CURVES = {"eval_psnr": "PSNR of the composite, dB", "hole": "hole loss", "valid": "valid loss"}
+_CHARACTER = 8  # pixels of a sheet's text, about
+
+
+def differences(sweep: plan.Plan, found: comparison.Scores, rows: list[dict], metric: str = "psnr") -> bytes:
+    """A PNG: each variant's difference to the baseline, its interval over examples, and each seed's as a dot.
+
+    Args:
+      sweep, found: of the report.
+      rows: of `comparison.differences`.
+      metric: one of `comparison.METRICS`.
+    """
+    rows = [row for row in rows if row["metric"] == metric]
+    figure = matplotlib.figure.Figure(figsize=(7.5, 1.2 + 0.3 * len(rows)), dpi=120, layout="constrained")
+    axes = figure.add_subplot()
+    colours = _colours(sweep)
+    for place, row in enumerate(rows):
+        low, high = (row["difference"] if row[key] is None else row[key] for key in ("low", "high"))
+        errors = [[row["difference"] - low], [high - row["difference"]]]
+        colour = colours[row["variant"]]
+        axes.errorbar(row["difference"], place, xerr=errors, marker="|", markersize=12, capsize=3, color=colour)
+        dots = comparison.seed_differences(found, row["variant"], metric)
+        axes.scatter(dots, [place] * len(dots), s=14, color=colour, alpha=0.6, linewidths=0)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"{tables.TITLES[metric].partition(' (')[0]}: minus the baseline (bar: over examples; dots: seeds)")
+    axes.grid(alpha=0.3, axis="x")
+    return _png(figure)
+
+
+def curves(sweep: plan.Plan) -> bytes:
+    """A PNG: PSNR and raw losses over the steps, a row of plots per group, the baseline in each; a thin line per seed,
+    a thick one for their mean. Runs that are not finished are drawn as far as they are."""
+    logged = {variant: [] for variant in sweep.variants}
+    for run in sweep.runs:
+        logged[run.variant].append(results.metrics(run))
+    size = (4.6 * len(_CURVES), 2.8 * len(sweep.groups))
+    figure = matplotlib.figure.Figure(figsize=size, dpi=100, layout="constrained")
+    axes = figure.subplots(len(sweep.groups), len(_CURVES), squeeze=False, sharex=True, sharey="col")
+    colours = _colours(sweep)
+    for row, (group, variants) in enumerate(sweep.groups.items()):
+        for column, (name, title) in enumerate(_CURVES.items()):
+            here = axes[row, column]
+            for variant in (plan.BASELINE, *variants):
+                _curve(here, [_series(lines, name) for lines in logged[variant]], variant, colours[variant])
+            if name != "eval_psnr":
+                here.set_yscale("log")
+                here.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+                here.yaxis.set_major_formatter("{x:g}")
+                here.yaxis.set_minor_formatter("")
+            here.set_title(f"{group}: {title}", fontsize=9)
+            here.grid(alpha=0.3, which="both")
+        if axes[row, 0].lines:
+            axes[row, 0].legend(fontsize=7)
+    for here in axes[-1]:
+        here.set_xlabel("step")
+    return _png(figure)
+
+
+def sheet(examples: list[inputs.Example], outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """One row per example: masked | original | the composite of each variant, its name above.
+
+    Args:
+      examples: what is shown.
+      outputs: by variant, uint8 `[N, H, W, C]`, what its network made of them.
+    """
+    rows = []
+    for index, example in enumerate(examples):
+        masked = np.where(example.mask, example.image, 255).astype(np.uint8)
+        filled = [np.where(example.mask, example.image, output[index]) for output in outputs.values()]
+        rows.append([masked, example.image, *filled])
+    fits = max(sheets.SHOWN_SIDE, examples[0].image.shape[1]) // _CHARACTER
+    columns = ["masked", "original", *(name if len(name) <= fits else f"{name[: fits - 2]}.." for name in outputs)]
+    return sheets.grid(rows, columns=columns, labels=[f"{example.about['hole_area']:.0%}" for example in examples])
+
+
+def _series(lines, name):
+    """`(steps, values)` of one name in a log."""
+    found = [(values["step"], values[name]) for values in lines if name in values]
+    return np.array(found, np.float64).reshape(-1, 2).T
+
+
+def _curve(axes, series, label, colour):
+    """Thin lines, and the mean over those that have a value at a step."""
+    steps = np.unique(np.concatenate([s for s, _ in series])) if series else np.empty(0)
+    if not steps.size:
+        return
+    if len(series) > 1:
+        for own_steps, values in series:
+            axes.plot(own_steps, values, color=colour, linewidth=0.5, alpha=0.5)
+    means = [np.mean([values[own == step][-1] for own, values in series if step in own]) for step in steps]
+    axes.plot(steps, means, color=colour, linewidth=1.5, label=label)
+
+
+def _colours(sweep):
+    """The baseline black, and within each group from the start of the cycle."""
+    colours = {
+        variant: f"C{place % 10}" for of_group in sweep.groups.values() for place, variant in enumerate(of_group)
+    }
+    return {plan.BASELINE: "black", **colours}
+
+
+def _png(figure):
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    return file.getvalue()

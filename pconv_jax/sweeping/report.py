@@ -1,0 +1,144 @@
+"""The report of a sweep: Markdown and CSV from the numbers, with the pictures beside them."""
+
+import os
+
+from pconv_jax.evaluation import intervals, tables
+from pconv_jax.sweeping import comparison, pictures, plan, results
+from pconv_jax.training import rundir
+
+NAME = "report"
+
+_HEADINGS = {"psnr": "PSNR, dB", "ssim": "SSIM", "l1_percent": "L1, %", "hole_psnr": "PSNR of the hole, dB"}
+
+
+def write(sweep: plan.Plan, found: comparison.Scores, failed: list[tuple[plan.Run, str]]) -> str:
+    """Writes `report.md`, `report.csv`, `report_differences.csv`, `report_differences.png` and `report_curves.png`.
+
+    The sheet of images, `report_sheet.png`, is written by who has the networks.
+
+    Args:
+      sweep: what was to run.
+      found: its scores.
+      failed: runs with the reason, as far as known.
+
+    Returns:
+      The path of the Markdown file.
+    """
+    path = os.path.join(sweep.directory, NAME)
+    rows = comparison.means(found, sweep.variants)
+    compared = comparison.differences(found, sweep.variants)
+    rundir.write_atomically(f"{path}.csv", tables.to_csv(rows))
+    if compared:
+        rundir.write_atomically(f"{path}_differences.csv", tables.to_csv(compared))
+        rundir.write_atomically(f"{path}_differences.png", pictures.differences(sweep, found, compared))
+    rundir.write_atomically(f"{path}_curves.png", pictures.curves(sweep))
+    rundir.write_atomically(f"{path}.md", markdown(sweep, found, rows, compared, failed))
+    return f"{path}.md"
+
+
+def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed) -> str:
+    """The whole text.
+
+    Args:
+      sweep, found, failed: as for `write`.
+      rows: of `comparison.means`.
+      compared: of `comparison.differences`.
+    """
+    steps = sorted({run.steps for run in sweep.runs})
+    text = [
+        f"# {sweep.name}",
+        "",
+        f"{sweep.file}: {len(sweep.variants) - 1} variants and the baseline, {' or '.join(map(str, steps))} steps. "
+        f"Every network is scored on the same {found.fingerprint}.",
+        "",
+        *_means(sweep, rows),
+        *_differences(compared),
+    ]
+    text += _unfinished(sweep, found, failed)
+    if sweep.left_out:
+        text += ["## Left out", "", *(f"- {name}: {why}" for name, why in sweep.left_out.items()), ""]
+    for picture, what in (("sheet", "The same images under every variant, first seed"), ("curves", "Learning curves")):
+        text += [f"## {what}", "", f"![{what}]({NAME}_{picture}.png)", ""]
+    return "\n".join(text)
+
+
+def short(rows: list[dict]) -> str:
+    """The table of means for the screen."""
+    return "\n".join(_table(rows, {}))
+
+
+def _means(sweep, rows):
+    seeds = {len(row["seeds"].split()) for row in rows if row["seeds"]}
+    intervals_of = (
+        f"in brackets the {intervals.LEVEL:.0%} Student interval over seeds (n = number of seeds)"
+        if max(seeds) > 1
+        else "one seed has no interval over seeds (n = 1)"
+    )
+    changes = {
+        variant: ", ".join(f"{key}={value}" for key, value in changed.items())
+        for variant, changed in sweep.changes.items()
+    }
+    head = f"Mean over seeds of the mean over examples; {intervals_of}. Fillings without learning have no seed."
+    return [f"## Scores\n\n{head}\n", *_table(rows, changes), ""]
+
+
+def _table(rows, changes):
+    """One line per variant."""
+    with_changes = bool(changes)
+    head = ["variant", *(["changes"] if with_changes else []), "seeds", *_HEADINGS.values()]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for row in rows:
+        cells = [row["variant"], *([changes.get(row["variant"], "")] if with_changes else [])]
+        cells.append(f"n={len(row['seeds'].split())}" if row["seeds"] else "")
+        for metric in comparison.METRICS:
+            digits, low, high = tables.DIGITS[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+            interval = "" if low is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+            cells.append(f"{row[metric]:.{digits}f}{interval}")
+        lines.append(_line(cells))
+    return lines
+
+
+def _differences(compared):
+    if not compared:
+        return ["No variant has a finished run with a seed of a finished baseline: no differences.", ""]
+    examples = compared[0]["examples"]
+    text = [
+        "## Minus the baseline, paired by seed and by example",
+        "",
+        f"Over examples: n = {examples} examples, each the mean over the seeds that both have; {intervals.LEVEL:.0%} "
+        "bootstrap interval, and p of the two-sided Wilcoxon signed-rank test, not corrected for the number of "
+        "comparisons. It speaks of these networks on other crops and masks. Over seeds: Student's interval, n = number "
+        "of seeds (none of one): it speaks of other trainings, and is the one to believe about a variant. The PSNR of "
+        "the hole alone differs by as many dB, since valid pixels are equal.",
+        "",
+    ]
+    head = ["variant", "seeds", "PSNR, dB, over examples", "PSNR, dB, over seeds"]
+    others = ("ssim", "l1_percent")
+    head += [f"{_HEADINGS[metric]}, over examples" for metric in others]
+    text += [_line(head), _line(["---"] * len(head))]
+    for variant in dict.fromkeys(row["variant"] for row in compared):
+        found = {row["metric"]: row for row in compared if row["variant"] == variant}
+        psnr = found["psnr"]
+        over_seeds = "none (n = 1)"
+        if psnr["seeds_low"] is not None:
+            over_seeds = f"[{psnr['seeds_low']:+.2f}, {psnr['seeds_high']:+.2f}]"
+        cells = [variant, f"n={len(psnr['seeds'].split())}", tables.difference_cell(psnr, 2), over_seeds]
+        cells += [tables.difference_cell(found[metric], tables.DIGITS[metric]) for metric in others]
+        text.append(_line(cells))
+    return [*text, "", f"![Differences]({NAME}_differences.png)", ""]
+
+
+def _unfinished(sweep, found, failed):
+    reasons = {(run.variant, run.seed): reason for run, reason in failed}
+    lines = []
+    for run in sweep.runs:
+        if run.seed in found.runs.get(run.variant, {}):
+            continue
+        reason = reasons.get((run.variant, run.seed))
+        state = f"failed, {reason} (log: {run.log})" if reason else f"at step {results.step(run)} of {run.steps}"
+        lines.append(f"- {run.name}: {state}")
+    return ["## Not finished, and not in the tables", "", *lines, ""] if lines else []
+
+
+def _line(cells):
+    return "| " + " | ".join(cells) + " |"

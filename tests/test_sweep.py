@@ -1,0 +1,145 @@
+"""The sweep command: what it prints, refuses, and does when it is killed and started again."""
+
+import json
+import os
+import pathlib
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+import runs
+import sweeps
+from pconv_jax.training import rundir
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+FILE = """
+from tests import runs
+
+SEEDS = (0, 1)
+SMOKE = {"train.steps": 2}
+
+def get_config():
+    return runs.tiny()
+
+def get_variants(config):
+    return VARIANTS
+"""
+
+
+def sweep_file(directory, variants, text=FILE):
+    """Arguments for a sweep file, and a directory for its runs."""
+    directory.joinpath("mine.py").write_text(text.replace("VARIANTS", repr(variants)))
+    return [f"--config={directory}/mine.py", f"--workdir={directory}/sweep"]
+
+
+def files(directory):
+    return sorted(path.relative_to(directory) for path in directory.rglob("*"))
+
+
+def test_dry_run_prints_the_commands_and_writes_nothing(server, tmp_path):
+    """One line per run, to be pasted; the finished ones are marked."""
+    arguments = [*sweep_file(tmp_path, sweeps.VARIANTS), "--config.train.steps=3", "--config.data.path="]
+    plan = sweeps.tiny(tmp_path / "sweep", overrides={"train.steps": 3, "data.path": ""})
+    sweeps.finish(plan.runs[4], [20.0])
+    before = files(tmp_path)
+    code, printed = server(tmp_path, "sweep", [*arguments, "--dry-run"])
+    lines = [line for line in printed.splitlines() if " -m " in line]
+    assert code == 0 and files(tmp_path) == before, printed
+    words = [shlex.split(line, comments=True) for line in lines]
+    expected = [f"--config={tmp_path}/mine.py", *plan.runs[1].arguments[1:]]
+    assert words[1] == [sys.executable, "-m", "pconv_jax.main", *expected]
+    assert [line.endswith("  # finished") for line in lines] == [False] * 4 + [True, False]
+    code, printed = server(tmp_path, "sweep", [*arguments, "--count"])
+    assert (code, printed) == (0, "6\n")
+    code, printed = server(tmp_path, "sweep", [*arguments, "--only=4"])
+    assert (code, printed) == (0, "zero seed 1 is finished\n")
+
+
+# By fault: variants or the text of a file, further arguments, and what is told.
+REFUSED = {
+    "no get_variants": ("def get_config():\n    pass\nSEEDS = (0,)\n", [], r"mine.py|did you forget a return"),
+    "no variants and no seeds": (
+        FILE.replace("get_variants", "variants").replace("SEEDS", "S"),
+        [],
+        "mine.py has no get_variants and no SEEDS: start from experiments/ablation.py",
+    ),
+    "raises": (FILE.replace("VARIANTS", "1 / 0"), [], r"mine.py, line 11: ZeroDivisionError: division by zero"),
+    "unknown variant": (sweeps.VARIANTS, ["--variants=zer"], "the variant zer is unknown; needs some of zero, no_hole"),
+    "unknown key": ({"a": {"x": {"model.kidn": 1}}}, [], "variant x: unknown key model.kidn: did you mean model.kind"),
+    "wrong value": ({"a": {"x": {"model.depth": 0}}}, [], "variant x: model.depth is 0; needs an integer from 1"),
+    "a name twice": ({"a": {"x": {}}, "b": {"x": {}}}, [], "variant x is there 2 times"),
+    "no variant": ({}, [], r"get_variants\(\) gives no variant"),
+    "other inputs": ({"a": {"x": {"eval.seed": 1}}}, [], "variant x: eval.seed is not for variants"),
+    "wrong seed": (sweeps.VARIANTS, ["--seeds=0,one"], "seed 'one'; needs an integer"),
+    "wrong override": (sweeps.VARIANTS, ["--config.train.steps=0"], "baseline of .*mine.py does not work:\n  train.st"),
+    "no smoke": (FILE.replace("SMOKE", "S"), ["--smoke"], "has no SMOKE, the overrides for --smoke"),
+    "nothing to report": (sweeps.VARIANTS, ["--report"], "no run of .*sweep is finished: nothing to report"),
+    "no such task": (sweeps.VARIANTS, ["--only=6"], "--only=6 of 6 runs; needs 0 to 5"),
+    "a single run": (sweeps.VARIANTS, [], "sweep is the directory of a single run: choose another --workdir"),
+    "other runs": (
+        sweeps.VARIANTS,
+        ["--config.optim.lr=0.5"],
+        r"another config \(optim.lr: 0.001 there, 0.5 now\): choose another --workdir",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_sweeps_are_refused(fault, server, tmp_path):
+    """One line or list, exit code 1, no traceback, and nothing run or written."""
+    given, more, message = REFUSED[fault]
+    arguments = sweep_file(tmp_path, *(({}, given) if isinstance(given, str) else (given,)))
+    if fault == "a single run":
+        rundir.claim(str(tmp_path / "sweep"), runs.tiny(), {})
+    if fault == "other runs":
+        sweeps.finish(sweeps.tiny(tmp_path / "sweep").runs[2], [20.0])
+    before = files(tmp_path)
+    code, printed = server(tmp_path, "sweep", [*arguments, *more])
+    assert re.search(message, printed), printed
+    assert code == 1 and "Traceback" not in printed and "\nerror: " in f"\n{printed}", printed
+    assert [path for path in files(tmp_path) if "__pycache__" not in path.parts] == before
+
+
+def scores(run):
+    return json.loads((run / "eval" / "last.json").read_text())
+
+
+@pytest.mark.slow
+def test_a_sweep_is_killed_and_goes_on(tmp_path):
+    """SIGTERM while the baseline trains: exit code 75. The same command ends it, and reports; a third runs nothing."""
+    variants = {"convolution": {"zero": {"model.kind": "zero"}}}
+    changes = ["--config.train.steps=1000", "--config.train.checkpoint_every=500", "--config.train.log_every=10"]
+    arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=1000", "--seeds=0"]
+    command = [sys.executable, "-m", "pconv_jax.sweep", *arguments]
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    run = tmp_path / "sweep" / "baseline" / "seed_0"
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        try:
+            while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
+                assert process.poll() is None
+                time.sleep(0.05)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait() == 75
+        finally:
+            process.kill()
+    assert not (tmp_path / "sweep" / "zero").exists()
+    assert "saves after this step and stops" in run.with_suffix(".log").read_text()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "resumed at step" in run.with_suffix(".log").read_text()
+    assert "2 of 2 runs finished, 0 failed, 100% of all steps" in done.stderr
+    assert "| zero | n=1 |" in done.stdout
+    folder = tmp_path / "sweep"
+    text = (folder / "report.md").read_text()
+    assert "none (n = 1)" in text and all((folder / name).exists() for name in re.findall(r"\]\((.+?)\)", text))
+    assert scores(run)["step"] == 1000
+    logs = {path: path.read_bytes() for path in folder.glob("*/*.log")}
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and logs == {path: path.read_bytes() for path in folder.glob("*/*.log")}
+    assert (folder / "report.md").read_text() == text and "2 of 2 runs are finished already" in again.stderr

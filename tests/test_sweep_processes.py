@@ -1,0 +1,220 @@
+"""Runs as processes: what is skipped, what fails, what is stopped, on which GPU. The runs are a few lines of Python."""
+
+import json
+import os
+import pathlib
+import signal
+import sys
+
+import pytest
+
+import sweeps
+from pconv_jax.sweeping import processes, results
+
+# A run that ends as it is told to. A finished one takes what `sweeps.finish` prepared.
+STAND_IN = """
+import os, pathlib, shutil, signal, sys, time
+how, name, workdir, place = sys.argv[1:]
+place = pathlib.Path(place)
+with open(place / "started", "a") as file:
+    file.write(f"{name} {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}\\n")
+
+def until(condition):
+    for _ in range(6000):
+        if condition():
+            return
+        time.sleep(0.01)
+    sys.exit("waited in vain")
+
+if how == "finish":
+    shutil.copytree(place / "prepared" / name, workdir)
+elif how == "fail":
+    print("step 1 of 4\\nerror: it broke\\nbye")
+    sys.exit(1)
+elif how == "stop":  # tells the sweep to stop, and saves when it is told to
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    os.kill(os.getppid(), int(signal.SIGINT))
+    until(lambda: False)
+elif how == "together":  # only beside another one
+    pathlib.Path(place / name).touch()
+    until(lambda: len(list(place.glob("* seed *"))) >= 2)
+    shutil.copytree(place / "prepared" / name, workdir)
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three runs, and what each would have written."""
+    plan = sweeps.tiny(tmp_path / "sweep", seeds=(0,))
+    for run in plan.runs:
+        sweeps.finish(run, [20.0, 21.0], str(tmp_path / "prepared" / run.name))
+    return plan
+
+
+@pytest.fixture
+def behave(monkeypatch, tmp_path):
+    """`behave(how, ..)`: what the runs of a sweep do, in order."""
+
+    def set_commands(sweep, *hows):
+        ways = {run.name: how for run, how in zip(sweep.runs, hows, strict=True)}
+
+        def command(run):
+            return [sys.executable, "-S", "-c", STAND_IN, ways[run.name], run.name, run.workdir, str(tmp_path)]
+
+        monkeypatch.setattr(processes, "command", command)
+
+    return set_commands
+
+
+def started(tmp_path):
+    path = tmp_path / "started"
+    lines = path.read_text().splitlines() if path.exists() else []
+    path.unlink(missing_ok=True)
+    return lines
+
+
+def names(found):
+    return [run.name for run in found]
+
+
+def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_skipped(sweep, behave, tmp_path, monkeypatch):
+    """The failed one is listed with its error and has a log; the same command tries it alone again."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
+    behave(sweep, "finish", "fail", "finish")
+    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    assert names(outcome.finished) == ["baseline seed 0", "no_hole seed 0"] and not outcome.stopped
+    assert [(run.name, reason) for run, reason in outcome.failed] == [("zero seed 0", "exit code 1: error: it broke")]
+    log = pathlib.Path(sweep.runs[1].log)
+    assert log == tmp_path / "sweep" / "zero" / "seed_0.log" and "step 1 of 4\nerror: it broke" in log.read_text()
+    assert started(tmp_path) == [f"{name} as it was" for name in names(sweep.runs)]
+    behave(sweep, "fail", "finish", "fail")
+    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    assert started(tmp_path) == ["zero seed 0 as it was"]
+    assert len(outcome.finished) == 3 and not outcome.failed
+
+
+def test_an_end_without_scores_is_a_failure(sweep, behave):
+    behave(sweep, "nothing", "finish", "finish")
+    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    assert [(run.name, why) for run, why in outcome.failed] == [
+        ("baseline seed 0", "ended without its scores: nothing was printed")
+    ]
+
+
+def test_one_run_per_gpu(sweep, behave, tmp_path):
+    """Two at the same time (each waits for the other), each on its own; the third takes the one that is free."""
+    behave(sweep, "together", "together", "finish")
+    outcome = processes.run_all(sweep.runs, ["3", "GPU-5"], sweep.directory)
+    assert len(outcome.finished) == 3, outcome
+    lines = started(tmp_path)
+    assert sorted(lines[:2]) == ["baseline seed 0 3", "zero seed 0 GPU-5"]
+    assert lines[2] in ("no_hole seed 0 3", "no_hole seed 0 GPU-5")
+
+
+def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, behave, tmp_path):
+    """Ctrl-C to the sweep: the run is told once, saves and ends with 75; no other begins; handlers are as before."""
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    behave(sweep, "finish", "stop", "finish")
+    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    assert names(outcome.finished) == ["baseline seed 0"] and not outcome.failed
+    assert names(outcome.stopped) == ["zero seed 0", "no_hole seed 0"]
+    assert len(started(tmp_path)) == 2
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    behave(sweep, "fail", "finish", "finish")
+    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    assert len(outcome.finished) == 3 and len(started(tmp_path)) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "gpus"),
+    [("0,1", ["0", "1"]), ("2", ["2"]), ("GPU-a, MIG-b", ["GPU-a", "MIG-b"]), ("", []), ("-1", []), ("1,-1,2", ["1"])],
+)
+def test_visible_gpus(value, gpus):
+    """As CUDA reads the variable."""
+    assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
+
+
+def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch):
+    """Where the variable is not set; none where there is no such program, or it fails."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert processes.visible_gpus({}) == []
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 0\necho 1\n")
+    program.chmod(0o755)
+    assert processes.visible_gpus({}) == ["0", "1"]
+    program.write_text("#!/bin/sh\necho no driver\nexit 9\n")
+    assert processes.visible_gpus({}) == []
+
+
+def test_progress(sweep):
+    """Of 12 steps 4 were done when it began; 3 more in 10 s leave 5, which take 17 s. Failed runs do not count."""
+    now = iter([100.0, 110.0])
+    done, running, other = sweep.runs
+    sweeps.finish(done, [20.0])
+    progress = processes.Progress(sweep.runs, [done], lambda: next(now))
+    sweeps.log(running, [{"step": 2}, {"step": 3}])
+    outcome = processes.Outcome(finished=[done])
+    line = progress.line(outcome, [running])
+    assert line == ("1 of 3 runs finished, 0 failed, 58% of all steps, 0m 17s left; zero seed 0 at step 3 of 4")
+    assert results.step(other) == 0
+
+
+@pytest.mark.parametrize(
+    ("spoil", "finished"),
+    [
+        (lambda content: None, True),
+        (lambda content: content.update(step=3), False),
+        (lambda content: content["config"].update(seed=5), False),
+        (lambda content: content.pop("config"), False),
+    ],
+)
+def test_what_is_finished(sweep, spoil, finished):
+    """Scores of the run's own config at its last step; a torn or foreign file is none."""
+    run = sweep.runs[0]
+    sweeps.finish(run, [20.0])
+    path = pathlib.Path(run.workdir) / "eval" / "last.json"
+    content = json.loads(path.read_text())
+    spoil(content)
+    path.write_text(json.dumps(content))
+    assert (results.scores(run) is not None) == finished
+    path.write_text(path.read_text()[:-5])
+    assert results.scores(run) is None
+
+
+def test_a_run_of_another_config_is_refused(tmp_path):
+    """Before anything is run: its directory is not ours."""
+    sweeps.finish(sweeps.tiny(tmp_path, overrides={"optim.lr": 0.5}).runs[0], [20.0])
+    with pytest.raises(ValueError, match=r"another config \(optim.lr: 0.5 there, 0.001 now\)"):
+        results.scores(sweeps.tiny(tmp_path).runs[0])
+
+
+def test_torn_metrics(sweep):
+    run = sweep.runs[0]
+    assert results.metrics(run) == []
+    sweeps.log(run, [{"step": 2, "hole": 1.0}, {"step": 4, "hole": 0.5}])
+    with open(os.path.join(run.workdir, "metrics.jsonl"), "a", encoding="utf-8") as file:
+        file.write('{"step": 6, "ho')
+    assert [values["step"] for values in results.metrics(run)] == [2, 4] and results.step(run) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a\nerror: one\nb\nerror: two\nc\n", "error: two"),
+        ("Traceback\nKeyError: 'x'\n", "KeyError: 'x'"),
+        ("a\nb\n\n", "b"),
+        ("", "nothing was printed"),
+    ],
+)
+def test_last_error(text, expected, tmp_path):
+    path = tmp_path / "log"
+    path.write_text(f"error: of an earlier attempt\n{text}")
+    assert results.last_error(str(path), len("error: of an earlier attempt\n")) == expected
+    assert results.last_error(str(tmp_path / "none")) == "no log (No such file or directory)"
+
+
+def test_the_runs_share_what_they_compile(tmp_path):
+    """Unless the user has a place for it."""
+    own = processes.environment({"PATH": "x"}, str(tmp_path))
+    assert own["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled") and own["PATH"] == "x"
+    assert processes.environment({"JAX_COMPILATION_CACHE_DIR": "mine"}, "d")["JAX_COMPILATION_CACHE_DIR"] == "mine"
