@@ -4,6 +4,7 @@ python -m pconv_jax.evaluate --run=runs/quickstart
 python -m pconv_jax.evaluate --run=runs/a --compare=runs/b
 python -m pconv_jax.evaluate --run=runs/a --write_manifest=inputs
 python -m pconv_jax.evaluate --predictions=results --manifest=inputs --out=scores
+python -m pconv_jax.evaluate --run=runs/a --lpips_weights=lpips.npz --fid_weights=inception.npz
 """
 
 import os
@@ -13,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags, logging
 
-from pconv_jax.evaluation import baselines, inputs, manifest, predictions, scores, tables
-from pconv_jax.models import unet
+from pconv_jax.evaluation import baselines, frechet, inputs, manifest, perceptual, predictions, scores, tables
+from pconv_jax.models import inception, lpips, unet
 from pconv_jax.training import build, checkpoint, parallel, preemption, reporting, rundir, sheets, state, steps
 from pconv_jax.training import config as config_rules
 
@@ -56,7 +57,7 @@ def report(evaluation: Evaluation, now: state.TrainState, workdir: str, name: st
     batches = preemption.until_asked(signals, batches, left)
     about = {**_about(config, now), "versions": rundir.versions()}
     path, title = os.path.join(workdir, "eval", name), f"{_title(config, now)}, {len(evaluation.inputs)} composites"
-    _publish(path, title, scores.score(methods, batches), about, references=False)
+    _publish(path, title, scores.score(methods, batches), about)
     sheets.save(f"{path}.png", evaluation.sheet(now, config.eval.batch_size))
     logging.info("parameters sha256 %s", about["parameters_sha256"])
     logging.info("written: %s.{json,csv,md,png}", path)
@@ -71,6 +72,8 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_list("baselines", list(baselines.BASELINES), "Fillings without learning; empty: none.", given)
     flags.DEFINE_string("manifest", None, "Folder of inputs to use in place of the run's own.", given)
     flags.DEFINE_string("write_manifest", None, "Write the run's inputs to this folder, and nothing else.", given)
+    flags.DEFINE_string("lpips_weights", None, f"Adds LPIPS; the file is made by {lpips.TOOL}.", given)
+    flags.DEFINE_string("fid_weights", None, f"Adds FID; the file is made by {inception.TOOL}.", given)
     flags.DEFINE_bool("references", False, "Show published scores below the tables.", given)
     flags.DEFINE_string("out", None, "Folder of the results; default RUN/eval.", given)
 
@@ -94,6 +97,7 @@ def run(given: flags.FlagValues):
     if given.manifest:
         for path, other in configs.items():
             _check_fits(path, other, chosen)
+    measures = _measures(given, chosen)
     methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
     networks, about, title = {}, {}, _base(given.manifest or "")
     for path, other in configs.items():
@@ -105,14 +109,43 @@ def run(given: flags.FlagValues):
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in given.baselines}}
     if not methods:
         raise ValueError("nothing to score: give --run, --predictions or --baselines")
-    _score(given, title, chosen, methods, about, batch_size, threads)
+    _score(given, title, chosen, methods, measures, about, batch_size, threads)
 
 
-def _score(given, title, chosen, methods, about, batch_size, threads):
+def _measures(given, chosen):
+    """`{"lpips", "fid"}` of those whose weights are given."""
+    measures = {}
+    if given.lpips_weights:
+        measures[scores.LPIPS] = perceptual.Lpips(given.lpips_weights)
+        measures[scores.LPIPS].check_size(*chosen[0].image.shape[:2])
+    if given.fid_weights:
+        measures[scores.FID] = perceptual.Fid(given.fid_weights)
+    return measures
+
+
+def _notes(measures, count):
+    """What is left out and what would add it, and how far FID can be trusted."""
+    missing = [
+        f"{name.upper()}: --{name}_weights=FILE, made by {module.TOOL}"
+        for name, module in ((scores.LPIPS, lpips), (scores.FID, inception))
+        if name not in measures
+    ]
+    notes = [f"Left out for want of weights: {'; '.join(missing)}."] if missing else []
+    if scores.FID in measures:
+        notes.append(f"FID: the {count} composites as a set against the {count} originals, without an interval.")
+        if count < frechet.RELIABLE:
+            notes[-1] += (
+                f" Of fewer than {frechet.RELIABLE} images it is biased upwards (the covariance of "
+                f"{inception.FEATURES} features has no full rank): compare it only with one of as many images."
+            )
+    return tuple(notes)
+
+
+def _score(given, title, chosen, methods, measures, about, batch_size, threads):
     """Scores, writes tables and pictures, prints the table."""
     from pconv_jax.evaluation import figures  # takes Matplotlib half a second, which training should not pay
 
-    records = scores.score(methods, inputs.batches(chosen, batch_size, threads))
+    records = scores.score(methods, inputs.batches(chosen, batch_size, threads), **measures)
     first = next(iter(methods))
     own = [record for record in records if record["method"] == first]
     parts = (given.run and given.checkpoint, given.manifest and _base(given.manifest))
@@ -122,11 +155,15 @@ def _score(given, title, chosen, methods, about, batch_size, threads):
         **about.get(scores.NETWORK, {}),
         "networks": about,
         "inputs": inputs.fingerprint([record["name"] for record in own]),
+        **{name: measure.about for name, measure in measures.items()},
         "versions": rundir.versions(),
     }
-    rows, compared = _publish(path, f"{title}, {len(own)} composites", records, about, given.references)
+    options = {"with_references": given.references, "fid": measures.get(scores.FID)}
+    options["notes"] = _notes(measures, len(own))
+    rows, compared = _publish(path, f"{title}, {len(own)} composites", records, about, **options)
     overall = [row for row in compared if row["bucket"] == tables.ALL]
-    print(*(tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent")), sep="\n")
+    shown = (tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent", scores.LPIPS))
+    print(*filter(None, shown), sep="\n")
     if given.references:
         print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")
     sheets.save(f"{path}.png", _sheet(chosen, methods[first], batch_size))
@@ -139,11 +176,13 @@ def _score(given, title, chosen, methods, about, batch_size, threads):
     print(f"written: {path}*")
 
 
-def _publish(path, title, records, about, references):
-    """Writes the tables and prints the short one."""
+def _publish(path, title, records, about, **options):
+    """Writes the tables and prints the short one, and what to know about it."""
     directory, name = os.path.split(path)
-    rows, compared = tables.write(directory, name, title, records, about, references)
+    rows, compared = tables.write(directory, name, title, records, about, **options)
     print(f"\n{title}\n\n{tables.markdown(rows)}")
+    for note in options.get("notes", ()):
+        print(f"{note}\n")
     return rows, compared
 
 

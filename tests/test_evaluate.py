@@ -5,15 +5,18 @@ import pathlib
 import shutil
 
 import cv2
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 from absl import flags
 
 import networks
+import plain_networks
 import runs
 from pconv_jax import evaluate, inpaint
 from pconv_jax.evaluation import scores
+from pconv_jax.models import inception, lpips
 
 
 def command(*words, module=evaluate):
@@ -121,6 +124,60 @@ def test_another_programs_results(place, compared, capsys):
     text = (place / "theirs" / "inputs.md").read_text()
     assert text.startswith("# inputs, 10 composites\n") and "| Places2, 512 px, holes off the border |" in text
     assert "Places2" in capsys.readouterr().out
+
+
+class Colours(nn.Module):
+    """Stands in for Inception: three features instead of 2048."""
+
+    def __call__(self, image):
+        return image.mean(axis=(1, 2))
+
+
+def test_lpips_and_fid_by_files_of_weights(tmp_path, capsys, monkeypatch):
+    """Columns in every file, the same each time; what is missing and how far FID can be trusted are said."""
+    np.savez(tmp_path / "lpips.npz", network="alex", **plain_networks.draw(lpips.expected("alex")))
+    (tmp_path / "inception.npz").write_bytes(b"weights")
+    monkeypatch.setattr(inception, "load", lambda path: (Colours(), {}))
+    run = save(tmp_path / "run", **{"data.size": 32, "eval.examples": 6})
+    words = [f"--run={run}", "--baselines=mean fill,Telea", f"--lpips_weights={tmp_path / 'lpips.npz'}"]
+    for out in ("both", "again"):
+        command(*words, f"--fid_weights={tmp_path / 'inception.npz'}", f"--out={tmp_path / out}")
+    for path in (tmp_path / "both").iterdir():
+        assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes(), path.name
+    content = json.loads((tmp_path / "both" / "last.json").read_text())
+    assert all(record["lpips"] > 0 for record in content["records"])
+    overall = {row["method"]: row for row in content["rows"] if row["bucket"] == row["border"] == "all"}
+    assert list(overall) == ["network", "mean fill", "Telea"] and all(row["fid"] > 0 for row in overall.values())
+    assert overall["network"]["fid"] > overall["Telea"]["fid"]  # without training
+    assert {row["fid"] for row in content["rows"] if row["bucket"] != "all"} == {None}
+    assert content["lpips"]["network"] == "alex" and len(content["fid"]["weights_sha256"]) == 64
+    text = capsys.readouterr().out
+    assert "Left out" not in text and "| FID (lower) | all n=6 |" in text and "LPIPS (lower): network minus" in text
+    assert "Of fewer than 2049 images it is biased upwards" in text
+    assert "biased upwards" in (tmp_path / "both" / "last.md").read_text()
+
+
+def test_what_is_left_out_is_said(place, compared):
+    """No weights, no columns, never random ones; the file says what would add them."""
+    assert evaluate._notes({scores.LPIPS: None}, 6)[0].startswith("Left out for want of weights: FID: --fid_weights=")
+    assert len(evaluate._notes({scores.LPIPS: None, scores.FID: None}, 3000)) == 1
+    assert "biased" not in evaluate._notes({scores.FID: None}, 2049)[1]
+    text = (compared / "last.md").read_text()
+    assert "Left out for want of weights: LPIPS: --lpips_weights=FILE, made by python -m pconv_jax.tools." in text
+    assert "LPIPS (lower)" not in text and "lpips" not in (compared / "last.csv").read_text()
+
+
+def test_wrong_weights_are_refused_before_anything_is_scored(place, tmp_path):
+    """A missing file, one for another tool, and images too small for the network."""
+    words = [f"--run={place / 'a'}", f"--out={tmp_path / 'out'}"]
+    with pytest.raises(FileNotFoundError, match=r"no LPIPS weights at .*prepare_lpips"):
+        command(*words, f"--lpips_weights={tmp_path / 'nothing.npz'}")
+    np.savez(tmp_path / "lpips.npz", network="alex", **plain_networks.draw(lpips.expected("alex")))
+    with pytest.raises(ValueError, match="images are 16x16; LPIPS with alex needs 31x31 or more"):
+        command(*words, f"--lpips_weights={tmp_path / 'lpips.npz'}")
+    with pytest.raises(ValueError, match=r"lpips.npz lacks Conv2d_1a_3x3/"):
+        command(*words, f"--fid_weights={tmp_path / 'lpips.npz'}")
+    assert not (tmp_path / "out").exists()
 
 
 def test_runs_on_other_inputs_are_not_compared(place, tmp_path):

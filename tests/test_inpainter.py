@@ -218,6 +218,7 @@ def test_what_the_network_cannot_see_is_said(caplog):
     with caplog.at_level(logging.WARNING, logger="absl"):
         np.testing.assert_array_equal(fill(image, mask), filled)
     assert re.search(rf"{unseen:.1%} of the hole is farther .* \(at most 9 pixels\) and holds the mean", caplog.text)
+    assert fill.explain(1 / 7159).startswith("less than 0.1% of the hole is farther")  # not 0.0%
 
 
 def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):

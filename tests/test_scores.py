@@ -116,3 +116,37 @@ def test_to_uint8():
     assert scores.to_uint8(np.array([-0.5, 0, 0.4999 / 255, 0.501 / 255, 1, 1.7])).tolist() == [0, 0, 0, 1, 255, 255]
     image = pictures.noise(0)
     np.testing.assert_array_equal(scores.to_uint8(image / np.float32(255)), image)
+
+
+class Brightness:
+    """Stands in for LPIPS: the difference of means; and for FID: counts what it is handed."""
+
+    def __init__(self):
+        self.added = []
+
+    def features(self, images):
+        return images.mean(axis=(1, 2, 3))
+
+    def distance(self, features, others):
+        return np.abs(features - others)
+
+    def add(self, method, images, count):
+        self.added += [(method, image.mean()) for image in images[:count]]
+
+
+def test_lpips_and_fid_are_of_composites():
+    """Each example once, of the uint8 composite, beside the original; the filling of a short batch is not counted."""
+    measure = Brightness()
+    predict, _ = scoring.fake_network(4, 0.1, everywhere=True)
+    methods = {"a": scores.network(predict, None, 4), "b": scores.baseline("mean fill")}
+    records = scores.score(methods, scoring.batches(5, 4), lpips=measure, fid=measure)
+    examples = [scoring.example(i) for i in range(5)]
+    originals = [example.image.mean() for example in examples]
+    raw = [scores.to_uint8(e.image / np.float32(255) + np.float32(0.1)) for e in examples]
+    composites = [np.where(e.mask, e.image, r).mean() for e, r in zip(examples, raw, strict=True)]
+    assert [value for method, value in measure.added if method is None] == originals
+    assert [value for method, value in measure.added if method == "a"] == pytest.approx(composites)
+    assert len(measure.added) == 15
+    found = [record["lpips"] for record in records if record["method"] == "a"]
+    assert found == pytest.approx(np.subtract(composites, originals), abs=1e-5) and min(found) > 0
+    assert list(records[0]) == ["method", *scores.ABOUT, *scores.METRICS, "lpips"]

@@ -65,6 +65,35 @@ def test_only_the_same_examples_are_paired():
         tables.compare([*RECORDS[:4], RECORDS[5], RECORDS[4]])
 
 
+class Distances:
+    """A FID of nothing but counts; none of fewer than two examples."""
+
+    def distance(self, method, members):
+        return None if members.sum() < 2 else len(method) + float(members.sum())
+
+
+def test_lpips_and_fid_have_columns_where_there_are_weights():
+    """LPIPS with intervals and differences like any metric, FID of sets alone, in all files; without them, no word."""
+    records = [{**record, "lpips": 0.1 * (1 + i)} for i, record in enumerate(RECORDS)]
+    rows, compared = tables.summarise(records, Distances()), tables.compare(records)
+    by_key = {(row["method"], row["bucket"], row["border"]): row for row in rows}
+    overall = by_key["network", "all", "all"]
+    assert overall["lpips"] == pytest.approx(0.2) and overall["lpips_low"] == pytest.approx(0.1)
+    assert (overall["fid"], by_key["network", "(30%, 40%]", "all"]["fid"]) == (10, None) and "fid_low" not in overall
+    assert [row["difference"] for row in compared if row["metric"] == "lpips"] == pytest.approx([-0.3] * 3)
+    text = tables.report("title", rows, compared, False, ("a note",)).splitlines()
+    fid = text.index("| FID (lower) | (1%, 10%] n=2 | all n=3 |")
+    assert text[fid : fid + 3] == [
+        "| FID (lower) | (1%, 10%] n=2 | all n=3 |",
+        "|---|---|---|",
+        "| network | 9.00 | 10.00 |",
+    ]
+    assert "a note" in text and "| network | 0.1500 | 0.3000 | 0.2000 |" in text
+    assert any(line.startswith("| LPIPS (lower): network minus |") for line in text)
+    plain = tables.report("title", tables.summarise(RECORDS), tables.compare(RECORDS), False)
+    assert "LPIPS" not in plain and "FID" not in plain and "fid" not in tables.summarise(RECORDS)[0]
+
+
 def test_bucket_names():
     """The paper's ranges, open below and closed above."""
     names = [tables.bucket_name(bucket) for bucket in range(len(pipeline.BUCKETS))]

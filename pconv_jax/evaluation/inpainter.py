@@ -114,8 +114,9 @@ class Inpainter:
 
     def explain(self, unseen: float) -> str:
         """What to tell about a share of the hole that the network could not see."""
+        share = f"{unseen:.1%}" if unseen >= 0.001 else "less than 0.1%"
         return (
-            f"{unseen:.1%} of the hole is farther from valid pixels than the network can see (at most {self.reach} "
+            f"{share} of the hole is farther from valid pixels than the network can see (at most {self.reach} "
             "pixels) and holds the mean of the valid pixels: use a smaller hole, or a network of larger model.depth"
         )
 

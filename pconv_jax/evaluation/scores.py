@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from pconv_jax.evaluation import baselines, inputs
+from pconv_jax.evaluation import baselines, inputs, perceptual
 from pconv_jax.ops import composite, metrics
 
 NETWORK = "network"
 METRICS = ("l1_percent", "psnr", "ssim", "hole_psnr", "raw_psnr")
+LPIPS, FID = "lpips", "fid"  # where weights are given; the former of each example, the latter of a set
 ABOUT = ("name", "image", "mask", "bucket", "hole_area", "touches_border")
 
 Fill = Callable[[list[inputs.Example]], np.ndarray]
@@ -40,35 +41,55 @@ def baseline(name: str) -> Fill:
     return lambda examples: np.stack([baselines.BASELINES[name](e.image, e.mask) for e in examples])
 
 
-def score(methods: Mapping[str, Fill], batches: Iterable[list[inputs.Example]]) -> list[dict]:
+def score(
+    methods: Mapping[str, Fill],
+    batches: Iterable[list[inputs.Example]],
+    lpips: perceptual.Lpips | None = None,
+    fid: perceptual.Fid | None = None,
+) -> list[dict]:
     """Scores methods on the same examples, one batch after another.
 
     Args:
       methods: by name.
       batches: of examples (`inputs.batches`), none larger than the first.
+      lpips: adds `LPIPS` to the records.
+      fid: is handed all composites and originals.
 
     Returns:
-      One record per method and example, by method: `{"method", *ABOUT, *METRICS}`. `psnr`, `ssim` and `l1_percent` are
-      of the composite, `hole_psnr` is over its hole alone, `raw_psnr` of all that the method returned.
+      One record per method and example, by method: `{"method", *ABOUT, *METRICS}`. `psnr`, `ssim`, `l1_percent` and
+      `lpips` are of the composite, `hole_psnr` is over its hole alone, `raw_psnr` of all that the method returned.
     """
     records, size, done = {method: [] for method in methods}, 0, 0
     for batch in batches:
         size, done = max(size, len(batch)), done + len(batch)
         image, mask = stack(batch)
+        originals = fill_up(image, size)
+        seen = lpips and lpips.features(originals)
+        if fid:
+            fid.add(None, originals, len(batch))
         for method, fill in methods.items():
             raw = fill(batch)
             values = _measure(*(fill_up(x, size) for x in (raw, image, mask)))
-            values = {name: np.asarray(value).tolist() for name, value in values.items()}
-            records[method] += [
-                {
-                    "method": method,
-                    **{key: example.about[key] for key in ABOUT},
-                    **{name: values[name][i] for name in METRICS},
-                }
-                for i, example in enumerate(batch)
-            ]
+            composites = fill_up(np.where(mask, image, raw), size)
+            if lpips:
+                values[LPIPS] = lpips.distance(lpips.features(composites), seen)
+            if fid:
+                fid.add(method, composites, len(batch))
+            records[method] += _records(method, batch, values)
         logging.log_every_n_seconds(logging.INFO, "scored %d examples", 30, done)
     return [record for of_method in records.values() for record in of_method]
+
+
+def _records(method, batch, values):
+    values = {name: np.asarray(values[name]).tolist() for name in (*METRICS, LPIPS) if name in values}
+    return [
+        {
+            "method": method,
+            **{key: example.about[key] for key in ABOUT},
+            **{name: value[i] for name, value in values.items()},
+        }
+        for i, example in enumerate(batch)
+    ]
 
 
 def psnr(predict, variables, batches: Iterable[dict], batch_size: int) -> float:

@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from pconv_jax.data import pipeline
-from pconv_jax.evaluation import intervals, references, scores
+from pconv_jax.evaluation import intervals, perceptual, references, scores
 from pconv_jax.training import rundir
 
 ALL = "all"
@@ -18,33 +18,44 @@ TITLES = {
     "psnr": "PSNR, dB (higher is better)",
     "ssim": "SSIM (higher)",
     "l1_percent": "L1, % (lower)",
+    "lpips": "LPIPS (lower)",
+    "fid": "FID (lower)",
     "hole_psnr": "PSNR of the hole alone, dB (higher)",
     "raw_psnr": "PSNR of the raw output, dB (higher)",
 }
-DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "hole_psnr": 2, "raw_psnr": 2}
-_FIRST = ("psnr", "ssim", "l1_percent")  # what papers report
+DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "lpips": 4, "fid": 2, "hole_psnr": 2, "raw_psnr": 2}
+_FIRST = ("psnr", "ssim", "l1_percent", scores.LPIPS, scores.FID)  # what papers report
 _MORE = ("hole_psnr", "raw_psnr")
 
 
-def summarise(records: list[dict]) -> list[dict]:
+def summarise(records: list[dict], fid: perceptual.Fid | None = None) -> list[dict]:
     """Means and their intervals, per method, bucket and border, and over all.
 
+    Args:
+      records: of `scores.score`.
+      fid: that was handed the same methods' composites.
+
     Returns:
-      Rows of `method, bucket, border, count` and, for each of `scores.METRICS`, `<metric>, <metric>_low,
-      <metric>_high`; the interval is None where there is one example only.
+      Rows of `method, bucket, border, count` and, for each of `measured`, `<metric>, <metric>_low, <metric>_high`; the
+      interval is None where there is one example only. With `fid` also `fid`, None where it would say nothing.
     """
-    rows = []
+    rows, metrics = [], measured(records)
     for method, of_method in _by_method(records).items():
         values = _values(of_method)
         for bucket, border, members in _cells(of_method):
             row = {"method": method, "bucket": bucket_name(bucket), "border": border, "count": int(members.sum())}
             means = values[members].mean(axis=0)
             low, high = intervals.bootstrap(values[members]) if row["count"] > 1 else ([None] * len(means),) * 2
-            for name, *triple in zip(scores.METRICS, means, low, high, strict=True):
+            for name, *triple in zip(metrics, means, low, high, strict=True):
                 keys = (name, f"{name}_low", f"{name}_high")
                 row |= {key: x if x is None else float(x) for key, x in zip(keys, triple, strict=True)}
-            rows.append(row)
+            rows.append(row if fid is None else row | {scores.FID: fid.distance(method, members)})
     return rows
+
+
+def measured(records: list[dict]) -> tuple[str, ...]:
+    """The metrics that each of the records has."""
+    return tuple(name for name in (*scores.METRICS, scores.LPIPS) if records and name in records[0])
 
 
 def compare(records: list[dict]) -> list[dict]:
@@ -66,7 +77,7 @@ def compare(records: list[dict]) -> list[dict]:
         for bucket, border, members in _cells(methods[first]):
             if border != ALL:
                 continue
-            for column, metric in enumerate(scores.METRICS):
+            for column, metric in enumerate(measured(records)):
                 found = intervals.paired(mine[members, column], theirs[members, column])
                 row = {"method": first, "other": other, "bucket": bucket_name(bucket), "metric": metric}
                 row |= {"count": int(members.sum()), "difference": found.difference}
@@ -87,14 +98,16 @@ def markdown(rows: list[dict], metrics=_FIRST, border: str = ALL, with_intervals
 
     Args:
       rows: of `summarise`.
-      metrics: which tables.
+      metrics: which tables; a metric or a bucket without values has none.
       border: one of `BORDERS`.
       with_intervals: whether cells hold the interval too.
     """
     rows = [row for row in rows if row["border"] == border]
-    counts = {row["bucket"]: row["count"] for row in rows}
     text = []
     for metric in metrics:
+        counts = {row["bucket"]: row["count"] for row in rows if row.get(metric) is not None}
+        if not counts:
+            continue
         text.append(f"| {TITLES[metric]} | " + " | ".join(f"{bucket} n={n}" for bucket, n in counts.items()) + " |")
         text.append("|---" * (len(counts) + 1) + "|")
         for method in dict.fromkeys(row["method"] for row in rows):
@@ -133,9 +146,11 @@ def markdown_references(metric: str) -> str:
     return "\n".join([*text, ""])
 
 
-def report(title: str, rows: list[dict], compared: list[dict], with_references: bool) -> str:
-    """The Markdown file: the table of the screen, then everything with intervals."""
-    text = [f"# {title}", "", markdown(rows)]
+def report(
+    title: str, rows: list[dict], compared: list[dict], with_references: bool, notes: tuple[str, ...] = ()
+) -> str:
+    """The Markdown file: the table of the screen and what to know about it, then everything with intervals."""
+    text = [f"# {title}", "", markdown(rows), *(f"{note}\n" for note in notes)]
     for border, heading in BORDERS.items():
         if any(row["border"] == border for row in rows):
             text += [f"## {heading}, with {intervals.LEVEL:.0%} bootstrap intervals", ""]
@@ -143,21 +158,31 @@ def report(title: str, rows: list[dict], compared: list[dict], with_references: 
     if compared:
         text += ["## Differences on the same examples, with intervals", ""]
         text += ["p: two-sided Wilcoxon signed-rank test, not corrected for the number of comparisons.", ""]
-        text += [markdown_compared(compared, metric) for metric in _FIRST]
+        tables = (markdown_compared(compared, metric) for metric in _FIRST)
+        text += [table for table in tables if table]
     if with_references:
         text += ["## Published, on other images, sizes and masks: not to be compared with the rows above", ""]
         text += [markdown_references(metric) for metric in ("psnr", "ssim")]
     return "\n".join(text)
 
 
-def write(directory: str, name: str, title: str, records: list[dict], about: dict, with_references: bool = False):
+def write(
+    directory: str,
+    name: str,
+    title: str,
+    records: list[dict],
+    about: dict,
+    with_references: bool = False,
+    fid: perceptual.Fid | None = None,
+    notes: tuple[str, ...] = (),
+):
     """Writes `<name>.json` (`about`, all rows, every record), `<name>.csv` (the rows), `<name>_examples.csv` (the
     records), `<name>_compared.csv` (where there is something to compare) and `<name>.md`.
 
     Returns:
       `(rows, compared)`: of `summarise` and `compare`.
     """
-    rows, compared = summarise(records), compare(records)
+    rows, compared = summarise(records, fid), compare(records)
     os.makedirs(directory, exist_ok=True)
     path = os.path.join(directory, name)
     content = {**about, "rows": rows, "compared": compared, "records": records}
@@ -165,7 +190,7 @@ def write(directory: str, name: str, title: str, records: list[dict], about: dic
     for suffix, table in (("", rows), ("_examples", records), ("_compared", compared)):
         if table:
             rundir.write_atomically(f"{path}{suffix}.csv", to_csv(table))
-    rundir.write_atomically(f"{path}.md", report(title, rows, compared, with_references))
+    rundir.write_atomically(f"{path}.md", report(title, rows, compared, with_references, notes))
     return rows, compared
 
 
@@ -178,7 +203,7 @@ def _by_method(records):
 
 def _values(records):
     """`[examples, metrics]`."""
-    return np.array([[record[name] for name in scores.METRICS] for record in records], np.float64)
+    return np.array([[record[name] for name in measured(records)] for record in records], np.float64)
 
 
 def _cells(records):
@@ -194,7 +219,7 @@ def _cells(records):
 
 
 def _cell(row, metric, with_interval):
-    digits, low, high = DIGITS[metric], row[f"{metric}_low"], row[f"{metric}_high"]
+    digits, low, high = DIGITS[metric], row.get(f"{metric}_low"), row.get(f"{metric}_high")
     text = f"{row[metric]:.{digits}f}"
     return f"{text} [{low:.{digits}f}, {high:.{digits}f}]" if with_interval and low is not None else text
 

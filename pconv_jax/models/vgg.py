@@ -5,13 +5,11 @@ sets of weights differ: torchvision's takes RGB in [0, 1] with mean and std, Ker
 Feeding one with the scale of the other changes the loss by orders of magnitude, and so do features on another scale.
 """
 
-import os
-import zipfile
-import zlib
-
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
+
+from pconv_jax.models import npz_weights
 
 # (layer, output channels); None is a 2 x 2 max-pooling after which features are taken.
 LAYERS = (
@@ -74,37 +72,22 @@ def load(path, dtype=jnp.float32):
     Raises:
       FileNotFoundError, ValueError: no such file; or it is no npz, lacks an array or holds one of another shape.
     """
-    if not os.path.isfile(path):
-        raise FileNotFoundError(
-            f"no VGG16 weights at {path}: run {_TOOL} --out={path}, or set loss.vgg16_weights to an empty string"
-        )
-    try:
-        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-    except (ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no npz ({error}): make one with {_TOOL} --out=vgg16.npz --file={path}") from error
+    missing = f"no VGG16 weights at {path}: run {_TOOL} --out={path}, or set loss.vgg16_weights to an empty string"
+    arrays = npz_weights.read(path, missing, f"{_TOOL} --out=vgg16.npz --file={path}")
     params, inputs = {}, 3
     for name, outputs in (layer for layer in LAYERS if layer is not None):
         params[name] = {
-            "kernel": _take(arrays, path, f"{name}/kernel", (3, 3, inputs, outputs)),
-            "bias": _take(arrays, path, f"{name}/bias", (outputs,)),
+            "kernel": npz_weights.take(arrays, path, f"{name}/kernel", (3, 3, inputs, outputs)),
+            "bias": npz_weights.take(arrays, path, f"{name}/bias", (outputs,)),
         }
         inputs = outputs
     convention = {
-        "order": str(_take(arrays, path, "order", ())),
-        "scale": float(_take(arrays, path, "scale", ())),
-        "mean": tuple(map(float, _take(arrays, path, "mean", (3,)))),
-        "std": tuple(map(float, _take(arrays, path, "std", (3,)))),
-        "gain": float(_take({"gain": np.float32(1), **arrays}, path, "gain", ())),
+        "order": str(npz_weights.take(arrays, path, "order", ())),
+        "scale": float(npz_weights.take(arrays, path, "scale", ())),
+        "mean": tuple(map(float, npz_weights.take(arrays, path, "mean", (3,)))),
+        "std": tuple(map(float, npz_weights.take(arrays, path, "std", (3,)))),
+        "gain": float(npz_weights.take({"gain": np.float32(1), **arrays}, path, "gain", ())),
     }
     if convention["order"] not in ("RGB", "BGR"):
         raise ValueError(f'{path} has order "{convention["order"]}"; needs "RGB" or "BGR"')
     return VGG16Features(**convention, dtype=dtype), params
-
-
-def _take(arrays, path, name, shape):
-    if name not in arrays:
-        raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(arrays)) or 'nothing'}")
-    if arrays[name].shape != shape:
-        raise ValueError(f"{name} in {path} has shape {arrays[name].shape}; needs {shape}")
-    return arrays[name]

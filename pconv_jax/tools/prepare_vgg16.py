@@ -10,13 +10,12 @@ torchvision's weights stay in the cache of the hub's client (553 MB), Keras' are
 
 import importlib
 import os
-import re
 import tempfile
 
 from absl import app, flags
 
 from pconv_jax.models import vgg
-from pconv_jax.tools import download, vgg16_files
+from pconv_jax.tools import download, vgg16_files, weight_files
 
 _TIMM = download.HubFile("timm/vgg16.tv_in1k", "3394518cba29aee1ea82a49d971be90d2dd1dab7", "model.safetensors")
 SOURCES = {
@@ -35,6 +34,8 @@ SOURCES = {
 }
 _READERS = {"torchvision": "safetensors", "keras": "h5py"}  # of what is downloaded
 
+_TOOL = "python -m pconv_jax.tools.prepare_vgg16"
+
 _OUT = flags.DEFINE_string("out", None, "Npz to write.", required=True)
 _SOURCE = flags.DEFINE_enum("source", None, list(SOURCES), "Whose weights; torchvision's unless --file is given.")
 _FILE = flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.")
@@ -50,7 +51,7 @@ def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
     Raises:
       OSError, ValueError, ModuleNotFoundError: with what to do, in one line or a few. Nothing is left behind.
     """
-    vgg16_files.check_absent(out, overwrite=overwrite)
+    weight_files.check_absent(out, overwrite=overwrite)
     if file is not None:
         _check_name(file, sources["keras"])
         return _convert(file, out, source, overwrite)
@@ -61,7 +62,7 @@ def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
         try:
             path = download.get(sources[source], temporary)
         except download.Unreachable as error:
-            raise OSError(_by_hand(sources[source], out, error)) from error
+            raise weight_files.by_hand({"--file": sources[source]}, out, _TOOL, error) from error
         return _convert(path, out, source, overwrite)
 
 
@@ -70,7 +71,7 @@ def _convert(path, out, source, overwrite):
     if source not in (None, layout.name):
         raise ValueError(f"{path} has {layout.name}'s weights, and --source={source}: leave --source out")
     converted = vgg16_files.convert(path, layout, arrays)
-    vgg16_files.write(out, converted, overwrite=overwrite)
+    weight_files.write(out, converted, vgg.load, overwrite=overwrite)
     order, scale, mean, std, gain = (converted[key].tolist() for key in vgg.CONVENTION)
     return (
         f"{out}: VGG16 conv1_1 to conv3_3 from {os.path.basename(path)} ({layout.name}), fed {order} in "
@@ -80,23 +81,10 @@ def _convert(path, out, source, overwrite):
 
 
 def _check_name(file, keras):
-    """A name that promises a published file is held to it: torch puts the first digits of the sha256 there."""
-    name = os.path.basename(file)
-    digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
-    if os.path.isfile(file) and digits:
-        url = f"https://download.pytorch.org/models/{name}"
-        download.check(file, f"sha256:{digits[1]}", f"download it again ({url}), or rename it if you changed it")
-    if os.path.isfile(file) and name == keras.name:
+    """A name that promises a published file is held to it."""
+    weight_files.check_name(file)
+    if os.path.isfile(file) and os.path.basename(file) == keras.name:
         download.check(file, keras.checksum, f"download it again ({keras.url}), or rename it if you changed it")
-
-
-def _by_hand(published, out, error):
-    path = os.path.join(os.path.dirname(os.path.abspath(out)), published.name)
-    return (
-        f"cannot download {published.name} ({error}). By hand: on a machine with a network, download "
-        f"({published.megabytes} MB)\n  {published.url}\nput it at\n  {path}\nand run\n"
-        f"  python -m pconv_jax.tools.prepare_vgg16 --out={out} --file={path}"
-    )
 
 
 def main(argv):

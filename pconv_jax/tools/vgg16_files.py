@@ -6,7 +6,6 @@ never from its name. Only conv1_1 to conv3_3 are kept, as float32.
 
 import dataclasses
 import os
-import tempfile
 import zipfile
 
 import numpy as np
@@ -129,35 +128,6 @@ def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[st
             f"{path} has scale {scale}, mean {mean}, std {std}, gain {gain}; needs positive, finite, positive, positive"
         )
     return out | {key: np.asarray(value) for key, value in convention.items()}
-
-
-def write(path: str, arrays: dict[str, np.ndarray], *, overwrite: bool):
-    """Writes the npz, whole or not at all, after `vgg.load` has read it.
-
-    Raises:
-      OSError: it cannot be written; or it exists and `overwrite` is not set.
-    """
-    check_absent(path, overwrite=overwrite)
-    with tempfile.TemporaryDirectory(prefix=".vgg16_", dir=os.path.dirname(os.path.abspath(path))) as folder:
-        temporary = os.path.join(folder, "vgg16.npz")
-        np.savez(temporary, **arrays)
-        vgg.load(temporary)
-        os.replace(temporary, path)
-
-
-def check_absent(path: str, *, overwrite: bool):
-    """Whether the npz may be written there, asked before anything is downloaded.
-
-    Raises:
-      OSError: it may not.
-    """
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder} for {path}: make it, or choose another --out")
-    if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder; needs the name of a file: choose another --out")
-    if os.path.exists(path) and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another --out, or pass --overwrite")
 
 
 def _check_origin(path, arrays):

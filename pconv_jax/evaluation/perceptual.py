@@ -1,0 +1,94 @@
+"""LPIPS and FID of composites, by networks whose weights the user gave. uint8 `[N, H, W, C]`, grey as three equal."""
+
+import functools
+import hashlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pconv_jax.evaluation import frechet
+from pconv_jax.models import inception, lpips
+
+
+class Lpips:
+    """LPIPS by a file of weights; see `lpips.load` for what it raises.
+
+    Attributes:
+      about: the network and the file's SHA-256.
+    """
+
+    def __init__(self, path: str):
+        module, params, linear = lpips.load(path)
+        self.about = {"network": module.network, "version": "0.1", "weights_sha256": _digest(path)}
+        features = jax.jit(lambda params, x: module.apply({"params": params}, 2 * _rgb(x) - 1))
+        self._features = functools.partial(features, params)  # an argument: XLA would fold a constant for long
+        self._distance = jax.jit(lambda a, b: lpips.distance(a, b, linear))
+
+    def check_size(self, height: int, width: int):
+        """Raises ValueError where images are too small for the network."""
+        network, least = self.about["network"], lpips.SMALLEST[self.about["network"]]
+        if min(height, width) < least:
+            raise ValueError(
+                f"images are {height}x{width}; LPIPS with {network} needs {least}x{least} or more: leave "
+                "--lpips_weights out"
+            )
+
+    def features(self, images: np.ndarray):
+        """What `distance` compares."""
+        return self._features(images)
+
+    def distance(self, features, others) -> np.ndarray:
+        """`[N]`, from the features of both images."""
+        return np.asarray(self._distance(features, others))
+
+
+class Fid:
+    """Collects Inception's features, and says how far a method's composites are from the originals as a set.
+
+    Attributes:
+      about: the file's SHA-256.
+    """
+
+    def __init__(self, path: str):
+        module, params = inception.load(path)
+        self.about = {"network": "inception-2015-12-05", "weights_sha256": _digest(path)}
+        features = jax.jit(lambda params, x: module.apply({"params": params}, _rgb(x)))
+        self._features = functools.partial(features, params)
+        self._found = {}
+
+    def add(self, method: str | None, images: np.ndarray, count: int):
+        """The next composites of a method, or the next originals where `method` is None.
+
+        Args:
+          method: whose.
+          images: a batch of the shape of all others.
+          count: how many of the batch there are; the others fill it up.
+        """
+        self._found.setdefault(method, []).append(np.asarray(self._features(images))[:count])
+
+    def distance(self, method: str, members: np.ndarray) -> float | None:
+        """Frechet distance over some of the examples.
+
+        Args:
+          method: that was added.
+          members: bool `[examples]`.
+
+        Returns:
+          The distance; None of a part of the examples that is too small for it (`frechet.RELIABLE`), and of one.
+        """
+        count = int(members.sum())
+        if count < 2 or (count < frechet.RELIABLE and not members.all()):
+            return None
+        found, originals = (np.concatenate(self._found[name])[members] for name in (method, None))
+        return frechet.distance(found, originals)
+
+
+def _rgb(images):
+    """float32 `[N, H, W, 3]` in [0, 1]."""
+    return jnp.broadcast_to(images.astype(jnp.float32) / 255, (*images.shape[:3], 3))
+
+
+def _digest(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

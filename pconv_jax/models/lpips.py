@@ -1,0 +1,107 @@
+"""LPIPS, the learned perceptual distance of two images (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1.
+
+Features of an ImageNet network after five of its activations, each scaled to unit length along the channels; their
+squared differences, weighted per channel by what was fitted to people's judgements, averaged over the positions and
+summed over the five. The weights come from a file; none ship with the project and none are ever drawn.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from pconv_jax.models import npz_weights
+
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], before the first layer
+EPSILON = 1e-10  # added to the length of a feature
+
+_TAP = "tap"  # features are taken here
+# Rows: (layer, channels, window, stride, padding), each with ReLU; (window, stride) of max-pooling; _TAP.
+NETWORKS = {
+    "alex": (
+        *(("conv1", 64, 11, 4, 2), _TAP, (3, 2)),
+        *(("conv2", 192, 5, 1, 2), _TAP, (3, 2)),
+        *(("conv3", 384, 3, 1, 1), _TAP),
+        *(("conv4", 256, 3, 1, 1), _TAP),
+        *(("conv5", 256, 3, 1, 1), _TAP),
+    ),
+    "vgg": (
+        *(("conv1_1", 64, 3, 1, 1), ("conv1_2", 64, 3, 1, 1), _TAP, (2, 2)),
+        *(("conv2_1", 128, 3, 1, 1), ("conv2_2", 128, 3, 1, 1), _TAP, (2, 2)),
+        *(("conv3_1", 256, 3, 1, 1), ("conv3_2", 256, 3, 1, 1), ("conv3_3", 256, 3, 1, 1), _TAP, (2, 2)),
+        *(("conv4_1", 512, 3, 1, 1), ("conv4_2", 512, 3, 1, 1), ("conv4_3", 512, 3, 1, 1), _TAP, (2, 2)),
+        *(("conv5_1", 512, 3, 1, 1), ("conv5_2", 512, 3, 1, 1), ("conv5_3", 512, 3, 1, 1), _TAP),
+    ),
+}
+TAPS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}  # channels
+SMALLEST = {"alex": 31, "vgg": 16}  # side of an image of which every tap has a position
+
+TOOL = "python -m pconv_jax.tools.prepare_lpips --out=lpips.npz"
+
+
+class Features(nn.Module):
+    """What a network of `NETWORKS` sees at its five taps.
+
+    Attributes:
+      network: "alex" or "vgg".
+    """
+
+    network: str
+
+    @nn.compact
+    def __call__(self, image):
+        """`[N, H, W, 3]` RGB in [-1, 1] -> five maps `[N, h, w, TAPS]` of unit length along the channels."""
+        x, found = (image - jnp.asarray(SHIFT, image.dtype)) / jnp.asarray(SCALE, image.dtype), []
+        for row in NETWORKS[self.network]:
+            if row == _TAP:
+                found.append(x / (jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True)) + EPSILON))
+            elif len(row) == 2:
+                window, stride = row
+                x = nn.max_pool(x, (window, window), strides=(stride, stride))
+            else:
+                name, channels, window, stride, padding = row
+                x = nn.relu(nn.Conv(channels, (window, window), stride, padding, name=name)(x))
+        return found
+
+
+def distance(features, others, linear):
+    """LPIPS from the features of both images.
+
+    Args:
+      features, others: of `Features`, five maps each.
+      linear: five vectors `[channels]`, none negative.
+
+    Returns:
+      `[N]`, 0 for equal images.
+    """
+    layers = zip(features, others, linear, strict=True)
+    return sum(jnp.mean(jnp.square(a - b) @ weight, axis=(1, 2)) for a, b, weight in layers)
+
+
+def expected(network: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays of the file, beside `network`: `<layer>/kernel` (HWIO), `<layer>/bias`,
+    `linear<i>`."""
+    side = SMALLEST[network]
+    layers = npz_weights.shapes(Features(network), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
+    return layers | {f"linear{i}": (channels,) for i, channels in enumerate(TAPS[network])}
+
+
+def load(path: str):
+    """Reads an npz of `network`, and of what `expected` says.
+
+    Returns:
+      `(module, params, linear)` for `module.apply({"params": params}, image)` and `distance`.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file; or it is no npz, of another network, or lacks an array or holds one
+        of another shape.
+    """
+    missing = f"no LPIPS weights at {path}: run {TOOL}, or leave --lpips_weights out"
+    arrays = npz_weights.read(path, missing, TOOL)
+    network = str(npz_weights.take(arrays, path, "network", ()))
+    if network not in NETWORKS:
+        raise ValueError(f'{path} has network "{network}"; needs {" or ".join(NETWORKS)}: make it again with {TOOL}')
+    params = npz_weights.params(arrays, path, expected(network))
+    linear = [params.pop(f"linear{i}") for i in range(len(TAPS[network]))]
+    if min(float(weight.min()) for weight in linear) < 0:
+        raise ValueError(f"{path} has negative linear weights; LPIPS has none: make it again with {TOOL}")
+    return Features(network), params, linear

@@ -1,0 +1,64 @@
+"""Weights of a network from an npz that a tool of this project made: read as data, each array checked by its shape."""
+
+import os
+import zipfile
+import zlib
+
+import flax.linen as nn
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def read(path: str, missing: str, tool: str) -> dict[str, np.ndarray]:
+    """All arrays of an npz.
+
+    Args:
+      path: of the file.
+      missing: what to say where there is none.
+      tool: the command that makes one of `--file=path`, to be named where the file is something else.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file; or it is no npz.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(missing)
+    try:
+        with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is no npz ({error}): make one with {tool}") from error
+
+
+def take(arrays: dict, path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """One array.
+
+    Raises:
+      ValueError: it is missing or has another shape.
+    """
+    if name not in arrays:
+        raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(arrays)) or 'nothing'}")
+    if arrays[name].shape != shape:
+        raise ValueError(f"{name} in {path} has shape {arrays[name].shape}; needs {shape}")
+    return arrays[name]
+
+
+def shapes(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
+    """`"<layer>/<parameter>"` -> shape, of every parameter of a module; nothing is computed."""
+    params = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+    return {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
+
+
+def params(arrays: dict, path: str, wanted: dict[str, tuple[int, ...]]):
+    """The parameter tree of a module from arrays by the names that `shapes` gives, float32.
+
+    Raises:
+      ValueError: one is missing, has another shape or is not finite.
+    """
+    flat = {name: take(arrays, path, name, shape) for name, shape in wanted.items()}
+    for name, array in flat.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} in {path} is {array.dtype} or not finite; needs finite floats: make it again")
+    flat = {name: jnp.asarray(array, jnp.float32) for name, array in flat.items()}
+    return flax.traverse_util.unflatten_dict(flat, sep="/")

@@ -1,0 +1,97 @@
+"""InceptionV3's weights for the Frechet inception distance in one npz, for evaluate --fid_weights.
+
+    python -m pconv_jax.tools.prepare_inception --out=inception.npz
+    python -m pconv_jax.tools.prepare_inception --out=inception.npz --file=pt_inception-2015-12-05-6726825d.pth
+
+The file is pytorch-fid's conversion of TensorFlow's inception-2015-12-05; published FIDs are of these weights, and
+those of torchvision's Inception are not comparable. Batch normalisation is folded into the convolutions.
+"""
+
+import os
+import tempfile
+
+import numpy as np
+from absl import app, flags
+
+from pconv_jax.models import inception
+from pconv_jax.tools import download, weight_files
+
+_TOOL = "python -m pconv_jax.tools.prepare_inception"
+_HOME = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
+SOURCE = download.Published(f"{_HOME}/pt_inception-2015-12-05-6726825d.pth", 95.6, "sha256:6726825d")
+EPSILON = 1e-3  # of Inception's batch normalisation
+
+_CLASSES = "fc.bias"  # of 1008 classes here, of 1000 in torchvision's
+_NORM = ("weight", "bias", "running_mean", "running_var")
+
+
+def prepare(out, *, file=None, overwrite=False, source=SOURCE):
+    """Fetches where no file is given, converts and writes.
+
+    Returns:
+      A sentence that says what was written.
+
+    Raises:
+      OSError, ValueError: with what to do, in one line or a few. Nothing is left behind.
+    """
+    weight_files.check_absent(out, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix=".inception_", dir=os.path.dirname(os.path.abspath(out))) as folder:
+        try:
+            path = file or download.get(source, folder)
+        except download.Unreachable as error:
+            raise weight_files.by_hand({"--file": source}, out, _TOOL, error) from error
+        weight_files.check_name(path, _HOME)
+        weight_files.write(out, _convert(path), inception.load, overwrite=overwrite)
+    return (
+        f"{out}: InceptionV3 for FID from {os.path.basename(path)}, batch normalisation folded in. Use it with "
+        f"evaluate --fid_weights={out}"
+    )
+
+
+def _convert(path):
+    """Kernels (HWIO) and biases by the names of `inception.expected`."""
+    what = SOURCE.name
+    wanted = {name.removesuffix("/kernel"): s for name, s in inception.expected().items() if name.endswith("/kernel")}
+    layers = {layer: layer.replace("/", ".") for layer in wanted}
+    names = [f"{name}.{part}" for name in layers.values() for part in ("conv.weight", *(f"bn.{p}" for p in _NORM))]
+    found = weight_files.tensors(path, [*names, _CLASSES])
+    if found.get(_CLASSES, np.zeros(1008)).shape != (1008,):
+        raise ValueError(
+            f"{path} knows {found[_CLASSES].size} classes and not 1008, so it is torchvision's Inception, whose "
+            f"distances are not comparable with anybody's FID: give {what}"
+        )
+    arrays = {}
+    for layer, name in layers.items():
+        height, width, inputs, outputs = wanted[layer]
+        kernel = weight_files.take(found, path, f"{name}.conv.weight", (outputs, inputs, height, width), what)
+        norm = [weight_files.take(found, path, f"{name}.bn.{part}", (outputs,), what) for part in _NORM]
+        gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
+        if variance.min() < 0:
+            raise ValueError(f"{name}.bn.running_var in {path} is negative: give {what}")
+        scale = gamma / np.sqrt(variance + EPSILON)
+        arrays[f"{layer}/kernel"] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0) * scale, np.float32)
+        arrays[f"{layer}/bias"] = (beta - mean * scale).astype(np.float32)
+    return arrays
+
+
+def define_flags(given: flags.FlagValues):
+    """Adds this program's flags. Not when the module is imported: other tools have flags of the same names."""
+    flags.DEFINE_string("out", None, "Npz to write.", given, required=True)
+    flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.", given)
+    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", given)
+
+
+def main(argv):
+    """Prepares, and says what came of it."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]}: the weights are given as --file={argv[1]}")
+    try:
+        given = flags.FLAGS
+        print(prepare(given.out, file=given.file, overwrite=given.overwrite))
+    except (ValueError, OSError) as error:
+        raise SystemExit(f"error: {error}") from error
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)

@@ -1,0 +1,113 @@
+"""What the tools for weights share: where an npz may go, what a file's name promises, and files from the network."""
+
+import os
+import re
+import tempfile
+
+import numpy as np
+
+from pconv_jax.tools import download, torch_checkpoint
+
+
+def check_absent(path: str, *, overwrite: bool):
+    """Whether the npz may be written there, asked before anything is downloaded.
+
+    Raises:
+      OSError: it may not.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"no folder {folder} for {path}: make it, or choose another --out")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{path} is a folder; needs the name of a file: choose another --out")
+    if os.path.exists(path) and not overwrite:
+        raise FileExistsError(f"{path} exists: choose another --out, or pass --overwrite")
+
+
+def write(path: str, arrays: dict[str, np.ndarray], load, *, overwrite: bool):
+    """Writes the npz, whole or not at all, after `load` has read it.
+
+    Raises:
+      OSError: it cannot be written; or it exists and `overwrite` is not set.
+    """
+    check_absent(path, overwrite=overwrite)
+    with tempfile.TemporaryDirectory(prefix=".weights_", dir=os.path.dirname(os.path.abspath(path))) as folder:
+        temporary = os.path.join(folder, "weights.npz")
+        np.savez(temporary, **arrays)
+        load(temporary)
+        os.replace(temporary, path)
+
+
+def check_name(path: str, home: str = "https://download.pytorch.org/models"):
+    """A name that promises a published file is held to it: torch puts the first digits of the SHA-256 there.
+
+    Raises:
+      ValueError: the file is another one.
+    """
+    name = os.path.basename(path)
+    digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
+    if os.path.isfile(path) and digits:
+        fix = f"download it again ({home}/{name}), or rename it if you changed it"
+        download.check(path, f"sha256:{digits[1]}", fix)
+
+
+def by_hand(files: dict[str, download.Published], out: str, command: str, error: OSError) -> OSError:
+    """What to do on a machine without a network: what to download, from where, where to put it, and the command.
+
+    Args:
+      files: by the flag that takes them.
+      out: the npz, beside which the files are put.
+      command: to be given the flags and `--out`.
+      error: why they could not be downloaded.
+    """
+    folder = os.path.dirname(os.path.abspath(out))
+    paths = {flag: os.path.join(folder, file.name) for flag, file in files.items()}
+    names = " and ".join(file.name for file in files.values())
+    steps = [
+        f"download ({file.megabytes} MB)\n  {file.url}\nput it at\n  {paths[flag]}\n" for flag, file in files.items()
+    ]
+    given = " ".join(f"{flag}={path}" for flag, path in paths.items())
+    return OSError(
+        f"cannot download {names} ({error}). By hand: on a machine with a network, {''.join(steps)}and run\n"
+        f"  {command} --out={out} {given}"
+    )
+
+
+def tensors(path: str, names) -> dict[str, np.ndarray]:
+    """The tensors of a torch state dict among `names`, from a .pth or safetensors; the content says which.
+
+    Raises:
+      FileNotFoundError, ValueError: no such file; or it is broken or something else.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f"no file {path}: give the weights, or leave the flag out to download them")
+    with open(path, "rb") as file:
+        start = file.read(32)
+    if start.startswith((torch_checkpoint.LEGACY_START, b"PK")):
+        return torch_checkpoint.read(path, names)
+    if start[8:9] != b"{":
+        raise ValueError(f"{path} starts with {start!r}; needs a .pth or safetensors: download it again")
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            present = set(file.keys())
+            return {name: file.get_tensor(name) for name in names if name in present}
+    except Exception as error:  # its own errors all mean that the file is not what it says
+        raise ValueError(f"{path} cannot be read as safetensors ({error}): download it again") from error
+
+
+def take(arrays: dict[str, np.ndarray], path: str, name: str, shape: tuple[int, ...], what: str) -> np.ndarray:
+    """One array, finite.
+
+    Raises:
+      ValueError: it is missing, has another shape or is not finite; `what` to give in its place.
+    """
+    if name not in arrays:
+        raise ValueError(f"{path} lacks {name}: give {what}")
+    array = arrays[name]
+    if array.shape != shape:
+        raise ValueError(f"{name} in {path} has shape {array.shape}; needs {shape}: give {what}")
+    if array.dtype.kind != "f" or not np.isfinite(array).all():
+        raise ValueError(f"{name} in {path} is {array.dtype} or not finite; needs finite floats: download it again")
+    return array

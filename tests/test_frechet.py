@@ -1,0 +1,58 @@
+"""The Frechet distance of Gaussians: by hand, against matrix square roots, and of what has no full rank."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from pconv_jax.evaluation import frechet
+
+
+def gaussian(seed, count, size, scale=1.0, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return scale * rng.normal(size=(count, size)) @ rng.normal(size=(size, size)) + shift
+
+
+def by_square_root(a, b):
+    """The formula as it is written, with scipy.linalg.sqrtm."""
+    first, second = (np.cov(x, rowvar=False) for x in (a, b))
+    shift = a.mean(axis=0) - b.mean(axis=0)
+    root = scipy.linalg.sqrtm(first @ second)
+    return shift @ shift + np.trace(first + second - 2 * root.real)
+
+
+def test_by_hand():
+    """Means (0, 0) and (3, 1), variances (1, 4) and (9, 4) without correlation: 9 + 1 + (1 - 3)^2 + (2 - 2)^2 = 14."""
+    corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * np.sqrt(3 / 4)  # variance 1 with n - 1
+    assert frechet.distance(corners * [1, 2], corners * [3, 2] + [3, 1]) == pytest.approx(14, rel=1e-12)
+
+
+@pytest.mark.parametrize("counts", [(50, 60), (9, 60), (7, 8)])
+def test_against_matrix_square_roots(counts):
+    """Of more images than features, of more on one side, and of fewer: there the square root is of a singular matrix,
+    which SciPy warns of and gives some digits of."""
+    a, b = gaussian(0, counts[0], 9, shift=0.4), gaussian(1, counts[1], 9, scale=1.5)
+    with np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("warnings.warn", lambda *_, **__: None)
+        expected = by_square_root(a, b)
+    assert expected > 1
+    assert frechet.distance(a, b) == pytest.approx(expected, rel=1e-10 if min(counts) > 9 else 1e-4)
+
+
+def test_of_two_dimensions_in_many():
+    """Rank does not matter: features that others are rotated and padded with zeros of have the same distance."""
+    a, b = gaussian(0, 30, 2), gaussian(1, 30, 2, shift=1.0)
+    turn = np.linalg.qr(gaussian(2, 40, 40))[0][:2]
+    assert frechet.distance(a @ turn, b @ turn) == pytest.approx(frechet.distance(a, b), rel=1e-12)
+
+
+@pytest.mark.parametrize("count", [5, 60])
+def test_equal_sets_have_no_distance(count):
+    """In any order, and never negative; features float32 as the network gives them."""
+    a = gaussian(0, count, 9).astype(np.float32)
+    assert 0 <= frechet.distance(a, a[::-1]) < 1e-11
+    assert frechet.distance(a, a + np.float32(1e-3)) == pytest.approx(9e-6, rel=1e-2)
+
+
+def test_single_images_are_refused():
+    with pytest.raises(ValueError, match="1 and 5 images have no covariances; needs 2 of each"):
+        frechet.distance(gaussian(0, 1, 3), gaussian(1, 5, 3))

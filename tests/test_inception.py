@@ -1,0 +1,203 @@
+"""Inception for FID: blocks against NumPy, the folded normalisation, the tool, and the files that are refused."""
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+from flax import traverse_util
+
+import loopback
+import plain_networks as plain
+from pconv_jax.evaluation import perceptual
+from pconv_jax.models import inception, npz_weights
+from pconv_jax.tools import download, prepare_inception
+
+
+def test_layers():
+    """94 convolutions of 21.8 million parameters, normalisation folded in; the names are pytorch-fid's."""
+    shapes = inception.expected()
+    kernels = {name: shape for name, shape in shapes.items() if name.endswith("/kernel")}
+    assert len(kernels) == 94 and len(shapes) == 188
+    assert sum(np.prod(shape) for shape in shapes.values()) == 21_785_568 - 94 * 0 - sum(
+        s[-1] for s in kernels.values()
+    )
+    assert shapes["Conv2d_1a_3x3/kernel"] == (3, 3, 3, 32) and shapes["Mixed_7c/branch_pool/bias"] == (192,)
+    assert shapes["Mixed_6c/branch7x7_2/kernel"] == (1, 7, 160, 160)
+    assert shapes["Mixed_7b/branch3x3_2b/kernel"] == (3, 1, 384, 384)
+
+
+def block(module, shape):
+    """`(by Flax, input, arrays by name)` of a block with random weights."""
+    x = np.random.default_rng(1).standard_normal(shape, np.float32)
+    arrays = plain.draw(npz_weights.shapes(module, jax.ShapeDtypeStruct(shape, np.float32)))
+    found = jax.jit(module.apply)({"params": traverse_util.unflatten_dict(arrays, sep="/")}, x)
+    return np.asarray(found), x, arrays
+
+
+def chain(x, arrays, *names):
+    """Convolutions one after another, each padded to keep the size."""
+    for name in names:
+        kernel = arrays[f"{name}/kernel"]
+        padding = tuple(side // 2 for side in kernel.shape[:2])
+        x = plain.conv(x, kernel, arrays[f"{name}/bias"], 1, padding)
+    return x
+
+
+def test_block_a_by_hand():
+    """Four branches in order; the mean leaves out what lies outside."""
+    found, x, arrays = block(inception.BlockA(32), (1, 4, 5, 8))
+    expected = [
+        chain(x, arrays, "branch1x1"),
+        chain(x, arrays, "branch5x5_1", "branch5x5_2"),
+        chain(x, arrays, "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3"),
+        chain(plain.average(x), arrays, "branch_pool"),
+    ]
+    np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+
+
+def test_blocks_that_halve_by_hand():
+    """Windows at stride 2 without padding, the maximum beside them."""
+    found, x, arrays = block(inception.BlockB(), (1, 5, 7, 6))
+    single, double = (
+        plain.conv(y, arrays[f"{name}/kernel"], arrays[f"{name}/bias"], 2)
+        for y, name in (
+            (x, "branch3x3"),
+            (chain(x, arrays, "branch3x3dbl_1", "branch3x3dbl_2"), "branch3x3dbl_3"),
+        )
+    )
+    expected = np.concatenate([single, double, plain.pool(x, 3, 2)], -1)
+    assert found.shape == (1, 2, 3, 384 + 96 + 6)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_block_c_by_hand():
+    """7 x 7 in rows and columns, in the published order of both."""
+    found, x, arrays = block(inception.BlockC(16), (1, 4, 5, 8))
+    expected = [
+        chain(x, arrays, "branch1x1"),
+        chain(x, arrays, *(f"branch7x7_{i}" for i in (1, 2, 3))),
+        chain(x, arrays, *(f"branch7x7dbl_{i}" for i in (1, 2, 3, 4, 5))),
+        chain(plain.average(x), arrays, "branch_pool"),
+    ]
+    np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("maximum", [False, True])
+def test_block_e_by_hand(maximum):
+    """Forks of 1 x 3 and 3 x 1; the last block pools by the maximum, as the published weights want."""
+    found, x, arrays = block(inception.BlockE(maximum), (1, 3, 4, 8))
+    single, double = chain(x, arrays, "branch3x3_1"), chain(x, arrays, "branch3x3dbl_1", "branch3x3dbl_2")
+    expected = [
+        chain(x, arrays, "branch1x1"),
+        chain(single, arrays, "branch3x3_2a"),
+        chain(single, arrays, "branch3x3_2b"),
+        chain(double, arrays, "branch3x3dbl_3a"),
+        chain(double, arrays, "branch3x3dbl_3b"),
+        chain(plain.pool(x, 3, 1, 1) if maximum else plain.average(x), arrays, "branch_pool"),
+    ]
+    np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+
+
+WANTED = {"Conv2d_1a_3x3": (3, 3, 3, 4), "Mixed_5b/branch1x1": (1, 1, 4, 2)}
+
+
+@pytest.fixture
+def few_layers(monkeypatch):
+    """As if the network had two layers: 22 million random numbers for each wrong file would be too many."""
+    shapes = {}
+    for layer, shape in WANTED.items():
+        shapes |= {f"{layer}/kernel": shape, f"{layer}/bias": shape[-1:]}
+    monkeypatch.setattr(inception, "expected", lambda: shapes)
+
+
+def published(change=()):
+    """Arrays with pytorch-fid's names."""
+    rng, state = np.random.default_rng(0), {"fc.bias": np.ones(1008, np.float32)}
+    for layer, (height, width, inputs, outputs) in WANTED.items():
+        name = layer.replace("/", ".")
+        state[f"{name}.conv.weight"] = rng.standard_normal((outputs, inputs, height, width), np.float32)
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            state[f"{name}.bn.{part}"] = rng.uniform(0.5, 2, outputs).astype(np.float32)
+    return {name: array for name, array in (state | dict(change)).items() if array is not None}
+
+
+def test_normalisation_is_folded(tmp_path, few_layers):
+    """A convolution with the kernel and bias of the file is the convolution and its batch normalisation."""
+    state = published()
+    safetensors.numpy.save_file(state, tmp_path / "file")
+    said = prepare_inception.prepare(str(tmp_path / "out.npz"), file=str(tmp_path / "file"))
+    assert f"evaluate --fid_weights={tmp_path}/out.npz" in said
+    x = np.random.default_rng(1).standard_normal((2, 5, 6, 3))
+    with np.load(tmp_path / "out.npz") as arrays:
+        found = plain.conv(x, arrays["Conv2d_1a_3x3/kernel"], arrays["Conv2d_1a_3x3/bias"])
+    kernel = state["Conv2d_1a_3x3.conv.weight"].transpose(2, 3, 1, 0)
+    plus, minus = (plain.conv(x, sign * kernel, 0) for sign in (1, -1))
+    gamma, beta, mean, variance = (
+        state[f"Conv2d_1a_3x3.bn.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
+    )
+    expected = np.maximum(((plus - minus) - mean) / np.sqrt(variance + 1e-3) * gamma + beta, 0)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out.npz"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"Conv2d_1a_3x3.bn.weight": None}, "lacks Conv2d_1a_3x3.bn.weight: give pt_inception-2015-12-05-6726825d.pth"),
+        ({"fc.bias": np.ones(1000, np.float32)}, "knows 1000 classes and not 1008, so it is torchvision's Inception"),
+        ({"Mixed_5b.branch1x1.conv.weight": np.ones((2, 4, 3, 3), np.float32)}, r"shape \(2, 4, 3, 3\); needs \(2, 4"),
+        ({"Mixed_5b.branch1x1.bn.running_var": -np.ones(2, np.float32)}, "running_var in .* is negative"),
+        ({"Conv2d_1a_3x3.bn.bias": np.full(4, np.inf, np.float32)}, "bn.bias in .* not finite"),
+    ],
+)
+def test_the_tool_refuses(tmp_path, few_layers, change, message):
+    safetensors.numpy.save_file(published(change), tmp_path / "file")
+    with pytest.raises(ValueError, match=message):
+        prepare_inception.prepare(str(tmp_path / "out.npz"), file=str(tmp_path / "file"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_without_a_network_the_tool_says_what_to_download(tmp_path):
+    url = loopback.closed_port()
+    source = download.Published(f"{url}/inception.pth", 95.6, "sha256:00")
+    path = f"{tmp_path}/inception.pth"
+    message = (
+        rf"(?s)cannot download inception.pth .*download \(95.6 MB\)\n  {url}/inception.pth\nput it at\n  {path}\n"
+        rf"and run\n  python -m pconv_jax.tools.prepare_inception --out=.* --file={path}"
+    )
+    with pytest.raises(OSError, match=message):
+        prepare_inception.prepare(str(tmp_path / "out.npz"), source=source)
+    (tmp_path / "pt_inception-2015-12-05-6726825d.pth").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"needs 6726825d: download it again .https://github.com/mseitzer/pytorch-fid"):
+        prepare_inception.prepare(
+            str(tmp_path / "out.npz"), file=str(tmp_path / "pt_inception-2015-12-05-6726825d.pth")
+        )
+
+
+def test_wrong_files_are_refused(tmp_path, few_layers):
+    """By name, shape and content, with the command that makes the right one."""
+    path = str(tmp_path / "f.npz")
+    with pytest.raises(FileNotFoundError, match=r"no Inception weights at .*: run python -m .*prepare_inception"):
+        inception.load(path)
+    np.savez(path, **{"Conv2d_1a_3x3/kernel": np.ones((3, 3, 3, 8), np.float32)})
+    with pytest.raises(ValueError, match=r"Conv2d_1a_3x3/kernel in .* has shape \(3, 3, 3, 8\); needs \(3, 3, 3, 4\)"):
+        inception.load(path)
+    np.savez(path, conv1=np.ones(3))
+    with pytest.raises(ValueError, match="lacks Conv2d_1a_3x3/kernel; it has conv1"):
+        inception.load(path)
+
+
+@pytest.mark.slow
+def test_the_whole_network(tmp_path):
+    """From uint8 of any size to 2048 features per image, which see colour, place and contrast, and no batch mates.
+
+    The same code agrees with pytorch-fid 0.3.0 on torch to 2e-6 of features up to 7 (random weights; 64, 299 and 400
+    pixels)."""
+    np.savez(tmp_path / "inception.npz", **plain.draw(inception.expected()))
+    measure = perceptual.Fid(str(tmp_path / "inception.npz"))
+    images = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
+    found = np.asarray(measure._features(images))
+    assert found.shape == (3, 2048) and np.isfinite(found).all() and found.std(axis=0).max() > 0
+    again = np.asarray(measure._features(images[[1, 1, 0]]))
+    np.testing.assert_allclose(again, found[[1, 1, 0]], rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(measure._features(images[..., ::-1])) - found).max() > 1e-3

@@ -1,0 +1,224 @@
+"""LPIPS: layers, channel order and scaling against NumPy; the tool that makes its file; the files it refuses."""
+
+import hashlib
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import loopback
+import pictures
+import plain_networks as plain
+from pconv_jax.evaluation import perceptual
+from pconv_jax.models import lpips
+from pconv_jax.tools import download, prepare_lpips
+
+SIDE = 35
+PLACES = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}  # of torchvision's AlexNet
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """A random AlexNet and linear layers, as the file holds them."""
+    return plain.draw(lpips.expected("alex")) | {"network": np.asarray("alex")}
+
+
+@pytest.fixture(scope="module")
+def file(arrays, tmp_path_factory):
+    path = tmp_path_factory.mktemp("lpips") / "lpips.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def features_by_hand(image, arrays):
+    """AlexNet's five activations of uint8 images, of unit length along the channels."""
+    x = (image / 127.5 - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
+    found = []
+    for name, stride, padding in (("conv1", 4, 2), ("conv2", 1, 2), ("conv3", 1, 1), ("conv4", 1, 1), ("conv5", 1, 1)):
+        x = plain.pool(x, 3, 2) if name in ("conv2", "conv3") else x
+        x = plain.conv(x, arrays[f"{name}/kernel"], arrays[f"{name}/bias"], stride, (padding, padding))
+        found.append(x / (np.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10))
+    return found
+
+
+def distance_by_hand(image, other, arrays):
+    pairs = zip(features_by_hand(image, arrays), features_by_hand(other, arrays), strict=True)
+    return sum(((a - b) ** 2 * arrays[f"linear{i}"]).sum(-1).mean((1, 2)) for i, (a, b) in enumerate(pairs))
+
+
+def test_distance_by_hand(arrays, file):
+    """Each layer, the normalisation and the sum, from uint8 to the number; per image, symmetric, 0 for equal ones.
+
+    The same code agrees with the package `lpips` 0.1.4 on torch to 1.2e-7 (AlexNet and VGG16 with random weights)."""
+    measure = perceptual.Lpips(file)
+    image, other = (np.stack([pictures.noise(seed + i, SIDE, SIDE) for i in range(2)]) for seed in (0, 5))
+    a, b = measure.features(image), measure.features(other)
+    for one, expected in zip(a, features_by_hand(image, arrays), strict=True):
+        np.testing.assert_allclose(one, expected, rtol=1e-3, atol=1e-5)
+    assert [x.shape[-1] for x in a] == [64, 192, 384, 256, 256]
+    found = measure.distance(a, b)
+    np.testing.assert_allclose(found, distance_by_hand(image, other, arrays), rtol=1e-4)
+    assert found.shape == (2,) and found.min() > 0 and abs(found[0] - found[1]) > 1e-6
+    np.testing.assert_array_equal(measure.distance(b, a), found)
+    np.testing.assert_array_equal(measure.distance(a, a), 0)
+    assert measure.about["network"] == "alex" and json.dumps(measure.about)
+
+
+def test_grey_is_seen_as_three_equal_channels(file):
+    measure, grey = perceptual.Lpips(file), pictures.noise(0, SIDE, SIDE, 1)[None]
+    for a, b in zip(measure.features(grey), measure.features(np.repeat(grey, 3, -1)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("network", lpips.NETWORKS)
+def test_smallest_image(network):
+    """Every tap has a position at the smallest size, and one has none at a pixel less."""
+    import jax
+
+    def taps(side):
+        image = jax.ShapeDtypeStruct((1, side, side, 3), np.float32)
+        return jax.eval_shape(lambda x: lpips.Features(network).init_with_output(jax.random.key(0), x)[0], image)
+
+    least = lpips.SMALLEST[network]
+    assert [tap.shape[-1] for tap in taps(least)] == list(lpips.TAPS[network])
+    assert min(tap.size for tap in taps(least)) > 0 == min(tap.size for tap in taps(least - 1))
+
+
+def test_too_small_images_are_refused(file):
+    perceptual.Lpips(file).check_size(31, 99)
+    with pytest.raises(ValueError, match=r"images are 64x30; LPIPS with alex needs 31x31 or more: leave --lpips_wei"):
+        perceptual.Lpips(file).check_size(64, 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"network": None}, "lacks network; it has"),
+        ({"network": np.asarray("squeeze")}, 'has network "squeeze"; needs alex or vgg: make it again with python -m'),
+        ({"conv3/bias": None}, "lacks conv3/bias"),
+        ({"conv2/kernel": np.ones((3, 3, 64, 192), np.float32)}, r"has shape \(3, 3, 64, 192\); needs \(5, 5, 64, 192"),
+        ({"network": np.asarray("vgg")}, "lacks conv1_1/"),
+        ({"conv1/bias": np.full(64, np.nan, np.float32)}, "conv1/bias in .* not finite"),
+        ({"linear2": np.full(384, -1, np.float32)}, "has negative linear weights"),
+        ({"linear2": np.array([None] * 384)}, "is no npz .*allow_pickle"),
+    ],
+)
+def test_wrong_files_are_refused(tmp_path, arrays, change, message):
+    np.savez(tmp_path / "f.npz", **{k: v for k, v in (arrays | change).items() if v is not None})
+    with pytest.raises(ValueError, match=message):
+        lpips.load(str(tmp_path / "f.npz"))
+
+
+def test_no_npz(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no LPIPS weights at .*: run python -m pconv_jax.tools.prepare_lpips"):
+        lpips.load(str(tmp_path / "nothing.npz"))
+    (tmp_path / "alexnet.pth").write_bytes(b"no npz")
+    with pytest.raises(ValueError, match=r"alexnet.pth is no npz .*: make one with python -m .*prepare_lpips --out"):
+        lpips.load(str(tmp_path / "alexnet.pth"))
+
+
+def torchvision(arrays):
+    """AlexNet as torchvision names it, a layer of the classifier with it."""
+    state = {"classifier.6.bias": np.ones(4, np.float32)}
+    for layer, place in PLACES.items():
+        state[f"features.{place}.weight"] = np.ascontiguousarray(arrays[f"{layer}/kernel"].transpose(3, 2, 0, 1))
+        state[f"features.{place}.bias"] = arrays[f"{layer}/bias"]
+    return state
+
+
+@pytest.fixture(scope="module")
+def given(arrays, tmp_path_factory):
+    """`(backbone, linear)` files of the random network."""
+    folder = tmp_path_factory.mktemp("given")
+    safetensors.numpy.save_file(torchvision(arrays), folder / "alexnet")
+    linear = {f"lin{i}.model.1.weight": arrays[f"linear{i}"].reshape(1, -1, 1, 1) for i in range(5)}
+    safetensors.numpy.save_file(linear, folder / "alex.pth")
+    return folder / "alexnet", folder / "alex.pth"
+
+
+def prepare(tmp_path, given, **changes):
+    files = {"backbone": str(given[0]), "linear": str(given[1])}
+    return prepare_lpips.prepare(**{"out": str(tmp_path / "out.npz"), **files, **changes})
+
+
+def test_the_tool_writes_what_evaluation_reads(tmp_path, given, arrays):
+    """From torchvision's names, and from the wheel of lpips; nothing else is left."""
+    with zipfile.ZipFile(tmp_path / "lpips.whl", "w") as wheel:
+        wheel.writestr("lpips/weights/v0.0/alex.pth", b"of an older version")
+        wheel.write(given[1], "lpips/weights/v0.1/alex.pth")
+    for linear in (given[1], tmp_path / "lpips.whl"):
+        said = prepare(tmp_path, given, linear=str(linear), overwrite=True)
+        assert "LPIPS 0.1 with alex from alexnet and" in said and f"--lpips_weights={tmp_path}/out.npz" in said
+        with np.load(tmp_path / "out.npz") as written:
+            assert set(written.files) == set(arrays)
+            for name, array in arrays.items():
+                np.testing.assert_array_equal(written[name], array)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lpips.whl", "out.npz"]
+
+
+@pytest.mark.parametrize(
+    ("which", "change", "message"),
+    [
+        ("backbone", {"features.3.bias": None}, "lacks features.3.bias: give torchvision's AlexNet"),
+        ("backbone", {"features.0.weight": np.ones((64, 3, 3, 3), np.float32)}, r"shape \(64, 3, 3, 3\); needs"),
+        ("backbone", {"classifier.6.bias": np.full(4, np.nan, np.float32)}, "IMAGENET1K_FEATURES: give IMAGENET1K_V1"),
+        ("linear", {"lin4.model.1.weight": None}, r"lacks lin4.model.1.weight: give alex.pth of LPIPS 0.1"),
+        ("linear", {"lin1.model.1.weight": np.ones((1, 128, 1, 1), np.float32)}, r"shape \(1, 128, 1, 1\); needs"),
+        ("linear", {"lin1.model.1.weight": np.full((1, 192, 1, 1), -1, np.float32)}, "negative linear weights"),
+    ],
+)
+def test_the_tool_refuses(tmp_path, given, which, change, message):
+    """Other networks, and what is no LPIPS; nothing is written."""
+    path = given[which == "linear"]
+    state = {k: v for k, v in (safetensors.numpy.load_file(path) | change).items() if v is not None}
+    safetensors.numpy.save_file(state, tmp_path / "file")
+    with pytest.raises(ValueError, match=message):
+        prepare(tmp_path, given, **{which: str(tmp_path / "file")})
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_tool_refuses_what_is_no_file_of_weights(tmp_path, given, monkeypatch):
+    with pytest.raises(FileNotFoundError, match="no file nothing: give the weights, or leave the flag out"):
+        prepare(tmp_path, given, backbone="nothing")
+    (tmp_path / "page").write_text("<!DOCTYPE html>")
+    with pytest.raises(ValueError, match=r"page starts with b'<!DOCTYPE html>'; needs a .pth or safetensors"):
+        prepare(tmp_path, given, linear=str(tmp_path / "page"))
+    (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"has sha256 2d711642; needs 7be5be79: download it again .https://download.py"
+    ):
+        prepare(tmp_path, given, backbone=str(tmp_path / "alexnet-owt-7be5be79.pth"))
+    monkeypatch.setattr(prepare_lpips, "_OLD", (hashlib.sha256(given[1].read_bytes()).hexdigest(),))
+    with pytest.raises(ValueError, match=r"is of LPIPS 0.0, fitted to inputs that were not scaled: give alex.pth of"):
+        prepare(tmp_path, given)
+    (tmp_path / "out.npz").write_text("mine")
+    with pytest.raises(FileExistsError, match="pass --overwrite"):
+        prepare(tmp_path, given)
+
+
+def test_without_a_network_the_tool_says_what_to_download(tmp_path, given):
+    """Both files with their addresses, places and the command; what is given is kept in it."""
+    url = loopback.closed_port()
+    files = {flag: download.Published(f"{url}/{flag}.pth", 1.5, "sha256:00") for flag in ("--backbone", "--linear")}
+    with pytest.raises(OSError, match=r"cannot download --backbone.pth and --linear.pth") as caught:
+        prepare(tmp_path, given, backbone=None, linear=None, sources={"alex": files})
+    for flag in files:
+        assert f"download (1.5 MB)\n  {url}/{flag}.pth\nput it at\n  {tmp_path}/{flag}.pth\n" in str(caught.value)
+        assert f"{flag}={tmp_path}/{flag}.pth" in str(caught.value)
+    with pytest.raises(
+        OSError, match=rf"(?s)cannot download --backbone.pth .*--network=alex --linear={given[1]} --out"
+    ):
+        prepare(tmp_path, given, backbone=None, sources={"alex": files})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_tool_downloads_what_is_not_given(tmp_path, given, arrays):
+    content = given[1].read_bytes()
+    with loopback.serving(content) as url:
+        file = download.Published(f"{url}/alex.pth", 0.01, f"sha256:{hashlib.sha256(content).hexdigest()}")
+        prepare(tmp_path, given, linear=None, sources={"alex": {"--linear": file}})
+    with np.load(tmp_path / "out.npz") as written:
+        np.testing.assert_array_equal(written["linear3"], arrays["linear3"])
+    assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]
