@@ -44,11 +44,6 @@ RANDOM_VGG16 = "random"  # in place of a file, as loss.vgg16_weights
 LARGE = Layer("large convolution", 3, 1, 256, 0, 256, 64)
 
 
-def large_batch(on_cpu: bool) -> int:
-    """Images of `LARGE` at once: a tenth of a second on two cores, or enough to fill a GPU."""
-    return 4 if on_cpu else 256
-
-
 def layers(model, size: int) -> list[Layer]:
     """The convolutions in the order in which they are computed.
 

@@ -75,11 +75,9 @@ def measure(what: str, subject: str, config, who: dict[str, Opponent], how: How)
     size, batch = config.data.size, config.train.batch_size
     needed = batch * (operations.forward(config.model, size) if subject == "forward" else _step(config))
     title = f"{what}, {size} px, batch {batch}"
-    rows, large = [], []
+    rows, peaks = [], []
     with contextlib.ExitStack() as stack:
-        path = os.path.join(stack.enter_context(tempfile.TemporaryDirectory()), "batch.npz")
-        np.savez(path, **examples(config))
-        ready = {}
+        path, ready = save_examples(config, stack.enter_context(tempfile.TemporaryDirectory())), {}
         for by, one in who.items():
             logging.info("%s: %s gets ready", title, by)
             worker = stack.enter_context(workers.Worker(one.module, workers.environment(how.malloc)))
@@ -94,8 +92,8 @@ def measure(what: str, subject: str, config, who: dict[str, Opponent], how: How)
             row |= {"settings": first["settings"], "peak_mib": memory[by], **report.times(times[by], images=batch)}
             row["compile_s"] = max(first["first_s"] - row["min_s"], 0.0)
             rows.append(row | {"gflops": needed / row["min_s"] / 1e9})
-            large.append(_large(worker, by, who[by].dtype, first["on_cpu"]))
-    return rows + large
+            peaks.append(large(worker, by, who[by].dtype))
+    return rows + peaks
 
 
 def with_shares(rows: list[dict]) -> list[dict]:
@@ -110,6 +108,13 @@ def with_shares(rows: list[dict]) -> list[dict]:
         fastest[row["by"]] = row
     others = [row for row in rows if row["what"] != operations.LARGE.name] + list(fastest.values())
     return [row | {"share_of_peak": row["gflops"] / peaks[row["dtype"]]} if "gflops" in row else row for row in others]
+
+
+def save_examples(config, directory: str) -> str:
+    """Writes `examples` to a file in a directory; its path."""
+    path = os.path.join(directory, "batch.npz")
+    np.savez(path, **examples(config))
+    return path
 
 
 def examples(config) -> dict[str, np.ndarray]:
@@ -131,9 +136,10 @@ def _steps(worker, count):
     return worker.ask(do="steps", count=count)["seconds"]
 
 
-def _large(worker, by, dtype, on_cpu):
-    large, batch = operations.LARGE, operations.large_batch(on_cpu)
-    answer = worker.ask(do="convolution", shape=(dtype, batch, large.size, large.low))
-    row = {"what": large.name, "size": large.size, "batch": batch, "by": by, "dtype": dtype}
-    row |= {"settings": "3 x 3, 256 to 256", **report.times(answer["seconds"])}
-    return row | {"gflops": batch * large.forward / row["min_s"] / 1e9}
+def large(worker, by: str, dtype: str) -> dict:
+    """The row of the large convolution, by a worker."""
+    answer = worker.ask(do="convolution", dtype=dtype, size=operations.LARGE.size, channels=operations.LARGE.low)
+    layer, batch = operations.LARGE, answer["batch"]
+    row = {"what": layer.name, "size": layer.size, "batch": batch, "by": by, "dtype": dtype}
+    row |= {"settings": f"3 x 3, {layer.low} channels", **report.times(answer["seconds"])}
+    return row | {"gflops": batch * layer.forward / row["min_s"] / 1e9}

@@ -10,20 +10,24 @@ from jax import lax
 
 from pconv_jax import evaluate, train
 from pconv_jax.models import vgg
-from pconv_jax.tools.benchmark import operations, serving
+from pconv_jax.tools.benchmark import operations, serving, single_layer
 from pconv_jax.training import parallel, phases, state, steps
 
 
 def make(subject, config, batch, options) -> serving.Work:
-    """`serving.serve` calls this. There are no options."""
-    del options
+    """`serving.serve` calls this. Options: of a layer, its name and the part of it."""
     with tempfile.TemporaryDirectory() as directory:
         settings = ""
         if config.loss.vgg16_weights == operations.RANDOM_VGG16:
             config.loss.vgg16_weights = os.path.join(directory, "vgg16.npz")
             np.savez(config.loss.vgg16_weights, **random_vgg16())
             settings = ", random VGG16 weights"
-        step = {"train": training, "forward": prediction}[subject](config, batch)
+        step = {
+            "train": lambda: training(config, batch),
+            "forward": lambda: prediction(config, batch),
+            "layer": lambda: single_layer.call(config, batch, options["layer"], options["part"]),
+            "masks": lambda: single_layer.all_masks(config, batch),
+        }[subject]()
     devices = f", {jax.device_count()} devices" if jax.device_count() > 1 else ""
     settings = f"conv_impl {config.model.conv_impl}, {config.model.dtype}{devices}{settings}"
     return serving.Work(step, settings, device_peak_mib, jax.default_backend() == "cpu")
