@@ -5,7 +5,7 @@ import copy
 from absl import app, flags, logging
 
 from pconv_jax import command_line
-from pconv_jax.tools.benchmark import report, workers
+from pconv_jax.tools.benchmark import report
 from pconv_jax.training import config as config_rules
 
 FLAGS = flags.FLAGS
@@ -29,6 +29,11 @@ def define_output():
 def define_against():
     """The flag that names an opponent."""
     flags.DEFINE_enum("against", None, ["torch"], "Who computes the same beside us.")
+    define_torch()
+
+
+def define_torch():
+    """How PyTorch is measured."""
     flags.DEFINE_bool("torch_compile", True, "Try torch.compile at torch's strongest, too: a minute or two more.")
 
 
@@ -82,8 +87,6 @@ def run(subject: str, measure, argv, show=report.table):
             report.check(FLAGS.out)
         if FLAGS.update:
             report.check_marks(FLAGS.update, subject)
-        if "against" in FLAGS and FLAGS.against:
-            workers.check_torch()
         rows = measure(command_line.CONFIG.value)
         text = show(rows)
         print(text)

@@ -35,20 +35,25 @@ class How:
       malloc: `workers.environment`.
       at_once: all workers wait beside each other and take turns; otherwise one after another is started and ended,
         where memory does not hold them all.
-      try_compile: PyTorch at its strongest is tried with torch.compile, too.
+      devices: that a CPU is to simulate.
     """
 
     steps: int = 10
     turn: int = 1
     malloc: str = "keep"
     at_once: bool = True
-    try_compile: bool = True
+    devices: int = 1
 
 
 def opponents(config, with_torch: bool, try_compile: bool = True) -> dict[str, Opponent]:
-    """By name, in the order of the first turn."""
+    """By name, in the order of the first turn; PyTorch at its strongest is tried with torch.compile, too, or not.
+
+    Raises:
+      ValueError: PyTorch is wanted and not installed.
+    """
     found = {"ours": Opponent(workers.OURS, config.model.dtype, {})}
     if with_torch:
+        workers.check_torch()
         eager = {"channels_last": False, "fused": False, "autocast": False, "compile": "no"}
         best = {**eager, "channels_last": True, "fused": True, "compile": "try" if try_compile else "no"}
         found["torch_eager"] = Opponent(workers.TORCH, "float32", eager)
@@ -80,7 +85,7 @@ def measure(what: str, subject: str, config, who: dict[str, Opponent], how: How)
         path, ready = save_examples(config, stack.enter_context(tempfile.TemporaryDirectory())), {}
         for by, one in who.items():
             logging.info("%s: %s gets ready", title, by)
-            worker = stack.enter_context(workers.Worker(one.module, workers.environment(how.malloc)))
+            worker = stack.enter_context(workers.Worker(one.module, workers.environment(how.malloc, how.devices)))
             request = {"subject": subject, "config": config.to_dict(), "batch": path, "options": one.options}
             ready[by] = (worker, worker.ask(do="prepare", **request))
             worker.ask(do="steps", count=WARM)
@@ -94,6 +99,13 @@ def measure(what: str, subject: str, config, who: dict[str, Opponent], how: How)
             rows.append(row | {"gflops": needed / row["min_s"] / 1e9})
             peaks.append(large(worker, by, who[by].dtype))
     return rows + peaks
+
+
+def with_objective(config, objective: str):
+    """The config without VGG16 ("l1"), or with it ("full"): with its own file of weights, or random ones."""
+    file = config.loss.vgg16_weights or operations.RANDOM_VGG16
+    config.loss.vgg16_weights = file if objective == "full" else ""
+    return config
 
 
 def with_shares(rows: list[dict]) -> list[dict]:

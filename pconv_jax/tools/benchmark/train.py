@@ -8,7 +8,7 @@ which costs the same.
 
 from absl import flags
 
-from pconv_jax.tools.benchmark import arguments, comparison, operations, opponents
+from pconv_jax.tools.benchmark import arguments, comparison, opponents
 
 arguments.define(sizes="256", batches="2", steps=10)
 arguments.define_against()
@@ -35,13 +35,6 @@ def measure(config) -> list[dict]:
     for objective in given.objectives:
         for size in arguments.integers("sizes"):
             for batch in arguments.integers("batches"):
-                fitting = with_objective(arguments.sized(config, size, batch), objective)
+                fitting = opponents.with_objective(arguments.sized(config, size, batch), objective)
                 rows += opponents.measure(NAMES[objective], "train", fitting, who, how)
     return opponents.with_shares(rows)
-
-
-def with_objective(config, objective: str):
-    """The config with or without VGG16; its own file of weights, or random ones."""
-    file = config.loss.vgg16_weights or operations.RANDOM_VGG16
-    config.loss.vgg16_weights = file if objective == "full" else ""
-    return config
