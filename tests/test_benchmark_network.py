@@ -241,6 +241,8 @@ def test_op(tmp_path):
     parts = ["forward", "input gradient", "kernel gradient", "mask"]
     assert [row["what"] for row in rows[:8]] == [f"{name} {part}" for name in ("enc1", "dec1") for part in parts]
     assert [row["what"] for row in rows[8:]] == ["all masks", "large convolution"]
+    lines = [line.split("|")[1].strip() for line in (tmp_path / "benchmark.md").read_text().splitlines() if "|" in line]
+    assert lines[2:5] == ["enc1", "dec1", "sum"]
     assert [row["what"] for row in rows if "gflops" not in row] == [
         "enc1 input gradient",
         "enc1 mask",

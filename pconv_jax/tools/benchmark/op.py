@@ -21,7 +21,7 @@ PARTS = ("forward", "input gradient", "kernel gradient", "mask")
 
 def main(argv):
     """See above."""
-    arguments.run("op", measure, argv)
+    arguments.run("op", measure, argv, show)
 
 
 def measure(config) -> list[dict]:
@@ -31,6 +31,28 @@ def measure(config) -> list[dict]:
         for batch in arguments.integers("batches"):
             rows += _network(arguments.sized(config, size, batch), given.steps, given.malloc, given.layers)
     return opponents.with_shares(rows)
+
+
+def show(rows: list[dict]) -> str:
+    """A table of a line per layer: milliseconds of each part by the minimum, and in brackets the share of the peak."""
+    lines = [["layer", "size", "batch", *(f"{part} ms" for part in PARTS)]]
+    parts = {}
+    for row in rows:
+        layer, _, part = row["what"].partition(" ")
+        if part in PARTS:
+            parts.setdefault((layer, row["size"], row["batch"]), {})[part] = row
+    for size, batch in dict.fromkeys(key[1:] for key in parts):
+        of_network = {key: found for key, found in parts.items() if key[1:] == (size, batch)}
+        lines += [[*map(str, key), *(_cell(found[part]) for part in PARTS)] for key, found in of_network.items()]
+        sums = [sum(found[part]["min_s"] for found in of_network.values()) for part in PARTS]
+        lines.append(["sum", str(size), str(batch), *(f"{1e3 * total:.1f}" for total in sums)])
+    others = [row for row in rows if row["what"].partition(" ")[2] not in PARTS]
+    return f"{rows[0]['settings']}\n\n{report.markdown(lines)}\n\n{report.table(others)}"
+
+
+def _cell(row):
+    share = f" ({row['share_of_peak']:.2f})" if "share_of_peak" in row else ""
+    return f"{1e3 * row['min_s']:.2f}{share}"
 
 
 def _network(config, steps, malloc, only):
