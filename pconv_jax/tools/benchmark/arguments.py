@@ -59,7 +59,7 @@ def sized(config, size: int, batch: int):
     config.data.size, config.train.batch_size = size, batch
     config.eval.batch_size = max(config.eval.batch_size, config.train.samples)
     halvings = 0
-    while size % 4 == 0 and size > 2:
+    while size % 2 == 0 and size >= 4:
         size, halvings = size // 2, halvings + 1
     config.model.depth = min(config.model.depth, max(halvings, 1))
     config_rules.validate(config)

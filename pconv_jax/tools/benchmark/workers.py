@@ -14,8 +14,7 @@ from collections.abc import Callable
 
 from absl import logging
 
-import pconv_jax
-
+PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 OURS, TORCH = "pconv_jax.tools.benchmark.ours", "pconv_jax.tools.benchmark.torch_peer"
 REQUIREMENTS = os.path.join("pconv_jax", "tools", "benchmark", "requirements.txt")
 
@@ -27,6 +26,8 @@ package.__path__ = [sys.argv.pop(1)]
 sys.modules["pconv_jax"] = package
 runpy.run_module(sys.argv.pop(1), run_name="__main__")
 """
+
+_DEVICES = "--xla_force_host_platform_device_count"
 
 # As launch.sh sets it on a machine without a GPU: freed memory is kept.
 KEEP_MEMORY = {
@@ -53,8 +54,8 @@ def environment(malloc: str, devices: int = 1) -> dict[str, str]:
     variables = {name: value for name, value in os.environ.items() if name not in KEEP_MEMORY}
     if malloc == "keep" and sys.platform == "linux" and not os.path.exists("/dev/nvidia0"):
         variables |= KEEP_MEMORY
-    if devices > 1:
-        variables["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    others = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(_DEVICES)]
+    variables["XLA_FLAGS"] = " ".join([*others, f"{_DEVICES}={devices}"])
     # Compilation is measured, so nothing comes from a cache; and several processes share a GPU's memory.
     return variables | {"JAX_ENABLE_COMPILATION_CACHE": "false", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
 
@@ -65,7 +66,7 @@ class Worker:
     def __init__(self, module: str, variables: dict[str, str]):
         self._name = module.rpartition(".")[2]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        command = ["-c", _ALONE, *pconv_jax.__path__, module]
+        command = ["-c", _ALONE, PACKAGE, module]
         self._process = subprocess.Popen([sys.executable, *command], env=variables, **pipes)
 
     def __enter__(self):
