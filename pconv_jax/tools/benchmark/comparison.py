@@ -18,13 +18,15 @@ def ratios(rows: list[dict]) -> str:
     if not others:
         return ""
     names = [name.replace("_", " ") for name in others]
-    lines = [["time of the other / ours", "ours ms", *names, *(f"memory, ours / {name}" for name in names)]]
+    told = [name for name in others if any(row["by"] == name and "peak_mib" in row for row in rows)]
+    of_memory = [f"memory, ours / {name.replace('_', ' ')}" for name in told]
+    lines = [["time of the other / ours", "ours ms", *names, *of_memory]]
     for key in work:
         by = {row["by"]: row for row in rows if _work(row) == key}
         ours = by[OURS]
         cells = [f"{key[0]}, {key[1]} px, batch {key[2]}", f"{ours['min_s'] * 1e3:.0f} ({ours['median_s'] * 1e3:.0f})"]
         cells += [_times(by.get(other), ours) for other in others]
-        lines.append(cells + [_memory(by.get(other), ours) for other in others])
+        lines.append(cells + [_memory(by.get(other, {}), ours) for other in told])
     return report.markdown(lines)
 
 
@@ -39,4 +41,4 @@ def _times(other, ours):
 
 
 def _memory(other, ours):
-    return "" if other is None else f"{ours['peak_mib'] / other['peak_mib']:.2f}"
+    return f"{ours['peak_mib'] / other['peak_mib']:.2f}" if "peak_mib" in other else ""

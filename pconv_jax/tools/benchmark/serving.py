@@ -39,14 +39,13 @@ class Work:
     compilation_s: float = 0.0
 
 
-def serve(
-    make: Callable[[str, ml_collections.ConfigDict, dict], Work], convolution: Callable[[str], tuple[int, Callable]]
-):
+def serve(make: Callable[..., Work], convolution: Callable[..., Callable]):
     """Answers until the input ends.
 
     Args:
-      make: `(subject, config, options) -> Work`.
-      convolution: dtype -> a number of images, and a function that computes `operations.LARGE` for as many.
+      make: `(subject, config, batch, options) -> Work`, where the batch holds `image` uint8 `[B, H, W, C]`, `mask`
+        uint8 `[B, H, W, 1]` and `skipped` int32 `[B]`, as training gets them.
+      convolution: `(dtype, batch, size, channels)` -> a function that computes a 3 x 3 convolution of stride 1.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
