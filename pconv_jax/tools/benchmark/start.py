@@ -43,9 +43,9 @@ def measure(config) -> list[dict]:
     times = {"cold": [], "warm": []}
     for repeat in range(given.repeats + 1):
         with tempfile.TemporaryDirectory() as directory:
-            for kind in times:
+            for kind in times if repeat else ("cold",):
                 found = first_step(launch, directory, kind)
-                logging.info("%s, %s: %.1f s", "not counted" if not repeat else f"start {repeat}", kind, found[0])
+                logging.info("%s, %s: %.1f s", f"start {repeat}" if repeat else "not counted", kind, found[0])
                 if repeat:
                     times[kind].append(found)
     shared = {"size": config.data.size, "batch": config.train.batch_size, "by": "ours", "dtype": config.model.dtype}
