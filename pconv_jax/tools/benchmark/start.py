@@ -16,6 +16,7 @@ import tempfile
 import time
 
 from absl import flags, logging
+from ml_collections import config_flags
 
 from pconv_jax.tools.benchmark import arguments, report, workers
 
@@ -65,9 +66,9 @@ def first_step(launch: str, directory: str, name: str) -> tuple[float, float]:
       directory: the user's cache directory, and where the run `name` is written.
       name: of a run directory that is not there yet.
     """
-    flag = next(argument for argument in sys.argv if argument.lstrip("-").startswith("config="))
+    file = config_flags.get_config_filename(flags.FLAGS["config"])
     overrides = [argument for argument in sys.argv if argument.lstrip("-").startswith("config.")]
-    command = [launch, "train", flag.partition("=")[2], *overrides, f"--workdir={directory}/{name}"]
+    command = [launch, "train", file, *overrides, f"--workdir={directory}/{name}"]
     ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", *workers.KEEP_MEMORY)
     variables = {name: value for name, value in os.environ.items() if name not in ours}
     variables |= {"PCONV_PYTHON": sys.executable, "PCONV_MALLOC": arguments.FLAGS.malloc, "XDG_CACHE_HOME": directory}
