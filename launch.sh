@@ -176,7 +176,7 @@ case $command in
     ;;
   test)
     prepare
-    exec "$interpreter" -m pytest -n auto --maxprocesses=8 "$@"
+    exec "$interpreter" -m pytest -n auto --maxprocesses=8 --dist worksteal "$@"
     ;;
   help | -h | --help)
     usage

@@ -42,8 +42,6 @@ def test_data(tmp_path):
         assert row["images_per_s"] == pytest.approx(row["batch"] / row["median_s"])
         assert row["images_per_cpu_s"] == pytest.approx(row["batch"] / row["cpu_median_s"])
         assert row["settings"] == f"2 images of {tmp_path}, masks boxes 0.01 to 0.6"  # one is held out
-    # The parts are parts: together no more than the whole (with leeway for a busy machine).
-    assert sum(row["cpu_min_s"] for row in rows[1:]) < 1.5 * rows[0]["cpu_median_s"] / 8
     with open(out / "benchmark.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [{name: str(row.get(name, "")) for name in table[0]} for row in rows] == table

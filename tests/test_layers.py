@@ -98,3 +98,11 @@ def test_devices_share_their_statistics():
     np.testing.assert_allclose(y.reshape(x.shape), expected, rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(updates["batch_stats"]), jax.tree.leaves(expected_stats), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(3, 3, 11, 4), (5, 5, 6, 16)])
+def test_kaiming_is_flax_bit_for_bit(shape):
+    """Only the draw's shape differs from Flax's initialiser, so parameters of older runs are the same."""
+    flax_kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+    ours, theirs = (jax.jit(lambda key, f=f: f(key, shape))(jax.random.key(3)) for f in (layers.kaiming, flax_kaiming))
+    np.testing.assert_array_equal(ours, theirs)

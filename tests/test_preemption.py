@@ -138,8 +138,6 @@ def removed(folder):
     shutil.rmtree(folder / "default")
 
 
-# orbax leaves reads behind that end after its event loop was closed.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped, without_arrays, without_names, removed])
 def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     """Reported, kept for whoever wants to look, and the one before is used."""
@@ -155,7 +153,6 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["2"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
     """The same bits in the end, twice: what was put aside before is not written over."""
     workdir = copy_of(finished, tmp_path)
@@ -179,7 +176,6 @@ def test_a_changed_array_is_noticed(finished, tmp_path):
             checkpoint.restore(checkpoints, abstract)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_nothing_is_moved_when_all_are_damaged(finished, tmp_path):
     """Then it is for a person to decide."""
     workdir = copy_of(finished, tmp_path)
