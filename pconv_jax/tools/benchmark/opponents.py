@@ -115,11 +115,11 @@ def with_shares(rows: list[dict]) -> list[dict]:
 
     The peak is that of the fastest large convolution in the same type, whoever computed it.
     """
-    large = [row for row in rows if row["what"] == operations.LARGE.name]
     peaks, fastest = {}, {}
-    for row in sorted(large, key=lambda row: row["gflops"]):
-        peaks[row["dtype"]] = row["gflops"]
-        fastest[row["by"]] = row
+    for row in (row for row in rows if row["what"] == operations.LARGE.name):
+        by, dtype = row["by"], row["dtype"]
+        peaks[dtype] = max(row["gflops"], peaks.get(dtype, 0.0))
+        fastest[by] = max(row, fastest.get(by, row), key=lambda row: row["gflops"])
     others = [row for row in rows if row["what"] != operations.LARGE.name] + list(fastest.values())
     return [row | {"share_of_peak": row["gflops"] / peaks[row["dtype"]]} if "gflops" in row else row for row in others]
 
