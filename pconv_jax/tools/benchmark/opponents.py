@@ -100,6 +100,8 @@ def measure(what: str, subject: str, config, who: dict[str, Opponent], how: How)
             row["compile_s"] = max(first["first_s"] - row["min_s"], 0.0)
             rows.append(row | {"gflops": needed / row["min_s"] / 1e9})
             peaks.append(large(worker, by, who[by].dtype))
+    found = (f"{row['by']} {1e3 * row['min_s']:.1f} ms (median {1e3 * row['median_s']:.1f})" for row in rows)
+    logging.info("%s: %s", title, ", ".join(found))
     return rows + peaks
 
 
