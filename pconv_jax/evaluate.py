@@ -28,7 +28,7 @@ class Evaluation:
     def __init__(self, config, source):
         self.config, self.source = config, source
         self.inputs = inputs.Drawn(config, source)
-        self._predict = _compiled(config)
+        self._predict = compiled(config)
 
     def psnr(self, now: state.TrainState) -> float:
         """Mean PSNR of the network's composites, and no more: what a checkpoint is ranked by."""
@@ -103,7 +103,7 @@ def run(given: flags.FlagValues):
     for path, other in configs.items():
         now = restore(path, other, given.checkpoint)
         name = scores.NETWORK if path == given.run else path
-        networks[name] = scores.network(_compiled(other), now.eval_variables, batch_size)
+        networks[name] = scores.network(compiled(other), now.eval_variables, batch_size)
         about[name] = {"run": path, **_about(other, now)}
         title = _title(config, now) if path == given.run else title
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in given.baselines}}
@@ -252,7 +252,8 @@ def restore(path: str, config, which: str) -> state.TrainState:
     return parallel.replicate(checkpoint.restore_chosen(path, state.shapes(config), which))
 
 
-def _compiled(config):
+def compiled(config):
+    """The network of a config: `predict(variables, image, mask) -> (output, composite)`, as of `make_predict`."""
     return parallel.map_predict(steps.make_predict(build.unet_model(config)))
 
 

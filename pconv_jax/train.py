@@ -57,7 +57,7 @@ def train(config, workdir: str):
             build.check_masks(config)
             parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
             parallel.check_batch("eval.batch_size", config.eval.batch_size, everywhere=False)
-            vgg16 = _vgg16(config)
+            vgg16 = vgg16_features(config)
             fed = build.fingerprints(config, train_source, evaluation_source)
         parallel.check_same("images, masks or VGG16 weights", fed)
         with parallel.together():
@@ -198,7 +198,7 @@ def _checkpoint(now, evaluation, outputs):
         checkpoint.save(outputs.checkpoints, now, psnr)
 
 
-def _vgg16(config):
+def vgg16_features(config):
     """`(features, params)`, where `features(params, images)` are VGG16's feature maps.
 
     `(None, {})` where the terms that need them are off, which the log says.

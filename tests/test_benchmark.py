@@ -56,13 +56,15 @@ def test_data(tmp_path):
         (("data", "--config=experiments/folder.py", "--config.data.siez=64"), "did you mean data.size"),
         (("data", "--config=experiments/folder.py"), 'data.source is "folder" and data.path is empty'),
         (("data", "--config=experiments/quickstart.py", "--out=README.md"), "--out=README.md is a file; needs a dir"),
+        (("train", "--sizes=64,0"), "--sizes=64,0; needs positive integers, e.g. --sizes=256,512"),
+        (("op", "--sizes=64", "--layers=enc9"), "--layers=enc9; needs some of enc1, enc2, enc3, enc4, enc5, dec5,"),
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
     """One line, nothing measured, nothing written."""
     done = benchmark(*arguments)
     assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
-    assert "warming up" not in done.stderr
+    assert "warming up" not in done.stderr and "gets ready" not in done.stderr
 
 
 def test_times():
@@ -77,14 +79,23 @@ def test_times():
 
 def test_files_and_table_of_rows_that_differ(tmp_path):
     """Keys that do not apply are empty, further keys come last, and a directory that is a file is refused."""
-    rows = [{"what": "a", "median_s": 0.25}, {"what": "b", "size": 64, "speedup": 1.5}]
+    rows = [
+        {"what": "a", "compile_s": 1.25, "median_s": 0.25, "share_of_peak": 0.5},
+        {"what": "b", "size": 64, "speedup": 1.5},
+    ]
     report.write(str(tmp_path), rows, {"cores": 2})
     assert (tmp_path / "benchmark.csv").read_text().splitlines() == [
-        ",".join([*report.COLUMNS, "speedup"]),
-        "a,,,,,,0.25,,,,,,",
-        "b,64,,,,,,,,,,,1.5",
+        "what,size,batch,by,dtype,settings,compile_s,min_s,median_s,p90_s,cpu_min_s,cpu_median_s,images_per_s,"
+        "images_per_cpu_s,peak_mib,gflops,share_of_peak,speedup",
+        "a,,,,,,1.25,,0.25,,,,,,,,0.5,",
+        "b,64,,,,,,,,,,,,,,,,1.5",
     ]
     assert json.loads((tmp_path / "benchmark.json").read_text())["rows"] == rows
-    assert report.table(rows).splitlines()[2:] == ["| a    |      | 250.000   |", "| b    | 64   |           |"]
+    assert [[cell.strip() for cell in line.split("|")[1:-1]] for line in report.table(rows).splitlines()] == [
+        ["what", "size", "compile s", "median ms", "share of peak"],
+        ["-" * width for width in (4, 4, 9, 9, 13)],
+        ["a", "", "1.2", "250.000", "0.50"],
+        ["b", "64", "", "", ""],
+    ]
     with pytest.raises(ValueError, match="is a file; needs a directory"):
         report.check(str(tmp_path / "benchmark.csv"))

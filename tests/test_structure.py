@@ -177,8 +177,12 @@ def test_main_is_short():
 
 # Modules and calls that run what a file holds, and who may use them.
 RUNS_DATA = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "torch", "numpy.load"}
-RUNS_DATA |= {"eval", "exec", "compile", "__import__", "os.system", "numpy.core.records", "pandas"}
-MAY_RUN_DATA = {"pconv_jax.tools.torch_checkpoint": {"pickle"}}  # an unpickler of tensors alone, with tests of its own
+RUNS_DATA |= {"torch.load", "eval", "exec", "compile", "__import__", "os.system", "numpy.core.records", "pandas"}
+MAY_RUN_DATA = {
+    "pconv_jax.tools.torch_checkpoint": {"pickle"},  # an unpickler of tensors alone, with tests of its own
+    "pconv_jax.tools.benchmark.torch_reference": {"torch"},  # computes with it, loads nothing
+    "pconv_jax.tools.benchmark.torch_peer": {"torch"},
+}
 
 
 def runs_data(tree):

@@ -134,7 +134,7 @@ class UNet(nn.Module):
         kind = "zero" if self.kind == "gated" else self.kind  # a gate is an activation, and the last layer has none
         layer = block("dec1", self.channels, 3, 1, "none", None, kind)
         x, mask = layer(x, mask, *skips[0], train)
-        return x.astype(jnp.float32) + offset, mask
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) + offset, mask
 
     def _input(self, image, mask):
         """What the first layer sees: holes are selected away, whatever they hold."""

@@ -43,7 +43,7 @@ def style(of_image: Features, of_target: Features) -> Float[Array, ""]:
 def gram(features: Float[ArrayLike, "n h w c"]) -> Float[Array, "n c c"]:
     """`Psi^T Psi / (C * H * W)` per image, in float32 (the sums overflow float16 and stick in bfloat16)."""
     _, height, width, channels = features.shape
-    flat = features.astype(jnp.float32).reshape(features.shape[0], height * width, channels)
+    flat = _wide(features).reshape(features.shape[0], height * width, channels)
     products = jnp.einsum("npc,npd->ncd", flat, flat, precision=jax.lax.Precision.HIGHEST)
     return products / (channels * height * width)
 
@@ -66,4 +66,9 @@ def propagate_holes(mask: Masks) -> Masks:
 
 
 def _l1_over_layers(a, b):
-    return sum(jnp.mean(jnp.abs(x.astype(jnp.float32) - y.astype(jnp.float32))) for x, y in zip(a, b, strict=True))
+    return sum(jnp.mean(jnp.abs(_wide(x) - _wide(y))) for x, y in zip(a, b, strict=True))
+
+
+def _wide(x):
+    """In float32, or float64 if it is that."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))

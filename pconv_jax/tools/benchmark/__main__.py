@@ -10,7 +10,16 @@ from absl import app
 
 from pconv_jax import command_line
 
-SUBJECTS = {"data": "the input pipeline of a config: images per CPU second, and what decode, crop and mask cost"}
+SUBJECTS = {
+    "data": "the input pipeline of a config: images per CPU second, and what decode, crop and mask cost",
+    "op": "each layer of the U-Net: forward, gradients of input and kernel, mask",
+    "forward": "filling a batch; --against=torch: beside PyTorch",
+    "train": "training steps, without and with VGG16; --against=torch: beside PyTorch",
+    "against": "ours and PyTorch in one table: training steps, forward passes, peak memory",
+    "start": "from the command to the first finished step of the quickstart, without and with compiled programs",
+    "scale": "training steps over sizes, batches and devices",
+}
+DEFAULTS = {"start": "experiments/quickstart.py"}  # where no --config is given; data needs one
 
 
 def choose(argv):
@@ -26,4 +35,7 @@ if __name__ == "__main__":
     subject = choose(sys.argv)
     # Imported alone, so that the flags of one subject are not those of another.
     module = importlib.import_module(f"pconv_jax.tools.benchmark.{subject}")
-    app.run(module.main, [f"benchmark {subject}", *sys.argv[2:]], flags_parser=command_line.parse)
+    arguments = sys.argv[2:]
+    if subject != "data" and not any(argument.lstrip("-").split("=")[0] == "config" for argument in arguments):
+        arguments = [f"--config={DEFAULTS.get(subject, 'experiments/default.py')}", *arguments]
+    app.run(module.main, [f"benchmark {subject}", *arguments], flags_parser=command_line.parse)

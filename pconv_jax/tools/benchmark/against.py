@@ -1,0 +1,47 @@
+"""Ours beside PyTorch in one table: training steps without and with VGG16, forward passes, and peak memory.
+
+    python -m pconv_jax.tools.benchmark against [--out=DIR] [--update=docs/performance.md]
+
+The paper's network; 256 pixels and batch 2 for training, batch 1 for forward passes at 256 and 512, and the memory of
+training at 512 pixels and batch 8, one opponent after another and only a few steps.
+"""
+
+import dataclasses
+
+from absl import flags
+
+from pconv_jax.tools.benchmark import arguments, comparison, opponents
+
+arguments.define_output()
+arguments.define_torch()
+flags.DEFINE_integer("steps", 10, "Steps of each that count, after some that warm up.", lower_bound=1)
+
+# (what, pixels per side, batch), and the last for its memory.
+CASES = (("train L1", 256, 2), ("train full", 256, 2), ("forward", 256, 1), ("forward", 512, 1))
+MEMORY = ("train L1", 512, 8)
+MEMORY_STEPS = 1  # after the three that warm up: memory does not grow any more
+
+
+def main(argv):
+    """See above."""
+    arguments.run("against", measure, argv, comparison.show)
+
+
+def measure(config) -> list[dict]:
+    """The rows of all five comparisons."""
+    given = arguments.FLAGS
+    how = opponents.How(given.steps, malloc=given.malloc)
+    who, rows = opponents.opponents(config, True, given.torch_compile), []
+    for what, size, batch in CASES:
+        rows += _case(config, what, size, batch, who, dataclasses.replace(how, turn=1 if "train" in what else 2))
+    without_compiler = opponents.opponents(config, True, try_compile=False)
+    del without_compiler["torch_best_bf16"]
+    alone = dataclasses.replace(how, steps=MEMORY_STEPS, at_once=False)
+    return opponents.with_shares(rows + _case(config, *MEMORY, without_compiler, alone))
+
+
+def _case(config, what, size, batch, who, how):
+    fitting = arguments.sized(config, size, batch)
+    if what == "forward":
+        return opponents.measure(what, "forward", fitting, who, how)
+    return opponents.measure(what, "train", opponents.with_objective(fitting, what.split()[1].lower()), who, how)

@@ -1,0 +1,38 @@
+"""How a training step grows: over image sizes, over batches, over devices, one of them at a time.
+
+    python -m pconv_jax.tools.benchmark scale [--sizes=128,256,512,1024] [--batches=1,2,4,8] [--devices=1,2,4]
+
+Sizes are measured at the first of the batches, batches at `--at` pixels, devices at `--at` with the largest of the
+batches over all of them. On a CPU devices are simulated: they share its cores, so more of them show what dividing
+costs, and no gain. Each is measured in a process of its own, and its memory is that process's.
+"""
+
+from absl import flags
+
+from pconv_jax.tools.benchmark import arguments, opponents
+
+arguments.define(sizes="128,256,512,1024", batches="1,2,4,8", steps=10)
+flags.DEFINE_integer("at", 256, "Pixels per side for batches and devices.", lower_bound=4)
+flags.DEFINE_list("devices", ["1", "2", "4"], "Devices to simulate on a CPU; on others: the first, all there are.")
+
+
+def main(argv):
+    """See above."""
+    arguments.run("scale", measure, argv)
+
+
+def measure(config) -> list[dict]:
+    """Rows "train L1": of each size, then of each batch, then of each number of devices."""
+    given = arguments.FLAGS
+    sizes, batches, devices = (arguments.integers(name) for name in ("sizes", "batches", "devices"))
+    if not given.at:
+        raise ValueError("--at=0; needs pixels per side")
+    cases = [(size, batches[0], 1) for size in sizes] + [(given.at, batch, 1) for batch in batches]
+    cases += [(given.at, max(batches), count) for count in devices if max(batches) % count == 0]
+    rows = []
+    for size, batch, count in dict.fromkeys(cases):
+        fitting = arguments.sized(config, size, batch)
+        fitting.loss.vgg16_weights = ""
+        how = opponents.How(given.steps, malloc=given.malloc, devices=count)
+        rows += opponents.measure("train L1", "train", fitting, opponents.opponents(fitting, False), how)
+    return opponents.with_shares(rows)
