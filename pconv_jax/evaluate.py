@@ -14,7 +14,7 @@ from absl import app, flags, logging
 
 from pconv_jax.evaluation import baselines, inputs, manifest, predictions, scores, tables
 from pconv_jax.models import unet
-from pconv_jax.training import build, checkpoint, parallel, reporting, rundir, sheets, state, steps
+from pconv_jax.training import build, checkpoint, compilation_cache, parallel, reporting, rundir, sheets, state, steps
 from pconv_jax.training import config as config_rules
 
 BATCH = 8  # of examples, where there is no run that has its own
@@ -66,6 +66,7 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_string("write_manifest", None, "Write the run's inputs to this folder, and nothing else.", given)
     flags.DEFINE_bool("references", False, "Show published scores below the tables.", given)
     flags.DEFINE_string("out", None, "Folder of the results; default RUN/eval.", given)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
 
 
 def run(given: flags.FlagValues):
@@ -231,6 +232,7 @@ def main(argv):
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
+    compilation_cache.enable(flags.FLAGS.compilation_cache)
     try:
         run(flags.FLAGS)
     except KeyboardInterrupt:
