@@ -16,7 +16,18 @@ from absl import app, flags, logging
 
 from pconv_jax.evaluation import baselines, frechet, inputs, manifest, perceptual, predictions, scores, tables
 from pconv_jax.models import inception, lpips, unet
-from pconv_jax.training import build, checkpoint, parallel, preemption, reporting, rundir, sheets, state, steps
+from pconv_jax.training import (
+    build,
+    checkpoint,
+    compilation_cache,
+    parallel,
+    preemption,
+    reporting,
+    rundir,
+    sheets,
+    state,
+    steps,
+)
 from pconv_jax.training import config as config_rules
 
 BATCH = 8  # of examples, where there is no run that has its own
@@ -76,6 +87,7 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_string("fid_weights", None, f"Adds FID; the file is made by {inception.TOOL}.", given)
     flags.DEFINE_bool("references", False, "Show published scores below the tables.", given)
     flags.DEFINE_string("out", None, "Folder of the results; default RUN/eval.", given)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
 
 
 def run(given: flags.FlagValues):
@@ -281,6 +293,7 @@ def main(argv):
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
+    compilation_cache.enable(flags.FLAGS.compilation_cache)
     try:
         run(flags.FLAGS)
     except KeyboardInterrupt:

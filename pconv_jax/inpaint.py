@@ -20,7 +20,7 @@ from absl import app, flags
 
 from pconv_jax.data import drawn_masks, jobs, masks, photograph
 from pconv_jax.evaluation import inpainter
-from pconv_jax.training import reporting, rundir
+from pconv_jax.training import compilation_cache, reporting, rundir
 
 MAX_PIXELS = 200_000_000
 SMALL, LARGE = 0.01, 0.6  # hole areas beyond which the polarity is doubtful, and which training saw nothing of
@@ -174,6 +174,7 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_integer("tile", inpainter.TILE, "Larger photographs are filled in tiles.", 1, flag_values=given)
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=given)
     flags.DEFINE_bool("overwrite", False, "Replace results that are there.", given)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
 
 
 def run(given: flags.FlagValues):
@@ -203,6 +204,7 @@ def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}: use --image=FILE")
     reporting.quiet_libraries()
+    compilation_cache.enable(flags.FLAGS.compilation_cache)
     try:
         run(flags.FLAGS)
     except KeyboardInterrupt:

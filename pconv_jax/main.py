@@ -10,12 +10,13 @@ import jax
 from absl import app, flags, logging
 
 from pconv_jax import command_line, train
+from pconv_jax.training import compilation_cache, parallel, preemption, reporting
 from pconv_jax.training import config as config_rules
-from pconv_jax.training import parallel, preemption, reporting
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default runs/<name of the config>.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "address:port of host 0. Not needed under SLURM or Open MPI.")
 _HOSTS = flags.DEFINE_integer("hosts", None, "Number of hosts, with --coordinator.")
+_CACHE = flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.")
 _HOST = flags.DEFINE_integer("host", None, "Which host this is, 0 to hosts - 1, with --coordinator.")
 
 
@@ -27,6 +28,7 @@ def main(argv):
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
+    compilation_cache.enable(_CACHE.value)
     try:
         config_rules.validate(config)
         parallel.start_hosts(_COORDINATOR.value, _HOSTS.value, _HOST.value)

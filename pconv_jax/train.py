@@ -148,12 +148,15 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
             continue
         logging.info("%s: steps %d to %d", phase.name, step + 1, phase.stop)
         train_step, compiled = parallel.map_step(steps.from_config(config, features, phase)), False
+        due = {"log": False}
         while step < phase.stop:
             started = time.perf_counter()
             batch = next(batches)
             progress.waited(started)
             now, metrics = train_step(now, batch, vgg16_params)
             progress.dispatched(metrics)
+            if due["log"]:
+                flush()  # what was due before: the devices have work while it is read
             step += 1
             pending.append((step, metrics))
             if not compiled:
@@ -165,8 +168,8 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
                 name: step % config.train[f"{name}_every"] == 0 or step == phase.stop
                 for name in ("log", "checkpoint", "sample")
             }
-            if any(due.values()):
-                flush()
+            if due["sample"] or due["checkpoint"]:
+                flush()  # and checked, before anything is kept
             if due["sample"]:
                 sheet = evaluation.sheet(now, config.train.samples)
                 if outputs:

@@ -1,5 +1,6 @@
 """Runs from end to end: what they leave behind, and that stopping them changes nothing."""
 
+import collections
 import json
 import pathlib
 import shutil
@@ -27,15 +28,22 @@ def lines(workdir):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed run of four steps."""
-    workdir = tmp_path_factory.mktemp("finished")
+    """An undisturbed run of four steps, and how often each program was compiled."""
+    workdir, compiled, counting = tmp_path_factory.mktemp("finished"), collections.Counter(), [True]
+
+    def count(event, _, fun_name="", **__):
+        if counting and event == "/jax/core/compile/backend_compile_duration":  # found in JAX's cache or not
+            compiled[fun_name] += 1
+
+    jax.monitoring.register_event_duration_secs_listener(count)
     after = train.train(runs.tiny(), str(workdir / "run"))
-    return workdir / "run", after
+    counting.clear()  # listeners cannot be taken back
+    return workdir / "run", after, compiled
 
 
 def test_what_a_run_leaves_behind(finished):
     """Config, checkpoints, metrics with every term, samples, and an evaluation of all examples and methods."""
-    workdir, after = finished
+    workdir, after, _ = finished
     assert int(after.step) == 4
     assert json.loads((workdir / "config.json").read_text()) == json.loads(runs.tiny().to_json())
     assert [row["step"] for row in lines(workdir)] == [2, 2, 4, 4]
@@ -53,6 +61,35 @@ def test_what_a_run_leaves_behind(finished):
         assert len([r for r in report["records"] if r["method"] == method]) == 10, method
     assert "| network |" in (workdir / "eval" / "last.md").read_text()
     assert (workdir / "eval" / "last.csv").read_text().startswith("method,bucket,border,count,")
+
+
+def test_every_program_is_compiled_once(finished):
+    """Over more than two epochs (12 photographs, 4 batches of 8) and evaluations whose last batch is partial (10 of 8
+    each): training step (which pmap calls _fun), prediction, scores, and no other program a second time."""
+    _, _, compiled = finished
+    assert {"jit(_fun)", "jit(predict)", "jit(_measure)"} <= compiled.keys()
+    assert set(compiled.values()) == {1}, compiled
+
+
+def test_metrics_are_read_while_the_next_step_runs(tmp_path, monkeypatch):
+    """One step late where they are only logged; at once where a checkpoint follows."""
+    dispatched, read = [], []
+    map_step, interval = parallel.map_step, reporting.interval
+
+    def counted(train_step):
+        mapped = map_step(train_step)
+        return lambda *arguments: (dispatched.append(None), mapped(*arguments))[1]
+
+    def noted(pending):
+        read.append((len(dispatched), [step for step, _ in pending]))
+        return interval(pending)
+
+    monkeypatch.setattr(parallel, "map_step", counted)
+    monkeypatch.setattr(reporting, "interval", noted)
+    config = runs.tiny(**{"train.steps": 6, "train.checkpoint_every": 6, "train.sample_every": 6})
+    train.train(config, str(tmp_path / "run"))
+    assert read == [(3, [1, 2]), (5, [3, 4]), (6, [5, 6])]
+    assert [row["step"] for row in lines(tmp_path / "run")] == [2, 4, 6, 6]
 
 
 def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
@@ -78,7 +115,7 @@ def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
 
 def test_four_steps_are_two_and_two(finished, tmp_path, monkeypatch):
     """A run that is stopped and restored ends with the same bits, batches and metrics (the flax example does not)."""
-    workdir, expected = finished
+    workdir, expected, _ = finished
     stop_after_save(monkeypatch, 2)
     with pytest.raises(KeyboardInterrupt):
         train.train(runs.tiny(), str(tmp_path / "run"))
@@ -131,7 +168,7 @@ def encoder_norm(now):
 
 def test_fine_tuning_from_another_run(finished, tmp_path):
     """`init_from` a run or a checkpoint, fine-tuning alone: the encoder's normalisation stays that of the other run."""
-    workdir, before = finished
+    workdir, before, _ = finished
     changes = {"train.steps": 0, **TWO_PHASES, "train.checkpoint_every": 4}
     after = train.train(runs.tiny(**changes, init_from=str(workdir)), str(tmp_path / "a"))
     same = train.train(runs.tiny(**changes, init_from=str(workdir / "checkpoints" / "4")), str(tmp_path / "b"))
@@ -169,7 +206,7 @@ def test_a_transfer_takes_the_average(tmp_path):
 
 def test_transfers_that_do_not_fit_are_refused(finished, tmp_path):
     """Missing, surplus and differing parameters by name, before anything is written."""
-    workdir, _ = finished
+    workdir, *_ = finished
     for changes, message in (
         (
             {"model.norm": "none"},
@@ -186,7 +223,7 @@ def test_transfers_that_do_not_fit_are_refused(finished, tmp_path):
 
 def test_running_a_finished_run_again_changes_nothing(finished):
     """It evaluates once more, with the same result."""
-    workdir, expected = finished
+    workdir, expected, _ = finished
     table, metrics = (workdir / "eval" / "last.json").read_bytes(), (workdir / "metrics.jsonl").read_bytes()
     after = train.train(runs.tiny(), str(workdir))
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), jax.device_get(expected))
@@ -195,14 +232,14 @@ def test_running_a_finished_run_again_changes_nothing(finished):
 
 
 def test_another_config_is_refused(finished):
-    workdir, _ = finished
+    workdir, *_ = finished
     with pytest.raises(ValueError, match=r"another config \(optim.lr: 0.001 there, 0.5 now\)"):
         train.train(runs.tiny(**{"optim.lr": 0.5}), str(workdir))
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished):
     """The differing paths are listed."""
-    workdir, _ = finished
+    workdir, *_ = finished
     other = state.shapes(runs.tiny(**{"model.width": 12}))
     with (
         checkpoint.manager(str(workdir)) as checkpoints,
@@ -216,7 +253,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished):
 
 def test_evaluate_reads_only_the_run_directory(finished, tmp_path):
     """`python -m pconv_jax.evaluate --run=DIR` gives what training gave, and names a directory that holds no run."""
-    workdir, _ = finished
+    workdir, *_ = finished
     command = [sys.executable, "-m", "pconv_jax.evaluate", "--checkpoint=best", "--run"]
     done = subprocess.run([*command, str(workdir)], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "| Navier-Stokes |" in done.stdout
@@ -264,7 +301,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
 
 def test_other_images_are_refused(finished, tmp_path):
     """Added photographs would change the shuffle and the split: the run does not go on as if nothing had happened."""
-    workdir, _ = finished
+    workdir, *_ = finished
     data = json.loads((workdir / "data.json").read_text())
     assert data["train"].startswith("12 files, sha256") and data["evaluation"].startswith("4 files, sha256")
     copy = tmp_path / "run"

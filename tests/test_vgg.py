@@ -1,6 +1,7 @@
 """VGG16: the file, the input convention, and the features."""
 
 import cv2
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,6 +51,22 @@ def test_features_by_hand(save):
         x = np.maximum(x + arrays[f"{name}/bias"], 0)
     pooled = x.reshape(2, 8, 2, 12, 2, 64).max(axis=(2, 4))
     np.testing.assert_allclose(features[0], pooled, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (5, 7), (2, 3)])
+def test_pooling_is_flax_s(size):
+    """The same bits, forward and back, with ties; odd rows and columns are left over. No scatter in the gradient."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 3, (2, *size, 4)).astype(np.float32)
+    dy = rng.normal(size=(2, size[0] // 2, size[1] // 2, 4)).astype(np.float32)
+
+    def with_gradient(pool):
+        y, transpose = jax.vjp(pool, x)
+        return y, transpose(dy)[0]
+
+    expected = with_gradient(lambda x: nn.max_pool(x, (2, 2), strides=(2, 2)))
+    jax.tree.map(np.testing.assert_array_equal, with_gradient(vgg.max_pool), expected)
+    assert "scatter" not in str(jax.make_jaxpr(lambda: with_gradient(vgg.max_pool))())
 
 
 def test_both_conventions_give_the_same_features(save):

@@ -1,0 +1,61 @@
+"""Compiled programs are kept in the user's cache directory, so that the same command starts faster next time.
+
+JAX finds a program again by its operations, its options and JAX's version, but not by the processor: XLA would run
+machine code with instructions that this one lacks, after no more than a line in the log. Machines that share a home
+directory therefore get a directory each, by kind.
+"""
+
+import hashlib
+import os
+import platform
+import re
+
+import jax
+from absl import logging
+
+MIN_SECONDS = 0.1  # of compilation; what takes less is not worth a file
+
+
+def enable(wanted: bool):
+    """Turns JAX's persistent compilation cache on or off. Before anything is compiled.
+
+    What the environment says (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) stays as it is. A directory
+    that cannot be written to is a warning: programs are compiled, as they would be without.
+
+    Args:
+      wanted: False: neither look programs up nor keep them, wherever.
+    """
+    if not wanted:
+        jax.config.update("jax_enable_compilation_cache", False)
+    if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:
+        return
+    path = directory()
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)  # who writes here decides what this user's processes run
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError("not writable")
+    except OSError as error:
+        logging.warning("programs are compiled anew each time, %s cannot be used: %s", path, error)
+        return
+    jax.config.update("jax_compilation_cache_dir", path)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
+
+
+def directory() -> str:
+    """`$XDG_CACHE_HOME/pconv_jax/programs/<kind of machine>`, without XDG_CACHE_HOME below `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):
+        base = os.path.expanduser("~/.cache")
+    return os.path.join(base, "pconv_jax", "programs", hashlib.sha256(_machine().encode()).hexdigest()[:16])
+
+
+def _machine():
+    """What XLA compiles for on a CPU: its kind and features, and the number of cores that loops are divided over."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            text = file.read()
+        lines = re.findall(r"^(?:vendor_id|cpu family|model|flags|Features|CPU part)\s*:.*$", text, re.MULTILINE)
+    except OSError:
+        lines = [platform.processor()]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return "\n".join([platform.system(), platform.machine(), str(cores), *sorted(set(lines))])

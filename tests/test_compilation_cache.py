@@ -1,0 +1,110 @@
+"""Compiled programs are kept by kind of machine, and never stand in the way."""
+
+import os
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+from pconv_jax.training import compilation_cache
+
+SETTINGS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+
+
+@pytest.fixture
+def unset(monkeypatch, tmp_path):
+    """JAX as in a process of its own whose user has an empty cache directory, which it returns."""
+    before = {name: getattr(jax.config, name) for name in SETTINGS}
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax_cache.reset_cache()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+    jax_cache.reset_cache()
+
+
+@jax.jit
+def program(x):
+    return jnp.sin(x) @ jnp.cos(x)
+
+
+def run():
+    """Compiles the program, as a new process would, and runs it."""
+    program.clear_cache()
+    return np.asarray(program(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)))
+
+
+def test_programs_are_found_again(unset, monkeypatch):
+    """One file, used by the second run, with the same bits; a damaged one is no more than a warning."""
+    monkeypatch.setattr(compilation_cache, "MIN_SECONDS", 0.0)
+    compilation_cache.enable(True)
+    first = run()
+    (entry,) = [path for path in pathlib.Path(compilation_cache.directory()).iterdir() if "program" in path.name]
+    assert unset in entry.parents
+    hits = []
+    jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+    again = run()
+    assert hits and first.tobytes() == again.tobytes()
+    entry.write_bytes(entry.read_bytes()[:100])
+    with pytest.warns(UserWarning, match="Error reading persistent compilation cache entry"):
+        assert run().tobytes() == first.tobytes()
+
+
+def test_the_directory_is_the_users_own(unset, monkeypatch):
+    """Below XDG_CACHE_HOME or ~/.cache, closed to others: what lies there is run."""
+    assert compilation_cache.directory().startswith(f"{unset}/pconv_jax/programs/")
+    compilation_cache.enable(True)
+    assert os.stat(compilation_cache.directory()).st_mode & 0o077 == 0
+    for value in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert compilation_cache.directory().startswith(os.path.expanduser("~/.cache/pconv_jax/programs/"))
+
+
+def test_other_machines_have_another_directory(unset, monkeypatch):
+    """Programs of a processor with other features, or another number of cores, are not run here."""
+    found = {compilation_cache.directory()}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
+    found.add(compilation_cache.directory())
+    text = pathlib.Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
+    other = unset / "cpuinfo"
+    other.write_text(text.replace("flags\t\t:", "flags\t\t: avx1024") + "flags\t\t: avx1024\n")
+    monkeypatch.setattr("builtins.open", lambda path, *a, opener=open, **k: opener(other, *a, **k))
+    found.add(compilation_cache.directory())
+    assert len(found) == 3
+
+
+def test_what_the_environment_says_stays(unset):
+    """JAX_COMPILATION_CACHE_DIR, and JAX_ENABLE_COMPILATION_CACHE=false, by what they set when JAX is imported."""
+    jax.config.update("jax_compilation_cache_dir", "/given")
+    compilation_cache.enable(True)
+    assert jax.config.jax_compilation_cache_dir == "/given" and not list(unset.iterdir())
+    jax.config.update("jax_compilation_cache_dir", None)
+    jax.config.update("jax_enable_compilation_cache", False)
+    compilation_cache.enable(True)
+    assert not jax.config.jax_enable_compilation_cache and not list(unset.iterdir())
+
+
+def test_off_is_off(unset):
+    """Also where the environment gives a directory."""
+    jax.config.update("jax_compilation_cache_dir", str(unset))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    compilation_cache.enable(False)
+    run()
+    assert not list(unset.iterdir())
+
+
+def test_a_directory_that_cannot_be_made_is_a_warning(unset, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging, "warning", lambda text, *a: said.append(text % a))
+    (unset / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(unset / "file"))
+    compilation_cache.enable(True)
+    (text,) = said
+    assert "compiled anew each time" in text and str(unset / "file") in text
+    assert not jax.config.jax_compilation_cache_dir
+    run()
