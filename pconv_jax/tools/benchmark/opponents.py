@@ -94,7 +94,8 @@ def measure(what: str, subject: str, config, who: dict[str, Opponent], how: How)
         memory = {by: worker.ask(do="memory")["peak_mib"] for by, (worker, _) in ready.items()}
         for by, (worker, first) in ready.items():
             row = {"what": what, "size": size, "batch": batch, "by": by, "dtype": who[by].dtype}
-            row |= {"settings": first["settings"], **report.times(times[by], images=batch)}
+            settings = first["settings"] if how.at_once else f"{first['settings']}, not in turn"
+            row |= {"settings": settings, **report.times(times[by], images=batch)}
             if who[by].options.get("compile") != "try":  # then the process has held two programs and two networks
                 row["peak_mib"] = memory[by]
             row["compile_s"] = max(first["first_s"] - row["min_s"], 0.0)
