@@ -41,9 +41,13 @@ class Evaluation:
         self.inputs = inputs.Drawn(config, source)
         self._predict = compiled(config)
 
-    def psnr(self, now: state.TrainState) -> float:
-        """Mean PSNR of the network's composites, and no more: what a checkpoint is ranked by."""
-        batches = build.evaluation_batches(self.config, self.source)
+    def psnr(self, now: state.TrainState, signals: Sequence[str] = ()) -> float:
+        """Mean PSNR of the network's composites, and no more: what a checkpoint is ranked by.
+
+        Raises:
+          preemption.Stopped: a signal has come.
+        """
+        batches = preemption.until_asked(signals, build.evaluation_batches(self.config, self.source), "")
         return scores.psnr(self._predict, now.eval_variables, batches, self.config.eval.batch_size)
 
     def network(self, now: state.TrainState) -> scores.Fill:

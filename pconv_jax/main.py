@@ -6,7 +6,6 @@ python -m pconv_jax.main --config=experiments/quickstart.py [--config.train.step
 import os
 import sys
 
-import jax
 from absl import app, flags, logging
 
 from pconv_jax import command_line, train
@@ -42,17 +41,11 @@ def main(argv):
     except (ValueError, OSError, reporting.NonFinite) as error:
         logging.debug("traceback", exc_info=True)
         parallel.leave(f"error: {error}")
-    except (MemoryError, jax.errors.JaxRuntimeError) as error:
-        if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-            if parallel.shard()[1] == 1:
-                raise
-            parallel.leave(f"error: {error}")  # another host is gone, most likely
-        reason = str(error).partition("\n")[0]
-        parallel.leave(f"error: out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate")
-    except RuntimeError as error:
-        if not str(error).startswith("Worker process was terminated"):  # grain's words for one of data.workers
+    except (MemoryError, RuntimeError) as error:
+        explained = reporting.explained(error)
+        if explained is None:
             raise
-        parallel.leave(f"error: {error} Killed for memory, it may be: lower data.workers; the same command goes on")
+        parallel.leave(f"error: {explained}")
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@ python -m pconv_jax.main --config=experiments/quickstart.py
 
 import contextlib
 import dataclasses
+import functools
+import math
 import os
 import time
 
@@ -113,7 +115,7 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
             now = state.with_parameters(now, *initial)
         now, transferred = parallel.from_first_host((now, np.array(initial is not None)))
         if transferred:
-            _checkpoint(now, evaluation, outputs)  # from here on the run does not need the other one
+            _checkpoint(now, evaluation, outputs, signals)  # from here on the run does not need the other one
         now = _loop(config, now, vgg16, train_source, evaluation, outputs, signals)
     if parallel.is_first_host():
         evaluate.report(evaluation, now, workdir, "last", signals)
@@ -126,23 +128,11 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
     vgg16_params = parallel.replicate(vgg16_params)
     plan = phases.from_config(config)
     step, last = int(now.step), plan[-1].stop
-    if step < last and parallel.agreed(bool(signals), step):  # to compile the step may take longer than a signal allows
+    if step < last and parallel.agreed(bool(signals)):  # to compile the step may take longer than a signal allows
         raise preemption.Stopped(f"stopped by {_reason(signals)} before step {step + 1} of {last}")
     batches = parallel.prefetch(build.train_batches(config, train_source, start=step))
-    rate = state.learning_rate(config)
     progress, pending = reporting.Progress(step, last, config.train.batch_size), []
-
-    def flush():
-        """Reads, checks and logs the metrics of the steps since the last flush."""
-        if not pending:
-            return
-        values = {**reporting.interval(pending), "lr": float(rate(step - 1))}
-        pending.clear()
-        measured = progress.measure(step)
-        logging.info("%s", progress.line(step, values, measured))
-        if outputs:
-            outputs.log.write(step, {**values, **{name: measured[name] for name in ("images_per_s", "data_wait")}})
-
+    flush = functools.partial(_flush, pending, progress, state.learning_rate(config), outputs)
     for phase in plan:
         if step >= phase.stop:
             continue
@@ -176,7 +166,7 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
                     sheets.save(os.path.join(outputs.workdir, "samples", f"step_{step:07d}.png"), sheet)
                     outputs.log.image(step, "samples", sheet)
             if due["checkpoint"]:
-                _checkpoint(now, evaluation, outputs)
+                _checkpoint(now, evaluation, outputs, signals)
             if due["sample"] or due["checkpoint"]:
                 progress.restart(step)
             if step < last and parallel.agreed(bool(signals), step):
@@ -191,13 +181,31 @@ def _reason(signals):
     return signals[0] if signals else "another host's signal"
 
 
-def _checkpoint(now, evaluation, outputs):
-    """Evaluates the network, and saves the state with its PSNR. All hosts evaluate, so that none runs ahead."""
-    step = int(now.step)
-    psnr = evaluation.psnr(now)
-    logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
+def _flush(pending, progress, rate, outputs):
+    """Reads, checks and logs the metrics of the steps since the last time, up to the newest one."""
+    if not pending:
+        return
+    step = pending[-1][0]
+    values = {**reporting.interval(pending), "lr": float(rate(step - 1))}
+    pending.clear()
+    measured = progress.measure(step)
+    logging.info("%s", progress.line(step, values, measured))
     if outputs:
-        outputs.log.write(step, {"eval_psnr": psnr})
+        outputs.log.write(step, {**values, **{name: measured[name] for name in ("images_per_s", "data_wait")}})
+
+
+def _checkpoint(now, evaluation, outputs, signals):
+    """Evaluates the network, and saves the state with its PSNR. All hosts evaluate, so that none runs ahead.
+
+    A signal ends the evaluation: to save is more urgent. Such a checkpoint counts as the worst.
+    """
+    step, psnr = int(now.step), math.nan
+    with contextlib.suppress(preemption.Stopped):
+        psnr = evaluation.psnr(now, signals)
+        logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
+        if outputs:
+            outputs.log.write(step, {"eval_psnr": psnr})
+    if outputs:
         checkpoint.save(outputs.checkpoints, now, psnr)
 
 

@@ -47,8 +47,14 @@ def test_programs_are_found_again(unset, monkeypatch):
     (entry,) = [path for path in pathlib.Path(compilation_cache.directory()).iterdir() if "program" in path.name]
     assert unset in entry.parents
     hits = []
-    jax.monitoring.register_event_listener(lambda name, **_: hits.append(name) if name.endswith("cache_hits") else None)
+
+    def listen(name, **_):
+        if name.endswith("cache_hits"):
+            hits.append(name)
+
+    jax.monitoring.register_event_listener(listen)
     again = run()
+    jax.monitoring.unregister_event_listener(listen)
     assert hits and first.tobytes() == again.tobytes()
     entry.write_bytes(entry.read_bytes()[:100])
     with pytest.warns(UserWarning, match="Error reading persistent compilation cache entry"):
@@ -108,3 +114,11 @@ def test_a_directory_that_cannot_be_made_is_a_warning(unset, monkeypatch):
     assert "compiled anew each time" in text and str(unset / "file") in text
     assert not jax.config.jax_compilation_cache_dir
     run()
+
+
+def test_a_directory_that_others_can_write_to_is_not_used(unset, caplog):
+    """Who writes there decides what this user's processes run."""
+    os.makedirs(compilation_cache.directory())
+    os.chmod(compilation_cache.directory(), 0o777)
+    compilation_cache.enable(True)
+    assert "others can write to it" in caplog.text and not jax.config.jax_compilation_cache_dir

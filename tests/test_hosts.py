@@ -49,6 +49,7 @@ def test_one_host_joins_nothing(monkeypatch, environment):
 def test_jobs_of_several_tasks_join(monkeypatch, environment):
     """JAX finds the rest; a host that is gone is noticed within a minute; all GPUs of a host belong to its task."""
     joined, settings = [], {}
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -61,6 +62,23 @@ def test_jobs_of_several_tasks_join(monkeypatch, environment):
         {**seconds},
         {"coordinator_address": "h:1", "num_processes": 2, "process_id": 1, **seconds},
     ]
+
+
+def test_what_nobody_caught_ends_a_host_at_once(tmp_path):
+    """Told with its traceback; what Python does on its way out, where JAX waits for the other hosts, is left undone."""
+    script = """
+import atexit, sys, jax
+from pconv_jax.training import parallel
+jax.distributed.initialize = lambda **_: None
+jax.process_count, jax.process_index = (lambda: 2), (lambda: 1)
+parallel.start_hosts("h:1", 2, 1)
+atexit.register(print, "waited")
+raise KeyError("unforeseen")
+"""
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "waited" not in done.stdout
+    assert "KeyError: 'unforeseen'\nerror: this host ends, and the job with it" in done.stderr
 
 
 def test_a_failure_of_one_host_reaches_the_others(monkeypatch):

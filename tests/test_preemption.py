@@ -61,6 +61,25 @@ def test_a_signal_saves_and_the_run_goes_on(finished, tmp_path, monkeypatch, cap
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
 
 
+def test_a_signal_in_the_evaluation_of_a_checkpoint(finished, tmp_path, monkeypatch):
+    """It is cut short, the state saved as the worst, and the run ends with the same bits."""
+    batches = build.evaluation_batches
+
+    def interrupted(*arguments):
+        for batch in batches(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(build, "evaluation_batches", interrupted)
+    with pytest.raises(preemption.Stopped, match="stopped by SIGTERM after step 2 of 4, which is saved"):
+        train.train(runs.tiny(), str(tmp_path / "run"))
+    monkeypatch.undo()
+    assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["2"]
+    assert "eval_psnr" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    after = train.train(runs.tiny(), str(tmp_path / "run"))
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(after), finished[1])
+
+
 def test_a_signal_in_the_last_evaluation(finished, tmp_path, monkeypatch):
     """The parameters are saved by then: the run stops between two batches, and the same call only evaluates."""
     workdir, batches = tmp_path / "run", inputs.batches

@@ -5,7 +5,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import time
 
 import h5py
 import numpy as np
@@ -227,15 +226,14 @@ def test_download_from_the_hub(tmp_path, wanted):
 
 @pytest.mark.parametrize(("source", "name"), [("keras", "weights.h5"), ("torchvision", "model.safetensors")])
 def test_offline(tmp_path, refused, source, name):
-    """Within seconds: what to download, how large, from where, where to put it, and the command."""
-    sources, start = published(b"", loopback.closed_port(), tmp_path.parent / "no_cache"), time.monotonic()
+    """What to download, how large, from where, where to put it, and the command."""
+    sources = published(b"", loopback.closed_port(), tmp_path.parent / "no_cache")
     message = (
         rf"cannot download {name} \(.*[Cc]onnection refused\).*\((58.9|553.4) MB\)\n  {sources[source].url}\n"
         rf"put it at\n  {tmp_path}/{name}\nand run\n"
         rf"  python -m pconv_jax.tools.prepare_vgg16 --out={tmp_path}/out.npz --file={tmp_path}/{name}"
     )
     refused(message, OSError, source=source, sources=sources)
-    assert time.monotonic() - start < 5
 
 
 def test_missing_libraries(tmp_path, refused, monkeypatch):

@@ -262,3 +262,12 @@ def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch
         monkeypatch.setattr(rundir.os, name, lambda *a, name=name, call=call: (done.append(name), call(*a)))
     rundir.write_atomically(str(tmp_path / "table.md"), "text")
     assert done == ["fsync", "replace", "fsync"] and (tmp_path / "table.md").read_text() == "text"
+
+
+@pytest.mark.parametrize("name", ["data.json", "versions.json"])
+def test_files_of_the_same_name_of_others_are_left_alone(tmp_path, name):
+    """What a killed process leaves has keys of ours."""
+    (tmp_path / name).write_text('{"theirs": 1}')
+    with pytest.raises(ValueError, match=r"is not empty and has no config\.json: choose another --workdir"):
+        rundir.check(str(tmp_path), default.get_config(), DATA)
+    assert (tmp_path / name).read_text() == '{"theirs": 1}'

@@ -7,6 +7,7 @@ import os
 import pickle
 import random
 
+import cv2
 import numpy as np
 import PIL.Image
 import pytest
@@ -297,3 +298,18 @@ def test_fingerprint_follows_names_and_sizes(tmp_path):
     (tmp_path / "b.png").rename(tmp_path / "c.png")
     prints.append(sources.folder(str(tmp_path)).fingerprint())
     assert prints[0] == prints[1] and len(set(prints)) == 3 and prints[0].startswith("2 files, sha256 ")
+
+
+def test_want_of_memory_is_no_damage(monkeypatch):
+    """Another image would take the place of a good one; the run stops instead."""
+    error = cv2.error("Insufficient memory")
+    error.code = cv2.Error.StsNoMem
+
+    def imdecode(*_):
+        raise error
+
+    monkeypatch.setattr(cv2, "imdecode", imdecode)
+    with pytest.raises(MemoryError, match="Insufficient memory"):
+        sources.decode(b"an image")
+    error.code = cv2.Error.StsAssert
+    assert sources.decode(b"") is None

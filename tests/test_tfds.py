@@ -7,12 +7,10 @@ import os
 import pathlib
 import pickle
 import re
-import resource
 import shutil
 import socket
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -114,12 +112,10 @@ def test_sources_can_be_sent_to_workers(celeba):
     ],
 )
 def test_errors_say_what_to_do(celeba, monkeypatch, change, message):
-    """Within two seconds, and without the network."""
+    """Without the network, whose time-outs they would wait for."""
     monkeypatch.setattr(socket, "socket", None)
-    started = time.monotonic()
     with pytest.raises(ValueError, match=message):
         pair(celeba[0], **change)
-    assert time.monotonic() - started < 2
 
 
 def test_unprepared_without_a_data_dir(tmp_path, monkeypatch):
@@ -180,12 +176,13 @@ def test_damaged_records_are_unreadable_images(celeba, tmp_path, kept):
     assert sources.DecodedSource(evaluation)[1][1] == 0
 
 
-def test_a_disk_that_fails_is_no_damaged_record():
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ECONNRESET])
+def test_a_disk_that_fails_is_no_damaged_record(number):
     """array_record hands the system's words on: no other image takes its place, the run stops."""
 
     class Failing(list):
         def __getitem__(self, index):
-            raise RuntimeError(f"Failed to read record: {os.strerror(errno.EIO)}")
+            raise RuntimeError(f"Failed to read record: {os.strerror(number)}")
 
     source = tfds_source.TfdsSource("/data/celeb_a/2.1.0", "train", "image")
     source.__dict__["_records"] = Failing([b""] * 3)
@@ -222,17 +219,14 @@ def test_nothing_is_written_when_the_data_is_not_ready(tmp_path):
     ("experiment", "dataset"), [("celeba", "celeb_a"), ("places2", "places365_small"), ("imagenet", "imagenet2012")]
 )
 def test_experiments_stop_without_the_data(tmp_path, experiment, dataset):
-    """Within five seconds of computing and without waiting, with the command, and nothing is written."""
+    """With the command, and nothing is written."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path), "TFDS_DATA_DIR": str(tmp_path / "data")}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
     arguments = [f"--config=experiments/{experiment}.py", f"--workdir={tmp_path}/run"]
     command = [sys.executable, "-m", "pconv_jax.main", *arguments]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert done.returncode not in (0, None) and "Traceback" not in done.stderr
     assert done.stderr.endswith(f"run\n  {COMMAND} {dataset} --manual_dir={tmp_path}/data/downloads/manual\n")
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5
     assert not list(tmp_path.iterdir())
 
 

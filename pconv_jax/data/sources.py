@@ -144,12 +144,17 @@ def decode(encoded: bytes, channels: int = 3) -> np.ndarray | None:
 
     The EXIF orientation is applied, grey becomes RGB where three channels are wanted and colour grey where one is,
     16 bits become 8, and an alpha channel is dropped.
+
+    Raises:
+      MemoryError: there is not enough of it, which says nothing about the image.
     """
     try:
         flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
         image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error:  # an empty buffer
-        return None
+    except cv2.error as error:
+        if error.code == cv2.Error.StsNoMem:
+            raise MemoryError(str(error)) from error
+        return None  # an empty buffer
     return image if image is None or image.ndim == 3 else image[..., None]
 
 

@@ -21,6 +21,9 @@ from pconv_jax.data import encoded
 FORMAT = "array_record"
 
 _NAME = r"\w+(/[\w.+-]+)?(:\d+\.\d+\.\d+)?"  # no namespace: those datasets are looked up in the network
+# Errors of disks, networks and processes, which say nothing about a record; array_record gives the text alone.
+_NOT_THE_RECORDS = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
+_NOT_THE_RECORDS += (errno.ECONNRESET, errno.ECONNREFUSED, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENOTCONN)
 _CATALOGUE = "https://www.tensorflow.org/datasets/catalog/overview"
 
 
@@ -63,7 +66,7 @@ class TfdsSource:
             return example.features.feature[self.key].bytes_list.value[0]
         except (RuntimeError, IndexError) as error:  # a file that is damaged, cut off or gone; a record without image
             what = f"record {index} of {self.split} in {self.root}: {error}"
-            if any(os.strerror(number) in str(error) for number in (errno.EIO, errno.ESTALE, errno.ETIMEDOUT)):
+            if any(os.strerror(number) in str(error) for number in _NOT_THE_RECORDS):
                 raise encoded.Unreachable(f"{what}: mend it, and the same command goes on") from error
             raise OSError(what) from error
 

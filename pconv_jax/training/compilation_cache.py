@@ -34,6 +34,8 @@ def enable(wanted: bool):
         os.makedirs(path, mode=0o700, exist_ok=True)  # who writes here decides what this user's processes run
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError("not writable")
+        if os.stat(path).st_uid != os.getuid() or os.stat(path).st_mode & 0o022:
+            raise PermissionError("others can write to it")
     except OSError as error:
         logging.warning("programs are compiled anew each time, %s cannot be used: %s", path, error)
         return

@@ -57,7 +57,17 @@ def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) ->
     # Under SLURM and Open MPI that leaves a task the one GPU of its number; here one task drives all of its host.
     for platform in ("cuda", "rocm"):
         jax.config.update(f"jax_{platform}_visible_devices", "all")
+    sys.excepthook = _end_at_once
     return True
+
+
+def _end_at_once(kind, error, trace):
+    """For what nobody caught: Python's own way out waits until the other hosts end, too, which may take hours."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        leave(f"error: {error}")  # another host is gone, most likely
+    sys.__excepthook__(kind, error, trace)
+    if jax.process_count() > 1:
+        leave("error: this host ends, and the job with it")
 
 
 def is_first_host() -> bool:
@@ -147,7 +157,7 @@ def from_first_host(tree):
     return replicate(tree)
 
 
-def agreed(wish: bool, step: int) -> bool:
+def agreed(wish: bool, step: int = 0) -> bool:
     """Whether any host wishes so, the same answer on all; several hosts ask each other every tenth step only."""
     if jax.process_count() == 1:
         return wish

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
@@ -18,7 +18,7 @@ class Stopped(Exception):
     """The run was asked to stop; its state is saved."""
 
 
-def until_asked(signals: list[str], items: Iterable, reason: str) -> Iterator:
+def until_asked(signals: Sequence[str], items: Iterable, reason: str) -> Iterator:
     """The items, until a signal arrives.
 
     Raises:

@@ -116,6 +116,17 @@ class NonFinite(ArithmeticError):
     """A loss or gradient that is NaN or infinite."""
 
 
+def explained(error: MemoryError | RuntimeError) -> str | None:
+    """What a person can do about an error that comes from a library, in a line; None where we do not know it."""
+    text = str(error)
+    if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
+        reason = text.partition("\n")[0]
+        return f"out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate"
+    if text.startswith("Worker process was terminated"):  # grain's words for one of data.workers
+        return f"{text} Killed for memory, it may be: lower data.workers; the same command goes on"
+    return None
+
+
 def interval(pending: list[tuple[int, dict]]) -> dict[str, float]:
     """Reads the metrics of several steps from the device and averages them; `skipped` is summed.
 

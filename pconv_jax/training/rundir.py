@@ -82,7 +82,7 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     if os.path.exists(workdir) and not os.path.isdir(workdir):
         raise ValueError(f"{workdir} is a file; needs a directory: choose another --workdir")
     if not os.path.exists(os.path.join(workdir, CONFIG)):
-        if os.path.isdir(workdir) and any(not _unfinished(name) for name in os.listdir(workdir)):
+        if os.path.isdir(workdir) and not all(_unfinished(workdir, name) for name in os.listdir(workdir)):
             raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
         return False
     check_config(workdir, config)
@@ -182,9 +182,11 @@ def write_atomically(path: str, content: str | bytes):
         raise
 
 
-def _unfinished(name):
-    """What a process that was killed in `claim` may have left."""
-    return name in (DATA, VERSIONS, LOCK) or name.endswith(TEMPORARY)
+def _unfinished(workdir, name):
+    """Whether a file is what a process that was killed in `claim` may have left, and not somebody else's."""
+    if name in (DATA, VERSIONS):
+        return ("jax" if name == VERSIONS else "train") in _read_json(os.path.join(workdir, name))
+    return name == LOCK or name.endswith(TEMPORARY)
 
 
 def _sync_directory(path):
