@@ -125,6 +125,7 @@ def test_shares_and_ratios():
     assert len(lines) == 3 and not comparison.ratios(rows[:1])
 
 
+@pytest.mark.slow
 def test_rows_of_a_worker():
     """A real worker, of a tiny network: complete, positive, consistent; what it cannot do is told with its reason."""
     config = arguments.sized(runs.tiny(), 16, 4)

@@ -198,7 +198,7 @@ def test_bfloat16_is_rounded_once(case):
     assert gradient.dtype == jnp.bfloat16 and np.isfinite(gradient.astype(np.float32)).all()
 
 
-@pytest.mark.parametrize("case", ["dec1", "few: dec7", "enc5"])
+@pytest.mark.parametrize("case", ["dec1", pytest.param("few: dec7", marks=pytest.mark.slow), "enc5"])
 def test_under_vmap(case):
     """Over images, masks, kernels and biases, with gradients, in float64: each result as the operator alone has it."""
     if case == "enc5":

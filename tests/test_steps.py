@@ -29,7 +29,9 @@ def step_on(devices, config, batches, now=None, phase=None):
     return now, rows
 
 
-@pytest.mark.parametrize("norm", ["batch", "masked_batch", "group"])
+@pytest.mark.parametrize(
+    "norm", ["batch", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("masked_batch", "group"))]
+)
 def test_one_device_equals_four(norm):
     """Five steps: parameters, statistics and metrics agree, because batch normalisation is synchronised."""
     config = runs.tiny(**{"model.norm": norm})
@@ -104,7 +106,7 @@ def test_the_weights_of_style_rise():
     assert steps.loss_weights(runs.tiny(), 0) == runs.tiny().loss.weights.to_dict()
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accumulation_changes_memory_and_nothing_else(devices):
     """Four parts, one after another: the step of the whole batch, because every term is a mean over examples."""
     whole, parts = (runs.tiny(**{"model.norm": "group", "train.accumulate": k}) for k in (1, 4))

@@ -216,7 +216,12 @@ def test_nothing_is_written_when_the_data_is_not_ready(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "dataset"), [("celeba", "celeb_a"), ("places2", "places365_small"), ("imagenet", "imagenet2012")]
+    ("experiment", "dataset"),
+    [
+        ("celeba", "celeb_a"),
+        pytest.param("places2", "places365_small", marks=pytest.mark.slow),
+        pytest.param("imagenet", "imagenet2012", marks=pytest.mark.slow),
+    ],
 )
 def test_experiments_stop_without_the_data(tmp_path, experiment, dataset):
     """With the command, and nothing is written."""

@@ -85,7 +85,7 @@ def test_both_conventions_give_the_same_features(save):
 def test_gradient_reaches_the_image(save):
     path = save(weights())
     image = jnp.full((1, 16, 16, 3), 0.4)
-    gradient = jax.grad(lambda x: apply(path, x)[2].sum())(image)
+    gradient = jax.jit(jax.grad(lambda x: apply(path, x)[2].sum()))(image)
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
@@ -129,11 +129,11 @@ def test_blur_is_further_than_an_equal_shift_of_brightness(save, shared_data):
     features = jax.jit(lambda x: module.apply({"params": params}, x))
     photographs = sorted(path for split in ("train", "val") for path in (shared_data("bsds500") / split).glob("*.jpg"))
     ranked = []
-    for path in photographs[::3]:
+    for path in photographs[::6]:
         image = cv2.resize(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB), (96, 96), interpolation=cv2.INTER_AREA) / 255.0
         blurred = cv2.GaussianBlur(image, (0, 0), 1.5)
         shifted = image + np.sqrt(np.mean((blurred - image) ** 2))
         of = features(np.stack([image, blurred, shifted]).astype(np.float32))
         blur, shift = (sum(float(jnp.mean(jnp.abs(f[i] - f[0]))) for f in of) for i in (1, 2))
         ranked.append(blur > shift)
-    assert len(ranked) == 100 and np.mean(ranked) >= 0.95
+    assert len(ranked) == 50 and np.mean(ranked) >= 0.95
