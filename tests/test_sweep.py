@@ -77,6 +77,7 @@ REFUSED = {
     "no variant": ({}, [], r"get_variants\(\) gives no variant"),
     "other inputs": ({"a": {"x": {"eval.seed": 1}}}, [], "variant x: eval.seed is not for variants"),
     "wrong seed": (sweeps.VARIANTS, ["--seeds=0,one"], "seed 'one'; needs an integer"),
+    "one seed for all": (sweeps.VARIANTS, ["--config.seed=5"], "config.seed is set by the sweep, .*: give --seeds=5"),
     "wrong override": (sweeps.VARIANTS, ["--config.train.steps=0"], "baseline of .*mine.py does not work:\n  train.st"),
     "no smoke": (FILE.replace("SMOKE", "S"), ["--smoke"], "has no SMOKE, the overrides for --smoke"),
     "nothing to report": (sweeps.VARIANTS, ["--report"], "no run of .*sweep is finished: nothing to report"),

@@ -116,6 +116,8 @@ def make(
     Raises:
       ValueError: all that is wrong.
     """
+    if "seed" in overrides:
+        raise ValueError(f"--config.seed is set by the sweep, run by run: give --seeds={overrides['seed']}")
     changed = {**(file.smoke if smoke else {}), **overrides}
     base, problems = _changed(file.get_config(), changed)
     if not problems:
