@@ -55,6 +55,8 @@ def test_dry_run_prints_the_commands_and_writes_nothing(server, tmp_path):
     expected = [f"--config={tmp_path}/mine.py", *plan.runs[1].arguments[1:]]
     assert words[1] == [sys.executable, "-m", "pconv_jax.main", *expected]
     assert [line.endswith("  # finished") for line in lines] == [False] * 4 + [True, False]
+    code, printed = server(tmp_path, "sweep", [*arguments, "--dry-run", "--nocompilation_cache"])
+    assert code == 0 and printed.count(" --nocompilation_cache") == 6, printed
     code, printed = server(tmp_path, "sweep", [*arguments, "--count"])
     assert (code, printed) == (0, "6\n")
     code, printed = server(tmp_path, "sweep", [*arguments, "--only=4"])

@@ -58,7 +58,7 @@ def behave(monkeypatch, tmp_path):
     def set_commands(sweep, *hows):
         ways = {run.name: how for run, how in zip(sweep.runs, hows, strict=True)}
 
-        def command(run):
+        def command(run, more=()):
             return [sys.executable, "-S", "-c", STAND_IN, ways[run.name], run.name, run.workdir, str(tmp_path)]
 
         monkeypatch.setattr(processes, "command", command)
@@ -81,21 +81,21 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_skipped(sweep,
     """The failed one is listed with its error and has a log; the same command tries it alone again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
     behave(sweep, "finish", "fail", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert names(outcome.finished) == ["baseline seed 0", "no_hole seed 0"] and not outcome.stopped
     assert [(run.name, reason) for run, reason in outcome.failed] == [("zero seed 0", "exit code 1: error: it broke")]
     log = pathlib.Path(sweep.runs[1].log)
     assert log == tmp_path / "sweep" / "zero" / "seed_0.log" and "step 1 of 4\nerror: it broke" in log.read_text()
     assert started(tmp_path) == [f"{name} as it was" for name in names(sweep.runs)]
     behave(sweep, "fail", "finish", "fail")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert started(tmp_path) == ["zero seed 0 as it was"]
     assert len(outcome.finished) == 3 and not outcome.failed
 
 
 def test_an_end_without_scores_is_a_failure(sweep, behave):
     behave(sweep, "nothing", "finish", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert [(run.name, why) for run, why in outcome.failed] == [
         ("baseline seed 0", "ended without its scores: nothing was printed")
     ]
@@ -104,7 +104,7 @@ def test_an_end_without_scores_is_a_failure(sweep, behave):
 def test_one_run_per_gpu(sweep, behave, tmp_path):
     """Two at the same time (each waits for the other), each on its own; the third takes the one that is free."""
     behave(sweep, "together", "together", "finish")
-    outcome = processes.run_all(sweep.runs, ["3", "GPU-5"], sweep.directory)
+    outcome = processes.run_all(sweep.runs, ["3", "GPU-5"])
     assert len(outcome.finished) == 3, outcome
     lines = started(tmp_path)
     assert sorted(lines[:2]) == ["baseline seed 0 3", "zero seed 0 GPU-5"]
@@ -115,13 +115,13 @@ def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, be
     """Ctrl-C to the sweep: the run is told once, saves and ends with 75; no other begins; handlers are as before."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     behave(sweep, "finish", "stop", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert names(outcome.finished) == ["baseline seed 0"] and not outcome.failed
     assert names(outcome.stopped) == ["zero seed 0", "no_hole seed 0"]
     assert len(started(tmp_path)) == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     behave(sweep, "fail", "finish", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert len(outcome.finished) == 3 and len(started(tmp_path)) == 2
 
 
@@ -211,10 +211,3 @@ def test_last_error(text, expected, tmp_path):
     path.write_text(f"error: of an earlier attempt\n{text}")
     assert results.last_error(str(path), len("error: of an earlier attempt\n")) == expected
     assert results.last_error(str(tmp_path / "none")) == "no log (No such file or directory)"
-
-
-def test_the_runs_share_what_they_compile(tmp_path):
-    """Unless the user has a place for it."""
-    own = processes.environment({"PATH": "x"}, str(tmp_path))
-    assert own["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled") and own["PATH"] == "x"
-    assert processes.environment({"JAX_COMPILATION_CACHE_DIR": "mine"}, "d")["JAX_COMPILATION_CACHE_DIR"] == "mine"

@@ -28,9 +28,9 @@ class Outcome:
     stopped: list[plan.Run] = dataclasses.field(default_factory=list)
 
 
-def command(run: plan.Run) -> list[str]:
-    """The main command, with this interpreter."""
-    return [sys.executable, "-m", "pconv_jax.main", *run.arguments]
+def command(run: plan.Run, more: Sequence[str] = ()) -> list[str]:
+    """The main command, with this interpreter; `more` are flags for all runs that are not of the config."""
+    return [sys.executable, "-m", "pconv_jax.main", *run.arguments, *more]
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
@@ -46,19 +46,15 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def environment(inherited: Mapping[str, str], directory: str) -> dict[str, str]:
-    """Of the runs: seeds of a variant are the same programs, so what one compiled serves the others."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(os.path.abspath(directory), "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-    }
-    return {**cache, **inherited}
-
-
-def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], directory: str) -> Outcome:
+def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] = ()) -> Outcome:
     """Trains all runs that are not finished, each in a process of its own, one per GPU or one at a time without.
 
     SIGTERM and SIGINT reach the running ones, which save and end; no other is started then.
+
+    Args:
+      runs: of the sweep.
+      gpus: as of `visible_gpus`.
+      more: as for `command`.
     """
     outcome = Outcome()
     outcome.finished = [run for run in runs if results.scores(run) is not None]
@@ -70,7 +66,7 @@ def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], directory: str) -> Ou
     with _signals() as signals:
         while active or (waiting and not signals):
             while waiting and free and not signals:
-                active.append(_start(waiting.pop(0), free.pop(0), directory))
+                active.append(_start(waiting.pop(0), free.pop(0), more))
                 logging.info("%s: begins, log in %s", active[-1].run.name, active[-1].run.log)
             for child in active:
                 child.pass_on(signals)
@@ -100,14 +96,14 @@ class _Child:
         self.told = len(signals)
 
 
-def _start(run, gpu, directory):
+def _start(run, gpu, more):
     """Its own process group: Ctrl-C in a terminal must not reach it twice, which would end it without saving."""
     os.makedirs(os.path.dirname(run.log), exist_ok=True)
-    own = environment(os.environ, directory) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    own = {**os.environ} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     with open(run.log, "ab") as log:
         start = log.tell()
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command(run), env=own, process_group=0, **pipes)
+        process = subprocess.Popen(command(run, more), env=own, process_group=0, **pipes)
     return _Child(run, gpu, process, start)
 
 
