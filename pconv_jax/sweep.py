@@ -111,7 +111,13 @@ def _report(sweep, failed, gpus):
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # as the runs had it: their batches need not divide over all
     path = report.write(sweep, found, failed)
     sheets.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
-    print(f"\n{report.short(comparison.means(found, sweep.variants))}\n\nwritten: {path} and the files beside it")
+    left = report.unfinished(sweep, found, failed)
+    told = [run.name for run, _ in failed]  # by who calls
+    print(f"\n{report.short(comparison.means(found, sweep.variants))}\n")
+    print(f"{len(sweep.runs) - len(left)} of {len(sweep.runs)} runs finished")
+    for line in (line for name, line in left.items() if name not in told):
+        print(f"not in the tables: {line}")
+    print(f"written: {path} and the files beside it")
 
 
 def _sheet(sweep, found):

@@ -106,16 +106,21 @@ def test_files(sweep):
 
 
 def test_one_seed_has_no_interval(tmp_path):
-    """And says so; runs that are not finished are listed with their step."""
+    """And says so; runs that are not finished are listed with their step, and their log or the task they would be."""
     plan = sweeps.tiny(tmp_path, seeds=(0,))
     for run in plan.runs[:2]:
         sweeps.finish(run, [20.0, 21.0])
     sweeps.log(plan.runs[2], [{"step": 2}])
-    text = pathlib.Path(report.write(plan, comparison.read(plan), [])).read_text()
+    found = comparison.read(plan)
+    text = pathlib.Path(report.write(plan, found, [])).read_text()
+    assert "- no_hole seed 0: at step 2 of 4, task 2 of the array, if there was one\n" in text
+    pathlib.Path(plan.runs[2].log).write_text("step 2 of 4\nerror: it broke\nbye\n")
+    text = pathlib.Path(report.write(plan, found, [])).read_text()
+    says = f"at step 2 of 4, its log {plan.runs[2].log} says: error: it broke"
+    assert f"- no_hole seed 0: {says}\n" in text
+    assert report.unfinished(plan, found, []) == {"no_hole seed 0": f"no_hole seed 0: {says}"}
     assert "one seed has no interval over seeds (n = 1)" in text
-    assert (
-        "- no_hole seed 0: at step 2 of 4" in text and "| zero | n=1 | +0.00 [+0.00, +0.00] p=1 | none (n = 1)" in text
-    )
+    assert "| zero | n=1 | +0.00 [+0.00, +0.00] p=1 | none (n = 1)" in text
 
 
 def test_without_a_baseline_there_are_no_differences(tmp_path):

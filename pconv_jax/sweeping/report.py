@@ -54,7 +54,8 @@ def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed)
         *_means(sweep, rows),
         *_differences(compared),
     ]
-    text += _unfinished(sweep, found, failed)
+    lines = [f"- {line}" for line in unfinished(sweep, found, failed).values()]
+    text += ["## Not finished, and not in the tables", "", *lines, ""] if lines else []
     if sweep.left_out:
         text += ["## Left out", "", *(f"- {name}: {why}" for name, why in sweep.left_out.items()), ""]
     for picture, what in (("sheet", "The same images under every variant, first seed"), ("curves", "Learning curves")):
@@ -65,6 +66,28 @@ def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed)
 def short(rows: list[dict]) -> str:
     """The table of means for the screen."""
     return "\n".join(_table(rows, {}))
+
+
+def unfinished(sweep: plan.Plan, found: comparison.Scores, failed) -> dict[str, str]:
+    """By name of each run that is not in the tables: what became of it, or how far it is and what its log says.
+
+    Args:
+      sweep, found, failed: as for `write`.
+    """
+    reasons = {run.name: reason for run, reason in failed}
+    lines = {}
+    for index, run in enumerate(sweep.runs):
+        if run.seed in found.runs.get(run.variant, {}):
+            continue
+        if run.name in reasons:
+            state = f"failed, {reasons[run.name]} (log: {run.log})"
+        else:
+            log = f"task {index} of the array, if there was one"  # whose log SLURM names
+            if os.path.exists(run.log):
+                log = f"its log {run.log} says: {results.last_error(run.log)}"
+            state = f"at step {results.step(run)} of {run.steps}, {log}"
+        lines[run.name] = f"{run.name}: {state}"
+    return lines
 
 
 def _means(sweep, rows):
@@ -126,18 +149,6 @@ def _differences(compared):
         cells += [tables.difference_cell(found[metric], tables.DIGITS[metric]) for metric in others]
         text.append(_line(cells))
     return [*text, "", f"![Differences]({NAME}_differences.png)", ""]
-
-
-def _unfinished(sweep, found, failed):
-    reasons = {(run.variant, run.seed): reason for run, reason in failed}
-    lines = []
-    for run in sweep.runs:
-        if run.seed in found.runs.get(run.variant, {}):
-            continue
-        reason = reasons.get((run.variant, run.seed))
-        state = f"failed, {reason} (log: {run.log})" if reason else f"at step {results.step(run)} of {run.steps}"
-        lines.append(f"- {run.name}: {state}")
-    return ["## Not finished, and not in the tables", "", *lines, ""] if lines else []
 
 
 def _line(cells):
