@@ -125,16 +125,32 @@ def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, be
     assert len(outcome.finished) == 3 and len(started(tmp_path)) == 2
 
 
+@pytest.fixture
+def with_cuda(monkeypatch):
+    """As if JAX were installed with CUDA: any module that is there stands for its plugin."""
+    monkeypatch.setattr(processes, "_CUDA", ("jax_cuda13_plugin", "json"))
+
+
+def test_gpus_that_jax_cannot_use(monkeypatch, caplog):
+    """Are none, or as many trainings as GPUs would share the processor."""
+    monkeypatch.setattr(processes, "_CUDA", ("jax_cuda0_plugin",))
+    with caplog.at_level("WARNING"):
+        assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}) == []
+    assert "2 GPUs are left alone, JAX is installed without CUDA: pip install jax[cuda13]" in caplog.text
+    caplog.clear()
+    assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and not caplog.text
+
+
 @pytest.mark.parametrize(
     ("value", "gpus"),
     [("0,1", ["0", "1"]), ("2", ["2"]), ("GPU-a, MIG-b", ["GPU-a", "MIG-b"]), ("", []), ("-1", []), ("1,-1,2", ["1"])],
 )
-def test_visible_gpus(value, gpus):
+def test_visible_gpus(value, gpus, with_cuda):
     """As CUDA reads the variable."""
     assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
 
 
-def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch):
+def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch, with_cuda):
     """Where the variable is not set; none where there is no such program, or it fails."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert processes.visible_gpus({}) == []

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pconv_jax.training import preemption, reporting
 
 _POLL_SECONDS = 0.2
 _TELL_SECONDS = 30
+_CUDA = ("jax_cuda13_plugin", "jax_cuda12_plugin")  # one of them makes JAX see NVIDIA's GPUs
 
 
 @dataclasses.dataclass
@@ -34,7 +36,15 @@ def command(run: plan.Run, more: Sequence[str] = ()) -> list[str]:
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that runs may use: of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
+    """The GPUs that runs may use: of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists; none if JAX cannot."""
+    gpus = _listed_gpus(environment)
+    if gpus and not any(map(importlib.util.find_spec, _CUDA)):
+        logging.warning("%d GPUs are left alone, JAX is installed without CUDA: pip install jax[cuda13]", len(gpus))
+        return []
+    return gpus
+
+
+def _listed_gpus(environment):
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         gpus = [gpu.strip() for gpu in chosen.split(",")]
