@@ -31,6 +31,13 @@ if how == "finish":
 elif how == "fail":
     print("step 1 of 4\\nerror: it broke\\nbye")
     sys.exit(1)
+elif how == "train":  # until it is told to save and end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit((place / f"{name} saved").touch() or 75))
+    (place / f"{name} trains").touch()
+    until(lambda: False)
+elif how == "fail beside":  # another one that trains
+    until(lambda: list(place.glob("* trains")))
+    sys.exit(1)
 elif how == "stop":  # tells the sweep to stop, and saves when it is told to
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     os.kill(os.getppid(), int(signal.SIGINT))
@@ -99,6 +106,25 @@ def test_an_end_without_scores_is_a_failure(sweep, behave):
     assert [(run.name, why) for run, why in outcome.failed] == [
         ("baseline seed 0", "ended without its scores: nothing was printed")
     ]
+
+
+def test_a_run_that_cannot_be_started_has_failed(sweep, behave):
+    """There is no room for its log, say: the rest is run."""
+    behave(sweep, "finish", "finish", "finish")
+    pathlib.Path(sweep.runs[1].log).mkdir(parents=True)
+    outcome = processes.run_all(sweep.runs, ["0"])
+    assert names(outcome.finished) == ["baseline seed 0", "no_hole seed 0"] and not outcome.stopped
+    ((failed, reason),) = outcome.failed
+    assert failed is sweep.runs[1] and reason.startswith("cannot be started: [Errno 21] Is a directory")
+
+
+def test_an_error_of_the_sweep_leaves_nothing_running(sweep, behave, tmp_path, monkeypatch):
+    """What trains saves and ends before the error is told."""
+    behave(sweep, "train", "fail beside", "finish")
+    monkeypatch.setattr(results, "last_error", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        processes.run_all(sweep.runs, ["0", "1"])
+    assert (tmp_path / "baseline seed 0 saved").exists() and len(started(tmp_path)) == 2
 
 
 def test_one_run_per_gpu(sweep, behave, tmp_path):

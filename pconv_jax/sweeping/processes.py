@@ -59,7 +59,8 @@ def _listed_gpus(environment):
 def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] = ()) -> Outcome:
     """Trains all runs that are not finished, each in a process of its own, one per GPU or one at a time without.
 
-    SIGTERM and SIGINT reach the running ones, which save and end; no other is started then.
+    SIGTERM and SIGINT reach the running ones, which save and end; no other is started then. So they do when anything
+    goes wrong here: none trains on without being watched.
 
     Args:
       runs: of the sweep.
@@ -73,11 +74,10 @@ def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] =
     if outcome.finished:
         logging.info("%d of %d runs are finished already", len(outcome.finished), len(runs))
     free, active = list(gpus) or [None], []
-    with _signals() as signals:
+    with _signals() as signals, _ended_with(active):
         while active or (waiting and not signals):
             while waiting and free and not signals:
-                active.append(_start(waiting.pop(0), free.pop(0), more))
-                logging.info("%s: begins, log in %s", active[-1].run.name, active[-1].run.log)
+                _begin(waiting.pop(0), free, active, outcome, more)
             for child in active:
                 child.pass_on(signals)
             for child in [child for child in active if child.process.poll() is not None]:
@@ -104,6 +104,31 @@ class _Child:
         for _ in signals[self.told :]:
             self.process.send_signal(signal.SIGTERM)
         self.told = len(signals)
+
+
+def _begin(run, free, active, outcome, more):
+    """Starts a run on a free GPU; one that cannot be, for want of room for its log, say, has failed."""
+    try:
+        active.append(_start(run, free[0], more))
+    except OSError as error:
+        outcome.failed.append((run, f"cannot be started: {error}"))
+        logging.error("%s: cannot be started: %s", run.name, error)
+        return
+    free.pop(0)
+    logging.info("%s: begins, log in %s", run.name, run.log)
+
+
+@contextlib.contextmanager
+def _ended_with(active):
+    """An error ends what runs, which saves first."""
+    try:
+        yield
+    except BaseException:
+        for child in active:
+            child.process.terminate()
+        for child in active:
+            child.process.wait()
+        raise
 
 
 def _start(run, gpu, more):
