@@ -117,12 +117,13 @@ def scores(run):
 def test_a_sweep_is_killed_and_goes_on(tmp_path):
     """SIGTERM while the baseline trains: exit code 75. The same command ends it, and reports; a third runs nothing."""
     variants = {"convolution": {"zero": {"model.kind": "zero"}}}
-    changes = ["--config.train.steps=1000", "--config.train.checkpoint_every=500", "--config.train.log_every=10"]
-    arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=1000", "--seeds=0"]
+    changes = ["--config.train.steps=100", "--config.train.checkpoint_every=50", "--config.train.log_every=2"]
+    arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=100", "--seeds=0"]
     command = [sys.executable, "-m", "pconv_jax.sweep", *arguments]
     environment = {**os.environ, "XLA_FLAGS": ""}
     run = tmp_path / "sweep" / "baseline" / "seed_0"
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+    slow = [word.replace("pconv_jax.sweep", "tests.slow_sweep") for word in command]
+    with subprocess.Popen(slow, cwd=ROOT, env=environment) as process:
         try:
             while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
                 assert process.poll() is None
@@ -132,7 +133,7 @@ def test_a_sweep_is_killed_and_goes_on(tmp_path):
         finally:
             process.kill()
     assert not (tmp_path / "sweep" / "zero").exists()
-    assert "saves after this step and stops" in run.with_suffix(".log").read_text()
+    assert "stopped by SIGTERM after step" in run.with_suffix(".log").read_text()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in run.with_suffix(".log").read_text()
@@ -141,7 +142,7 @@ def test_a_sweep_is_killed_and_goes_on(tmp_path):
     folder = tmp_path / "sweep"
     text = (folder / "report.md").read_text()
     assert "none (n = 1)" in text and all((folder / name).exists() for name in re.findall(r"\]\((.+?)\)", text))
-    assert scores(run)["step"] == 1000
+    assert scores(run)["step"] == 100
     logs = {path: path.read_bytes() for path in folder.glob("*/*.log")}
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and logs == {path: path.read_bytes() for path in folder.glob("*/*.log")}
