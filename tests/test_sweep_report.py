@@ -10,7 +10,7 @@ import pytest
 import scoring
 import sweeps
 from pconv_jax.evaluation import intervals
-from pconv_jax.sweeping import comparison, pictures, report
+from pconv_jax.sweeping import comparison, pictures, plan, report
 
 T1 = 12.7062  # Student's 0.975 quantile with one degree of freedom
 
@@ -89,6 +89,13 @@ def test_files(sweep):
     assert "| no_hole | loss.weights.hole=0.0 | n=1 | 22.50 |" in text and "| Telea |  |  | 10.00 |" in text
     assert "| zero | n=2 | +2.25 [+2.00, +2.50] p=0.5 | [-13.63, +18.13] |" in text
     assert "| no_hole | n=1 | -0.50 [-1.00, +0.00] p=1 | none (n = 1) |" in text
+    assert (
+        "| variant | seeds | PSNR, dB, over examples | PSNR, dB, over seeds | SSIM, over examples | SSIM, over seeds |"
+        in text
+    )
+    ssim = {row["variant"]: row for row in comparison.differences(found, sweep.variants) if row["metric"] == "ssim"}
+    assert f"| [{ssim['zero']['seeds_low']:+.4f}, {ssim['zero']['seeds_high']:+.4f}] |" in text
+    assert "were asked for" not in text
     assert f"- no_hole seed 0: failed, exit code 1: error: it broke (log: {sweep.runs[2].log})" in text
     assert "n = 2 examples" in text and "(n = number of seeds)" in text
     folder = pathlib.Path(sweep.directory)
@@ -103,6 +110,15 @@ def test_files(sweep):
     before = {file.name: file.read_bytes() for file in folder.glob("report*")}
     report.write(sweep, found, [(sweep.runs[2], "exit code 1: error: it broke")])
     assert before == {file.name: file.read_bytes() for file in folder.glob("report*")}
+
+
+def test_the_variants_that_were_asked_for_are_named(tmp_path):
+    """A report of some of a file's variants does not pass for one of all."""
+    some = plan.make(sweeps.file(), {}, variants=["zero"], directory=str(tmp_path))
+    for run in some.runs:
+        sweeps.finish(run, [20.0, 21.0])
+    text = pathlib.Path(report.write(some, comparison.read(some), [])).read_text()
+    assert "Of its variants these were asked for: zero.\n" in text and "no_hole" not in text
 
 
 def test_one_seed_has_no_interval(tmp_path):

@@ -50,6 +50,7 @@ def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed)
         "",
         f"{sweep.file}: {len(sweep.variants) - 1} variants and the baseline, {' or '.join(map(str, steps))} steps. "
         f"Every network is scored on the same {found.fingerprint}.",
+        *([f"Of its variants these were asked for: {', '.join(sweep.chosen)}."] if sweep.chosen else []),
         "",
         *_means(sweep, rows),
         *_differences(compared),
@@ -66,6 +67,12 @@ def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed)
 def short(rows: list[dict]) -> str:
     """The table of means for the screen."""
     return "\n".join(_table(rows, {}))
+
+
+def _over_seeds(row, digits):
+    if row["seeds_low"] is None:
+        return "none (n = 1)"
+    return f"[{row['seeds_low']:+.{digits}f}, {row['seeds_high']:+.{digits}f}]"
 
 
 def unfinished(sweep: plan.Plan, found: comparison.Scores, failed) -> dict[str, str]:
@@ -137,16 +144,14 @@ def _differences(compared):
     ]
     head = ["variant", "seeds", "PSNR, dB, over examples", "PSNR, dB, over seeds"]
     others = ("ssim", "l1_percent")
-    head += [f"{_HEADINGS[metric]}, over examples" for metric in others]
+    head += [f"{_HEADINGS[metric]}, over {what}" for metric in others for what in ("examples", "seeds")]
     text += [_line(head), _line(["---"] * len(head))]
     for variant in dict.fromkeys(row["variant"] for row in compared):
         found = {row["metric"]: row for row in compared if row["variant"] == variant}
-        psnr = found["psnr"]
-        over_seeds = "none (n = 1)"
-        if psnr["seeds_low"] is not None:
-            over_seeds = f"[{psnr['seeds_low']:+.2f}, {psnr['seeds_high']:+.2f}]"
-        cells = [variant, f"n={len(psnr['seeds'].split())}", tables.difference_cell(psnr, 2), over_seeds]
-        cells += [tables.difference_cell(found[metric], tables.DIGITS[metric]) for metric in others]
+        cells = [variant, f"n={len(found['psnr']['seeds'].split())}"]
+        for metric in ("psnr", *others):
+            digits = tables.DIGITS[metric]
+            cells += [tables.difference_cell(found[metric], digits), _over_seeds(found[metric], digits)]
         text.append(_line(cells))
     return [*text, "", f"![Differences]({NAME}_differences.png)", ""]
 
