@@ -59,7 +59,7 @@ def run(given: flags.FlagValues) -> int:
         outcome = processes.run_all(sweep.runs, gpus, more)
     try:
         if outcome.stopped:
-            print(f"stopped; {len(outcome.stopped)} runs are left: the same command goes on", file=sys.stderr)
+            print(f"stopped; runs left: {len(outcome.stopped)}, the same command goes on", file=sys.stderr)
         elif given.report or outcome.finished:
             compilation_cache.enable(given.compilation_cache)
             _report(sweep, outcome.failed, gpus)
