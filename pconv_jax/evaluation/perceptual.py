@@ -58,7 +58,7 @@ class Fid:
         self.about = {"network": "inception-2015-12-05", "weights_sha256": _digest(path)}
         features = jax.jit(lambda params, x: module.apply({"params": params}, _rgb(x)))
         self._features = functools.partial(features, params)
-        self._found = {}
+        self._found, self._originals = {}, {}  # the latter by members: all methods are held against the same
 
     def add(self, method: str | None, images: np.ndarray, count: int):
         """The next composites of a method, or the next originals where `method` is None.
@@ -83,8 +83,13 @@ class Fid:
         count = int(members.sum())
         if count < 2 or (count < frechet.RELIABLE and not members.all()):
             return None
-        found, originals = (np.concatenate(self._found[name])[members] for name in (method, None))
-        return frechet.distance(found, originals)
+        key = members.tobytes()
+        if key not in self._originals:
+            self._originals[key] = self._gaussian(None, members)
+        return frechet.distance(self._gaussian(method, members), self._originals[key])
+
+    def _gaussian(self, method, members):
+        return frechet.gaussian(np.concatenate(self._found[method])[members])
 
 
 def measures(lpips_weights: str | None, fid_weights: str | None, size: tuple[int, int]) -> dict[str, Lpips | Fid]:
