@@ -4,9 +4,10 @@
     ./launch.sh sweep experiments/ablation.py --variants=zero --config.data.source=folder --config.data.path=DIR
     python -m pconv_jax.main --config=experiments/ablation.py --workdir=runs/baseline        # it alone
 
-The paper's method at 64 x 64 on the photographs in scikit-image's wheel: partial convolution, batch normalisation, both
-phases, L1 and total variation; perceptual and style terms with loss.vgg16_weights. `--smoke` tries all of it out at toy
-size. What is overridden holds for all variants; those that would be the baseline itself are left out.
+The paper's method at 64 x 64 on the photographs in scikit-image's wheel, with the quickstart's centred input, windows
+of 3, clipping and augmentation: partial convolution, batch normalisation, both phases, L1 and total variation;
+perceptual and style terms with loss.vgg16_weights. `--smoke` tries all of it out at toy size. What is overridden holds
+for all variants; those that would be the baseline itself are left out.
 """
 
 from experiments import quickstart

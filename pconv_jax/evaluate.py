@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import app, flags, logging
 
-from pconv_jax.evaluation import baselines, frechet, inputs, manifest, perceptual, predictions, scores, tables
+from pconv_jax.evaluation import baselines, inputs, manifest, perceptual, predictions, scores, tables
 from pconv_jax.models import inception, lpips, unet
 from pconv_jax.training import (
     build,
@@ -113,7 +113,7 @@ def run(given: flags.FlagValues):
     if given.manifest:
         for path, other in configs.items():
             _check_fits(path, other, chosen)
-    measures = _measures(given, chosen)
+    measures = perceptual.measures(given.lpips_weights, given.fid_weights, chosen[0].image.shape[:2])
     methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
     networks, about, title = {}, {}, _base(given.manifest or "")
     for path, other in configs.items():
@@ -126,35 +126,6 @@ def run(given: flags.FlagValues):
     if not methods:
         raise ValueError("nothing to score: give --run, --predictions or --baselines")
     _score(given, title, chosen, methods, measures, about, batch_size, threads)
-
-
-def _measures(given, chosen):
-    """`{"lpips", "fid"}` of those whose weights are given."""
-    measures = {}
-    if given.lpips_weights:
-        measures[scores.LPIPS] = perceptual.Lpips(given.lpips_weights)
-        measures[scores.LPIPS].check_size(*chosen[0].image.shape[:2])
-    if given.fid_weights:
-        measures[scores.FID] = perceptual.Fid(given.fid_weights)
-    return measures
-
-
-def _notes(measures, count):
-    """What is left out and what would add it, and how far FID can be trusted."""
-    missing = [
-        f"{name.upper()}: --{name}_weights=FILE, made by {module.TOOL}"
-        for name, module in ((scores.LPIPS, lpips), (scores.FID, inception))
-        if name not in measures
-    ]
-    notes = [f"Left out for want of weights: {'; '.join(missing)}."] if missing else []
-    if scores.FID in measures:
-        notes.append(f"FID: the {count} composites as a set against the {count} originals, without an interval.")
-        if count < frechet.RELIABLE:
-            notes[-1] += (
-                f" Of fewer than {frechet.RELIABLE} images it is biased upwards (the covariance of "
-                f"{inception.FEATURES} features has no full rank): compare it only with one of as many images."
-            )
-    return tuple(notes)
 
 
 def _score(given, title, chosen, methods, measures, about, batch_size, threads):
@@ -174,11 +145,11 @@ def _score(given, title, chosen, methods, measures, about, batch_size, threads):
         **{name: measure.about for name, measure in measures.items()},
         "versions": rundir.versions(),
     }
-    options = {"with_references": given.references, "fid": measures.get(scores.FID)}
-    options["notes"] = _notes(measures, len(own))
+    options = {"with_references": given.references, "fid": measures.get(perceptual.FID)}
+    options["notes"] = perceptual.notes(measures, len(own))
     rows, compared = _publish(path, f"{title}, {len(own)} composites", records, about, **options)
     overall = [row for row in compared if row["bucket"] == tables.ALL]
-    shown = (tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent", scores.LPIPS))
+    shown = (tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent", perceptual.LPIPS))
     print(*filter(None, shown), sep="\n")
     if given.references:
         print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")

@@ -7,12 +7,11 @@ import os
 import shlex
 import sys
 
-import jax
 from absl import app, flags, logging
 
 from pconv_jax import command_line, evaluate
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
-from pconv_jax.training import build, preemption, reporting, rundir, sheets
+from pconv_jax.training import build, compilation_cache, preemption, reporting, rundir, sheets
 
 SHOWN = 6  # examples on the sheet: one per bucket of hole area
 
@@ -26,6 +25,7 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_bool("dry-run", False, "Print the commands, run and write nothing.", given)
     flags.DEFINE_bool("report", False, "Write the report of what is there, run nothing.", given)
     flags.DEFINE_bool("count", False, "Print the number of runs, and nothing else.", given)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
     flags.DEFINE_integer("only", None, "Become this run, counted from 0: a task of a job array.", flag_values=given)
 
 
@@ -42,24 +42,26 @@ def run(given: flags.FlagValues) -> int:
     if given.count:
         print(len(sweep.runs))
         return 0
+    more = [] if given.compilation_cache else ["--nocompilation_cache"]
     if given.only is not None:
-        return _become(sweep, given.only)
+        return _become(sweep, given.only, more)
     for why in dict.fromkeys(sweep.left_out.values()):
         logging.info("left out, %s: %s", why, ", ".join(name for name in sweep.left_out if sweep.left_out[name] == why))
     gpus = processes.visible_gpus(os.environ)
     if given["dry-run"].value:
         for one, done in zip(sweep.runs, finished, strict=True):
-            print(shlex.join(processes.command(one)) + ("  # finished" if done else ""))
+            print(shlex.join(processes.command(one, more)) + ("  # finished" if done else ""))
         return 0
     outcome = processes.Outcome()
     if not given.report:
         where = f"one per GPU ({', '.join(gpus)})" if gpus else "one after another"
         logging.info("%s: %d variants, %d runs, %s", sweep.name, len(sweep.variants), len(sweep.runs), where)
-        outcome = processes.run_all(sweep.runs, gpus, sweep.directory)
+        outcome = processes.run_all(sweep.runs, gpus, more)
     try:
         if outcome.stopped:
-            print(f"stopped; {len(outcome.stopped)} runs are left: the same command goes on", file=sys.stderr)
+            print(f"stopped; runs left: {len(outcome.stopped)}, the same command goes on", file=sys.stderr)
         elif given.report or outcome.finished:
+            compilation_cache.enable(given.compilation_cache)
             _report(sweep, outcome.failed, gpus)
     finally:
         for one, reason in outcome.failed:
@@ -89,7 +91,7 @@ def _plan(given):
     return plan.make(file, overrides, **options)
 
 
-def _become(sweep, index):
+def _become(sweep, index, more):
     """Runs one of the runs in place of this process, so that signals reach it as they reach any training."""
     if not 0 <= index < len(sweep.runs):
         raise ValueError(f"--only={index} of {len(sweep.runs)} runs; needs 0 to {len(sweep.runs) - 1}")
@@ -97,9 +99,9 @@ def _become(sweep, index):
     if results.scores(chosen) is not None:
         print(f"{chosen.name} is finished")
         return 0
-    command = processes.command(chosen)
+    command = processes.command(chosen, more)
     sys.stdout.flush()
-    os.execve(command[0], command, processes.environment(os.environ, sweep.directory))
+    os.execv(command[0], command)
 
 
 def _report(sweep, failed, gpus):
@@ -107,11 +109,15 @@ def _report(sweep, failed, gpus):
     found = comparison.read(sweep)
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # as the runs had it: their batches need not divide over all
-    cache = processes.environment(os.environ, sweep.directory)["JAX_COMPILATION_CACHE_DIR"]
-    jax.config.update("jax_compilation_cache_dir", cache)
     path = report.write(sweep, found, failed)
     sheets.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
-    print(f"\n{report.short(comparison.means(found, sweep.variants))}\n\nwritten: {path} and the files beside it")
+    left = report.unfinished(sweep, found, failed)
+    told = [run.name for run, _ in failed]  # by who calls
+    print(f"\n{report.short(comparison.means(found, sweep.variants))}\n")
+    print(f"{len(sweep.runs) - len(left)} of {len(sweep.runs)} runs finished")
+    for line in (line for name, line in left.items() if name not in told):
+        print(f"not in the tables: {line}")
+    print(f"written: {path} and the files beside it")
 
 
 def _sheet(sweep, found):

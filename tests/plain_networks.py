@@ -13,7 +13,7 @@ def windows(x, height, width, stride, padding, fill):
 def conv(x, kernel, bias, stride=1, padding=(0, 0)):
     """Convolution (kernel HWIO) with ReLU."""
     found = windows(np.asarray(x, np.float64), *kernel.shape[:2], stride, padding, 0)
-    return np.maximum(np.einsum("nhwcij,ijco->nhwo", found, np.asarray(kernel, np.float64)) + bias, 0)
+    return np.maximum(np.tensordot(found, np.asarray(kernel, np.float64), ([3, 4, 5], [2, 0, 1])) + bias, 0)
 
 
 def pool(x, window, stride, padding=0):

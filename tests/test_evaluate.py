@@ -15,7 +15,7 @@ import networks
 import plain_networks
 import runs
 from pconv_jax import evaluate, inpaint
-from pconv_jax.evaluation import scores
+from pconv_jax.evaluation import perceptual, scores
 from pconv_jax.models import inception, lpips
 
 
@@ -159,9 +159,9 @@ def test_lpips_and_fid_by_files_of_weights(tmp_path, capsys, monkeypatch):
 
 def test_what_is_left_out_is_said(place, compared):
     """No weights, no columns, never random ones; the file says what would add them."""
-    assert evaluate._notes({scores.LPIPS: None}, 6)[0].startswith("Left out for want of weights: FID: --fid_weights=")
-    assert len(evaluate._notes({scores.LPIPS: None, scores.FID: None}, 3000)) == 1
-    assert "biased" not in evaluate._notes({scores.FID: None}, 2049)[1]
+    assert perceptual.notes([perceptual.LPIPS], 6)[0].startswith("Left out for want of weights: FID: --fid_weights=")
+    assert len(perceptual.notes([perceptual.LPIPS, perceptual.FID], 3000)) == 1
+    assert "biased" not in perceptual.notes([perceptual.FID], 2049)[1]
     text = (compared / "last.md").read_text()
     assert "Left out for want of weights: LPIPS: --lpips_weights=FILE, made by python -m pconv_jax.tools." in text
     assert "LPIPS (lower)" not in text and "lpips" not in (compared / "last.csv").read_text()

@@ -1,5 +1,6 @@
 """Inception for FID: blocks against NumPy, the folded normalisation, the tool, and the files that are refused."""
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
@@ -18,12 +19,17 @@ def test_layers():
     shapes = inception.expected()
     kernels = {name: shape for name, shape in shapes.items() if name.endswith("/kernel")}
     assert len(kernels) == 94 and len(shapes) == 188
-    assert sum(np.prod(shape) for shape in shapes.values()) == 21_785_568 - 94 * 0 - sum(
-        s[-1] for s in kernels.values()
-    )
+    assert sum(np.prod(s) for s in shapes.values()) == 21_785_568 - sum(s[-1] for s in kernels.values())
     assert shapes["Conv2d_1a_3x3/kernel"] == (3, 3, 3, 32) and shapes["Mixed_7c/branch_pool/bias"] == (192,)
-    assert shapes["Mixed_6c/branch7x7_2/kernel"] == (1, 7, 160, 160)
-    assert shapes["Mixed_7b/branch3x3_2b/kernel"] == (3, 1, 384, 384)
+    flat = {tuple(name.split("/")[:2]): shape[:2] for name, shape in kernels.items() if shape[0] != shape[1]}
+    sides = {"Mixed_7a": {"branch7x7x3_2": (1, 7), "branch7x7x3_3": (7, 1)}}
+    for block in ("Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"):
+        sides[block] = {"branch7x7_2": (1, 7), "branch7x7_3": (7, 1)}
+        sides[block] |= {f"branch7x7dbl_{i}": ((7, 1), (1, 7))[i % 2] for i in (2, 3, 4, 5)}
+    for block in ("Mixed_7b", "Mixed_7c"):
+        forks = ("branch3x3_2", "branch3x3dbl_3")
+        sides[block] = {name + side: {"a": (1, 3), "b": (3, 1)}[side] for name in forks for side in "ab"}
+    assert flat == {(block, name): side for block, of_block in sides.items() for name, side in of_block.items()}
 
 
 def block(module, shape):
@@ -82,6 +88,18 @@ def test_block_c_by_hand():
     np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
 
 
+def test_block_d_by_hand():
+    """7 x 7 in rows and columns before one of the two windows at stride 2, the maximum beside them."""
+    found, x, arrays = block(inception.BlockD(), (1, 5, 7, 8))
+    towers = {
+        "branch3x3_2": chain(x, arrays, "branch3x3_1"),
+        "branch7x7x3_4": chain(x, arrays, *(f"branch7x7x3_{i}" for i in (1, 2, 3))),
+    }
+    expected = [plain.conv(y, arrays[f"{name}/kernel"], arrays[f"{name}/bias"], 2) for name, y in towers.items()]
+    assert found.shape == (1, 2, 3, 320 + 192 + 8)
+    np.testing.assert_allclose(found, np.concatenate([*expected, plain.pool(x, 3, 2)], -1), rtol=1e-3, atol=1e-5)
+
+
 @pytest.mark.parametrize("maximum", [False, True])
 def test_block_e_by_hand(maximum):
     """Forks of 1 x 3 and 3 x 1; the last block pools by the maximum, as the published weights want."""
@@ -96,6 +114,80 @@ def test_block_e_by_hand(maximum):
         chain(plain.pool(x, 3, 1, 1) if maximum else plain.average(x), arrays, "branch_pool"),
     ]
     np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+
+
+def resized(x, axis):
+    """To 299 along an axis: between the two pixels whose centres are next, at the rim the last one."""
+    x, size = np.moveaxis(x, axis, 0), x.shape[axis]
+    rows = []
+    for i in range(299):
+        place = min(max((i + 0.5) * size / 299 - 0.5, 0), size - 1)
+        low = min(int(place), size - 2)
+        rows.append(x[low] + (place - low) * (x[low + 1] - x[low]))
+    return np.moveaxis(np.stack(rows), 0, axis)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (400, 310)])
+def test_images_are_enlarged_and_reduced(size):
+    """Half-pixel bilinear, also where it skips pixels; [0, 1] becomes [-1, 1]."""
+    image = np.random.default_rng(0).random((1, *size, 3), np.float32)
+    expected = 2 * resized(resized(image.astype(np.float64), 1), 2) - 1
+    np.testing.assert_allclose(inception.prepared(image), expected, atol=1e-4)
+
+
+LAYERS = (  # in order: convolutions as (name, channels, side, stride, padding), blocks as (name, class, what it has)
+    ("Conv2d_1a_3x3", 32, 3, 2, "VALID"),
+    ("Conv2d_2a_3x3", 32, 3, 1, "VALID"),
+    ("Conv2d_2b_3x3", 64, 3, 1, "SAME"),
+    "maximum",
+    ("Conv2d_3b_1x1", 80, 1, 1, "SAME"),
+    ("Conv2d_4a_3x3", 192, 3, 1, "VALID"),
+    "maximum",
+    ("Mixed_5b", inception.BlockA, 32),
+    ("Mixed_5c", inception.BlockA, 64),
+    ("Mixed_5d", inception.BlockA, 64),
+    ("Mixed_6a", inception.BlockB, None),
+    ("Mixed_6b", inception.BlockC, 128),
+    ("Mixed_6c", inception.BlockC, 160),
+    ("Mixed_6d", inception.BlockC, 160),
+    ("Mixed_6e", inception.BlockC, 192),
+    ("Mixed_7a", inception.BlockD, None),
+    ("Mixed_7b", inception.BlockE, False),
+    ("Mixed_7c", inception.BlockE, True),
+)
+
+
+def test_layers_follow_each_other():
+    """Each sees what the one before gave. Layers give random features here, so that nothing is computed."""
+    rng, calls = np.random.default_rng(0), []
+
+    def stand_in(apply, args, _, context):
+        module = context.module
+        if isinstance(module, inception.InceptionFeatures):
+            return apply(*args)
+        if isinstance(module, nn.Conv):
+            assert module.kernel_size[0] == module.kernel_size[1]
+            what = (module.name, module.features, module.kernel_size[0], module.strides, module.padding)
+        else:
+            own = [getattr(module, name) for name in ("pool", "width", "maximum") if hasattr(module, name)]
+            what = (module.name, type(module), *(own or [None]))
+        calls.append((what, np.asarray(args[0]), rng.standard_normal((1, 7, 9, 2), np.float32)))
+        return calls[-1][-1]
+
+    image = rng.random((1, 6, 5, 3), np.float32)
+    with nn.intercept_methods(stand_in):
+        features = inception.InceptionFeatures().apply({}, image)
+    x, left = np.asarray(inception.prepared(image)), iter(calls)
+    for layer in LAYERS:
+        if layer == "maximum":
+            x = plain.pool(x, 3, 2)
+            continue
+        what, given, gave = next(left)
+        assert what == layer
+        np.testing.assert_array_equal(given, x, err_msg=layer[0])
+        x = np.maximum(gave, 0) if layer[0].startswith("Conv") else gave
+    assert next(left, None) is None
+    np.testing.assert_allclose(features, x.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
 
 
 WANTED = {"Conv2d_1a_3x3": (3, 3, 3, 4), "Mixed_5b/branch1x1": (1, 1, 4, 2)}

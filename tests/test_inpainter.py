@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 import networks
 import runs
@@ -221,6 +222,24 @@ def test_what_the_network_cannot_see_is_said(caplog):
     assert fill.explain(1 / 7159).startswith("less than 0.1% of the hole is farther")  # not 0.0%
 
 
+def test_only_a_rim_is_filled_where_masks_stay(monkeypatch):
+    """`mask_update` "keep", at any depth: no more than the rim, which is said, and larger tiles are not tried."""
+    options = {"mask_update": "keep", "depth": 3, "kernels": (7, 5, 3)}
+    image, mask = picture(96, 120), np.ones((96, 120), np.uint8)
+    mask[21:60, 20:59] = 0
+    _, seen = applied(*networks.random(**options), image, mask)
+    distance = scipy.ndimage.distance_transform_cdt(mask == 0, "chessboard")
+    fill = filler(tile=32, **options)
+    assert distance[seen == 1].max() == fill.sight == inpainter.RIM < fill.reach
+    tiles, predict = [], fill._predict
+    monkeypatch.setattr(fill, "_predict", lambda *args: tiles.append(args[1].shape[1:3]) or predict(*args))
+    _, unseen = fill.fill(image, mask)
+    assert set(tiles) == {(32, 32)} and unseen == pytest.approx((seen[mask == 0] == 0).mean())
+    assert re.search(
+        r"fills with model.mask_update=keep \(at most 2 pixels\) .*mask_update=shrink", fill.explain(unseen)
+    )
+
+
 def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
     """What a tile shows nothing of, a larger one may: in the end as much is seen as without tiles."""
     model, variables = networks.random(depth=3, kernels=(7, 5, 3))
@@ -230,7 +249,7 @@ def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
     fill = inpainter.Inpainter(model, variables, tile=32)
     _, unseen = fill.fill(image, mask)
     assert expected == unseen < 0.1
-    monkeypatch.setattr(fill, "reach", 8)  # as if a tile of 32 showed all that the network can see
+    monkeypatch.setattr(fill, "sight", 8)  # as if a tile of 32 showed all that the network can see
     _, at_first = fill.fill(image, mask)
     assert at_first > 2 * unseen
 

@@ -16,7 +16,20 @@ from pconv_jax.models import lpips
 from pconv_jax.tools import download, prepare_lpips
 
 SIDE = 35
-PLACES = {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10}  # of torchvision's AlexNet
+LAYERS = {  # windows are padded to keep the size where CONV does not say otherwise
+    "alex": "conv1 tap pool conv2 tap pool conv3 tap conv4 tap conv5 tap",
+    "vgg": "conv1_1 conv1_2 tap pool conv2_1 conv2_2 tap pool conv3_1 conv3_2 conv3_3 tap pool "
+    "conv4_1 conv4_2 conv4_3 tap pool conv5_1 conv5_2 conv5_3 tap",
+}
+CONV = {"conv1": (4, (2, 2)), "conv2": (1, (2, 2))}  # stride and padding
+POOL = {"alex": 3, "vgg": 2}
+PLACES = {  # of torchvision's networks, features.<i>
+    "alex": {"conv1": 0, "conv2": 3, "conv3": 6, "conv4": 8, "conv5": 10},
+    "vgg": {
+        **{"conv1_1": 0, "conv1_2": 2, "conv2_1": 5, "conv2_2": 7, "conv3_1": 10, "conv3_2": 12, "conv3_3": 14},
+        **{"conv4_1": 17, "conv4_2": 19, "conv4_3": 21, "conv5_1": 24, "conv5_2": 26, "conv5_3": 28},
+    },
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,38 +45,64 @@ def file(arrays, tmp_path_factory):
     return str(path)
 
 
-def features_by_hand(image, arrays):
-    """AlexNet's five activations of uint8 images, of unit length along the channels."""
+@pytest.fixture
+def drawn(network, arrays, monkeypatch):
+    """The same of any network; VGG16 of a sixteenth of its channels, which compiles fast."""
+    if network == "alex":
+        return arrays
+    rows = [(row[0], row[1] // 16, *row[2:]) if len(row) == 5 else row for row in lpips.NETWORKS[network]]
+    monkeypatch.setitem(lpips.NETWORKS, network, tuple(rows))
+    monkeypatch.setitem(lpips.TAPS, network, tuple(channels // 16 for channels in lpips.TAPS[network]))
+    return plain.draw(lpips.expected(network)) | {"network": np.asarray(network)}
+
+
+def features_by_hand(image, arrays, network):
+    """Five activations of uint8 images, of unit length along the channels."""
     x = (image / 127.5 - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
     found = []
-    for name, stride, padding in (("conv1", 4, 2), ("conv2", 1, 2), ("conv3", 1, 1), ("conv4", 1, 1), ("conv5", 1, 1)):
-        x = plain.pool(x, 3, 2) if name in ("conv2", "conv3") else x
-        x = plain.conv(x, arrays[f"{name}/kernel"], arrays[f"{name}/bias"], stride, (padding, padding))
-        found.append(x / (np.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10))
+    for layer in LAYERS[network].split():
+        if layer == "pool":
+            x = plain.pool(x, POOL[network], 2)
+        elif layer == "tap":
+            found.append(x / (np.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10))
+        else:
+            x = plain.conv(x, arrays[f"{layer}/kernel"], arrays[f"{layer}/bias"], *CONV.get(layer, (1, (1, 1))))
     return found
 
 
-def distance_by_hand(image, other, arrays):
-    pairs = zip(features_by_hand(image, arrays), features_by_hand(other, arrays), strict=True)
+def distance_by_hand(image, other, arrays, network):
+    pairs = zip(*(features_by_hand(x, arrays, network) for x in (image, other)), strict=True)
     return sum(((a - b) ** 2 * arrays[f"linear{i}"]).sum(-1).mean((1, 2)) for i, (a, b) in enumerate(pairs))
 
 
-def test_distance_by_hand(arrays, file):
+@pytest.mark.parametrize(("network", "side"), [("alex", 35), ("vgg", 17)])
+def test_distance_by_hand(network, side, drawn, tmp_path):
     """Each layer, the normalisation and the sum, from uint8 to the number; per image, symmetric, 0 for equal ones.
 
     The same code agrees with the package `lpips` 0.1.4 on torch to 1.2e-7 (AlexNet and VGG16 with random weights)."""
-    measure = perceptual.Lpips(file)
-    image, other = (np.stack([pictures.noise(seed + i, SIDE, SIDE) for i in range(2)]) for seed in (0, 5))
+    np.savez(tmp_path / "lpips.npz", **drawn)
+    measure = perceptual.Lpips(str(tmp_path / "lpips.npz"))
+    image, other = (np.stack([pictures.noise(seed + i, side, side) for i in range(2)]) for seed in (0, 5))
     a, b = measure.features(image), measure.features(other)
-    for one, expected in zip(a, features_by_hand(image, arrays), strict=True):
+    for one, expected in zip(a, features_by_hand(image, drawn, network), strict=True):
         np.testing.assert_allclose(one, expected, rtol=1e-3, atol=1e-5)
-    assert [x.shape[-1] for x in a] == [64, 192, 384, 256, 256]
     found = measure.distance(a, b)
-    np.testing.assert_allclose(found, distance_by_hand(image, other, arrays), rtol=1e-4)
+    np.testing.assert_allclose(found, distance_by_hand(image, other, drawn, network), rtol=1e-4)
     assert found.shape == (2,) and found.min() > 0 and abs(found[0] - found[1]) > 1e-6
     np.testing.assert_array_equal(measure.distance(b, a), found)
     np.testing.assert_array_equal(measure.distance(a, a), 0)
-    assert measure.about["network"] == "alex" and json.dumps(measure.about)
+    assert measure.about["network"] == network and json.dumps(measure.about)
+
+
+def test_layers():
+    """Of the published sizes: torchvision's features hold 2.5 and 14.7 million parameters, before the five vectors."""
+    for network, count in (("alex", 2_469_696), ("vgg", 14_714_688)):
+        shapes = lpips.expected(network)
+        layers = {name: shape for name, shape in shapes.items() if "/" in name}
+        assert sum(np.prod(shape) for shape in layers.values()) == count
+        assert {name.split("/")[0] for name in layers} == set(PLACES[network])
+    assert [lpips.expected("vgg")[f"linear{i}"] for i in range(5)] == [(64,), (128,), (256,), (512,), (512,)]
+    assert [lpips.expected("alex")[f"linear{i}"] for i in range(5)] == [(64,), (192,), (384,), (256,), (256,)]
 
 
 def test_grey_is_seen_as_three_equal_channels(file):
@@ -120,9 +159,9 @@ def test_no_npz(tmp_path):
 
 
 def torchvision(arrays):
-    """AlexNet as torchvision names it, a layer of the classifier with it."""
+    """A network as torchvision names it, a layer of the classifier with it."""
     state = {"classifier.6.bias": np.ones(4, np.float32)}
-    for layer, place in PLACES.items():
+    for layer, place in PLACES[str(arrays["network"])].items():
         state[f"features.{place}.weight"] = np.ascontiguousarray(arrays[f"{layer}/kernel"].transpose(3, 2, 0, 1))
         state[f"features.{place}.bias"] = arrays[f"{layer}/bias"]
     return state
@@ -131,11 +170,16 @@ def torchvision(arrays):
 @pytest.fixture(scope="module")
 def given(arrays, tmp_path_factory):
     """`(backbone, linear)` files of the random network."""
-    folder = tmp_path_factory.mktemp("given")
-    safetensors.numpy.save_file(torchvision(arrays), folder / "alexnet")
+    return published(arrays, tmp_path_factory.mktemp("given"))
+
+
+def published(arrays, folder):
+    """Writes both files as they can be downloaded."""
+    paths = folder / f"{arrays['network']}net", folder / f"{arrays['network']}.pth"
+    safetensors.numpy.save_file(torchvision(arrays), paths[0])
     linear = {f"lin{i}.model.1.weight": arrays[f"linear{i}"].reshape(1, -1, 1, 1) for i in range(5)}
-    safetensors.numpy.save_file(linear, folder / "alex.pth")
-    return folder / "alexnet", folder / "alex.pth"
+    safetensors.numpy.save_file(linear, paths[1])
+    return paths
 
 
 def prepare(tmp_path, given, **changes):
@@ -143,17 +187,20 @@ def prepare(tmp_path, given, **changes):
     return prepare_lpips.prepare(**{"out": str(tmp_path / "out.npz"), **files, **changes})
 
 
-def test_the_tool_writes_what_evaluation_reads(tmp_path, given, arrays):
+@pytest.mark.parametrize("network", ["alex", "vgg"])
+def test_the_tool_writes_what_evaluation_reads(network, drawn, tmp_path, tmp_path_factory):
     """From torchvision's names, and from the wheel of lpips; nothing else is left."""
+    given = published(drawn, tmp_path_factory.mktemp("published"))
     with zipfile.ZipFile(tmp_path / "lpips.whl", "w") as wheel:
-        wheel.writestr("lpips/weights/v0.0/alex.pth", b"of an older version")
-        wheel.write(given[1], "lpips/weights/v0.1/alex.pth")
+        wheel.writestr(f"lpips/weights/v0.0/{network}.pth", b"of an older version")
+        wheel.write(given[1], f"lpips/weights/v0.1/{network}.pth")
     for linear in (given[1], tmp_path / "lpips.whl"):
-        said = prepare(tmp_path, given, linear=str(linear), overwrite=True)
-        assert "LPIPS 0.1 with alex from alexnet and" in said and f"--lpips_weights={tmp_path}/out.npz" in said
+        said = prepare(tmp_path, given, network=network, linear=str(linear), overwrite=True)
+        assert f"LPIPS 0.1 with {network} from {network}net and" in said
+        assert f"--lpips_weights={tmp_path}/out.npz" in said
         with np.load(tmp_path / "out.npz") as written:
-            assert set(written.files) == set(arrays)
-            for name, array in arrays.items():
+            assert set(written.files) == set(drawn)
+            for name, array in drawn.items():
                 np.testing.assert_array_equal(written[name], array)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lpips.whl", "out.npz"]
 

@@ -55,6 +55,8 @@ def test_dry_run_prints_the_commands_and_writes_nothing(server, tmp_path):
     expected = [f"--config={tmp_path}/mine.py", *plan.runs[1].arguments[1:]]
     assert words[1] == [sys.executable, "-m", "pconv_jax.main", *expected]
     assert [line.endswith("  # finished") for line in lines] == [False] * 4 + [True, False]
+    code, printed = server(tmp_path, "sweep", [*arguments, "--dry-run", "--nocompilation_cache"])
+    assert code == 0 and printed.count(" --nocompilation_cache") == 6, printed
     code, printed = server(tmp_path, "sweep", [*arguments, "--count"])
     assert (code, printed) == (0, "6\n")
     code, printed = server(tmp_path, "sweep", [*arguments, "--only=4"])
@@ -77,6 +79,7 @@ REFUSED = {
     "no variant": ({}, [], r"get_variants\(\) gives no variant"),
     "other inputs": ({"a": {"x": {"eval.seed": 1}}}, [], "variant x: eval.seed is not for variants"),
     "wrong seed": (sweeps.VARIANTS, ["--seeds=0,one"], "seed 'one'; needs an integer"),
+    "one seed for all": (sweeps.VARIANTS, ["--config.seed=5"], "config.seed is set by the sweep, .*: give --seeds=5"),
     "wrong override": (sweeps.VARIANTS, ["--config.train.steps=0"], "baseline of .*mine.py does not work:\n  train.st"),
     "no smoke": (FILE.replace("SMOKE", "S"), ["--smoke"], "has no SMOKE, the overrides for --smoke"),
     "nothing to report": (sweeps.VARIANTS, ["--report"], "no run of .*sweep is finished: nothing to report"),
@@ -114,12 +117,13 @@ def scores(run):
 def test_a_sweep_is_killed_and_goes_on(tmp_path):
     """SIGTERM while the baseline trains: exit code 75. The same command ends it, and reports; a third runs nothing."""
     variants = {"convolution": {"zero": {"model.kind": "zero"}}}
-    changes = ["--config.train.steps=1000", "--config.train.checkpoint_every=500", "--config.train.log_every=10"]
-    arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=1000", "--seeds=0"]
+    changes = ["--config.train.steps=100", "--config.train.checkpoint_every=50", "--config.train.log_every=2"]
+    arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=100", "--seeds=0"]
     command = [sys.executable, "-m", "pconv_jax.sweep", *arguments]
     environment = {**os.environ, "XLA_FLAGS": ""}
     run = tmp_path / "sweep" / "baseline" / "seed_0"
-    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+    slow = [word.replace("pconv_jax.sweep", "tests.slow_sweep") for word in command]
+    with subprocess.Popen(slow, cwd=ROOT, env=environment) as process:
         try:
             while not (run / "metrics.jsonl").exists() or not (run / "metrics.jsonl").read_text():
                 assert process.poll() is None
@@ -129,7 +133,7 @@ def test_a_sweep_is_killed_and_goes_on(tmp_path):
         finally:
             process.kill()
     assert not (tmp_path / "sweep" / "zero").exists()
-    assert "saves after this step and stops" in run.with_suffix(".log").read_text()
+    assert "stopped by SIGTERM after step" in run.with_suffix(".log").read_text()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "resumed at step" in run.with_suffix(".log").read_text()
@@ -138,7 +142,7 @@ def test_a_sweep_is_killed_and_goes_on(tmp_path):
     folder = tmp_path / "sweep"
     text = (folder / "report.md").read_text()
     assert "none (n = 1)" in text and all((folder / name).exists() for name in re.findall(r"\]\((.+?)\)", text))
-    assert scores(run)["step"] == 1000
+    assert scores(run)["step"] == 100
     logs = {path: path.read_bytes() for path in folder.glob("*/*.log")}
     again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and logs == {path: path.read_bytes() for path in folder.glob("*/*.log")}

@@ -31,6 +31,13 @@ if how == "finish":
 elif how == "fail":
     print("step 1 of 4\\nerror: it broke\\nbye")
     sys.exit(1)
+elif how == "train":  # until it is told to save and end
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit((place / f"{name} saved").touch() or 75))
+    (place / f"{name} trains").touch()
+    until(lambda: False)
+elif how == "fail beside":  # another one that trains
+    until(lambda: list(place.glob("* trains")))
+    sys.exit(1)
 elif how == "stop":  # tells the sweep to stop, and saves when it is told to
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
     os.kill(os.getppid(), int(signal.SIGINT))
@@ -58,7 +65,7 @@ def behave(monkeypatch, tmp_path):
     def set_commands(sweep, *hows):
         ways = {run.name: how for run, how in zip(sweep.runs, hows, strict=True)}
 
-        def command(run):
+        def command(run, more=()):
             return [sys.executable, "-S", "-c", STAND_IN, ways[run.name], run.name, run.workdir, str(tmp_path)]
 
         monkeypatch.setattr(processes, "command", command)
@@ -81,30 +88,49 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_skipped(sweep,
     """The failed one is listed with its error and has a log; the same command tries it alone again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
     behave(sweep, "finish", "fail", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert names(outcome.finished) == ["baseline seed 0", "no_hole seed 0"] and not outcome.stopped
     assert [(run.name, reason) for run, reason in outcome.failed] == [("zero seed 0", "exit code 1: error: it broke")]
     log = pathlib.Path(sweep.runs[1].log)
     assert log == tmp_path / "sweep" / "zero" / "seed_0.log" and "step 1 of 4\nerror: it broke" in log.read_text()
     assert started(tmp_path) == [f"{name} as it was" for name in names(sweep.runs)]
     behave(sweep, "fail", "finish", "fail")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert started(tmp_path) == ["zero seed 0 as it was"]
     assert len(outcome.finished) == 3 and not outcome.failed
 
 
 def test_an_end_without_scores_is_a_failure(sweep, behave):
     behave(sweep, "nothing", "finish", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert [(run.name, why) for run, why in outcome.failed] == [
         ("baseline seed 0", "ended without its scores: nothing was printed")
     ]
 
 
+def test_a_run_that_cannot_be_started_has_failed(sweep, behave):
+    """There is no room for its log, say: the rest is run."""
+    behave(sweep, "finish", "finish", "finish")
+    pathlib.Path(sweep.runs[1].log).mkdir(parents=True)
+    outcome = processes.run_all(sweep.runs, ["0"])
+    assert names(outcome.finished) == ["baseline seed 0", "no_hole seed 0"] and not outcome.stopped
+    ((failed, reason),) = outcome.failed
+    assert failed is sweep.runs[1] and reason.startswith("cannot be started: [Errno 21] Is a directory")
+
+
+def test_an_error_of_the_sweep_leaves_nothing_running(sweep, behave, tmp_path, monkeypatch):
+    """What trains saves and ends before the error is told."""
+    behave(sweep, "train", "fail beside", "finish")
+    monkeypatch.setattr(results, "last_error", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        processes.run_all(sweep.runs, ["0", "1"])
+    assert (tmp_path / "baseline seed 0 saved").exists() and len(started(tmp_path)) == 2
+
+
 def test_one_run_per_gpu(sweep, behave, tmp_path):
     """Two at the same time (each waits for the other), each on its own; the third takes the one that is free."""
     behave(sweep, "together", "together", "finish")
-    outcome = processes.run_all(sweep.runs, ["3", "GPU-5"], sweep.directory)
+    outcome = processes.run_all(sweep.runs, ["3", "GPU-5"])
     assert len(outcome.finished) == 3, outcome
     lines = started(tmp_path)
     assert sorted(lines[:2]) == ["baseline seed 0 3", "zero seed 0 GPU-5"]
@@ -115,26 +141,42 @@ def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, be
     """Ctrl-C to the sweep: the run is told once, saves and ends with 75; no other begins; handlers are as before."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     behave(sweep, "finish", "stop", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert names(outcome.finished) == ["baseline seed 0"] and not outcome.failed
     assert names(outcome.stopped) == ["zero seed 0", "no_hole seed 0"]
     assert len(started(tmp_path)) == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     behave(sweep, "fail", "finish", "finish")
-    outcome = processes.run_all(sweep.runs, [], sweep.directory)
+    outcome = processes.run_all(sweep.runs, [])
     assert len(outcome.finished) == 3 and len(started(tmp_path)) == 2
+
+
+@pytest.fixture
+def with_cuda(monkeypatch):
+    """As if JAX were installed with CUDA: any module that is there stands for its plugin."""
+    monkeypatch.setattr(processes, "_CUDA", ("jax_cuda13_plugin", "json"))
+
+
+def test_gpus_that_jax_cannot_use(monkeypatch, caplog):
+    """Are none, or as many trainings as GPUs would share the processor."""
+    monkeypatch.setattr(processes, "_CUDA", ("jax_cuda0_plugin",))
+    with caplog.at_level("WARNING"):
+        assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}) == []
+    assert "2 GPUs are left alone, JAX is installed without CUDA: pip install jax[cuda13]" in caplog.text
+    caplog.clear()
+    assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and not caplog.text
 
 
 @pytest.mark.parametrize(
     ("value", "gpus"),
     [("0,1", ["0", "1"]), ("2", ["2"]), ("GPU-a, MIG-b", ["GPU-a", "MIG-b"]), ("", []), ("-1", []), ("1,-1,2", ["1"])],
 )
-def test_visible_gpus(value, gpus):
+def test_visible_gpus(value, gpus, with_cuda):
     """As CUDA reads the variable."""
     assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
 
 
-def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch):
+def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch, with_cuda):
     """Where the variable is not set; none where there is no such program, or it fails."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert processes.visible_gpus({}) == []
@@ -211,10 +253,3 @@ def test_last_error(text, expected, tmp_path):
     path.write_text(f"error: of an earlier attempt\n{text}")
     assert results.last_error(str(path), len("error: of an earlier attempt\n")) == expected
     assert results.last_error(str(tmp_path / "none")) == "no log (No such file or directory)"
-
-
-def test_the_runs_share_what_they_compile(tmp_path):
-    """Unless the user has a place for it."""
-    own = processes.environment({"PATH": "x"}, str(tmp_path))
-    assert own["JAX_COMPILATION_CACHE_DIR"] == str(tmp_path / "compiled") and own["PATH"] == "x"
-    assert processes.environment({"JAX_COMPILATION_CACHE_DIR": "mine"}, "d")["JAX_COMPILATION_CACHE_DIR"] == "mine"

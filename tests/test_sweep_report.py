@@ -10,7 +10,7 @@ import pytest
 import scoring
 import sweeps
 from pconv_jax.evaluation import intervals
-from pconv_jax.sweeping import comparison, pictures, report
+from pconv_jax.sweeping import comparison, pictures, plan, report
 
 T1 = 12.7062  # Student's 0.975 quantile with one degree of freedom
 
@@ -89,6 +89,13 @@ def test_files(sweep):
     assert "| no_hole | loss.weights.hole=0.0 | n=1 | 22.50 |" in text and "| Telea |  |  | 10.00 |" in text
     assert "| zero | n=2 | +2.25 [+2.00, +2.50] p=0.5 | [-13.63, +18.13] |" in text
     assert "| no_hole | n=1 | -0.50 [-1.00, +0.00] p=1 | none (n = 1) |" in text
+    assert (
+        "| variant | seeds | PSNR, dB, over examples | PSNR, dB, over seeds | SSIM, over examples | SSIM, over seeds |"
+        in text
+    )
+    ssim = {row["variant"]: row for row in comparison.differences(found, sweep.variants) if row["metric"] == "ssim"}
+    assert f"| [{ssim['zero']['seeds_low']:+.4f}, {ssim['zero']['seeds_high']:+.4f}] |" in text
+    assert "were asked for" not in text
     assert f"- no_hole seed 0: failed, exit code 1: error: it broke (log: {sweep.runs[2].log})" in text
     assert "n = 2 examples" in text and "(n = number of seeds)" in text
     folder = pathlib.Path(sweep.directory)
@@ -105,17 +112,31 @@ def test_files(sweep):
     assert before == {file.name: file.read_bytes() for file in folder.glob("report*")}
 
 
+def test_the_variants_that_were_asked_for_are_named(tmp_path):
+    """A report of some of a file's variants does not pass for one of all."""
+    some = plan.make(sweeps.file(), {}, variants=["zero"], directory=str(tmp_path))
+    for run in some.runs:
+        sweeps.finish(run, [20.0, 21.0])
+    text = pathlib.Path(report.write(some, comparison.read(some), [])).read_text()
+    assert "Of its variants these were asked for: zero.\n" in text and "no_hole" not in text
+
+
 def test_one_seed_has_no_interval(tmp_path):
-    """And says so; runs that are not finished are listed with their step."""
+    """And says so; runs that are not finished are listed with their step, and their log or the task they would be."""
     plan = sweeps.tiny(tmp_path, seeds=(0,))
     for run in plan.runs[:2]:
         sweeps.finish(run, [20.0, 21.0])
     sweeps.log(plan.runs[2], [{"step": 2}])
-    text = pathlib.Path(report.write(plan, comparison.read(plan), [])).read_text()
+    found = comparison.read(plan)
+    text = pathlib.Path(report.write(plan, found, [])).read_text()
+    assert "- no_hole seed 0: at step 2 of 4, task 2 of the array, if there was one\n" in text
+    pathlib.Path(plan.runs[2].log).write_text("step 2 of 4\nerror: it broke\nbye\n")
+    text = pathlib.Path(report.write(plan, found, [])).read_text()
+    says = f"at step 2 of 4, its log {plan.runs[2].log} says: error: it broke"
+    assert f"- no_hole seed 0: {says}\n" in text
+    assert report.unfinished(plan, found, []) == {"no_hole seed 0": f"no_hole seed 0: {says}"}
     assert "one seed has no interval over seeds (n = 1)" in text
-    assert (
-        "- no_hole seed 0: at step 2 of 4" in text and "| zero | n=1 | +0.00 [+0.00, +0.00] p=1 | none (n = 1)" in text
-    )
+    assert "| zero | n=1 | +0.00 [+0.00, +0.00] p=1 | none (n = 1)" in text
 
 
 def test_without_a_baseline_there_are_no_differences(tmp_path):

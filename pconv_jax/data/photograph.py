@@ -80,7 +80,10 @@ def read(path: str, max_pixels: int) -> Photograph:
         except _Unfit:
             raise
         except Exception as error:  # decoders of damaged files raise whatever they stumble over
-            raise ValueError(f"{path} is not an image, or is damaged ({error})") from error
+            known = not isinstance(error, PIL.UnidentifiedImageError)  # which names an object in memory
+            raise ValueError(
+                f"{path} is not an image, or is damaged ({error if known else 'no known format'})"
+            ) from error
         finally:
             PIL.Image.MAX_IMAGE_PIXELS = limit
 

@@ -15,6 +15,10 @@ from pconv_jax.training import config as config_rules
 
 TILE = 1024  # pixels per side of what is computed at once
 
+# What `mask_update` "keep" fills of a hole, in pixels: the window of the last layer, and a pixel more that the mask of
+# half the size, enlarged, takes for valid.
+RIM = 2
+
 _SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}
 
 
@@ -23,8 +27,8 @@ class Inpainter:
 
     An image is padded at the bottom and on the right with holes to a multiple of `2 ** depth`. For each layer of
     partial convolution by itself that is the same as its padding. For the whole network it nearly is: in the padding
-    next to the image, deeper layers have features, which its last `reach` rows and columns see. An image that needs
-    no padding gets none.
+    next to the image, deeper layers have features, which its last `reach` rows and columns see; with `mask_update`
+    "vanish" all of the padding has, behind the first layer. An image that needs no padding gets none.
 
     Tiles start at multiples of `2 ** depth`, share the mean that `model.center` subtracts, and overlap by a quarter or
     by four times the reach, whichever is less; in the latter case they compute what one application to the
@@ -33,6 +37,7 @@ class Inpainter:
 
     Attributes:
       reach: how far the network looks, in pixels (`unet.reach`).
+      sight: how far from valid pixels it fills at most, in pixels: the reach, but `RIM` with `mask_update` "keep".
     """
 
     def __init__(self, model: unet.UNet, variables, tile: int = TILE):
@@ -49,6 +54,7 @@ class Inpainter:
         if tile < 1:
             raise ValueError(f"tile is {tile}; needs a number of pixels, e.g. {TILE}")
         self.reach = unet.reach(model.depth, model.kernels)
+        self.sight = RIM if model.mask_update == "keep" else self.reach
         self._channels, self._multiple = model.channels, 2**model.depth
         self._tile = _round_up(tile, 4 * self._multiple)
         self._variables = variables
@@ -115,9 +121,12 @@ class Inpainter:
     def explain(self, unseen: float) -> str:
         """What to tell about a share of the hole that the network could not see."""
         share = f"{unseen:.1%}" if unseen >= 0.001 else "less than 0.1%"
+        sees, mend = "can see", "use a smaller hole, or a network of larger model.depth"
+        if self.sight < self.reach:
+            sees, mend = "fills with model.mask_update=keep", "use a network with model.mask_update=shrink"
         return (
-            f"{share} of the hole is farther from valid pixels than the network can see (at most {self.reach} "
-            "pixels) and holds the mean of the valid pixels: use a smaller hole, or a network of larger model.depth"
+            f"{share} of the hole is farther from valid pixels than the network {sees} (at most {self.sight} pixels) "
+            f"and holds the mean of the valid pixels: {mend}"
         )
 
     def _apply(self, planes, valid, mean, wanted, tile):
@@ -132,7 +141,7 @@ class Inpainter:
 
         output, seen = tiles.blend(size, sides, overlap, wanted, predict)
         missing = wanted & ~seen
-        if missing.any() and sides != size and tile < 4 * self.reach:  # a larger tile may show it more
+        if missing.any() and sides != size and tile < 4 * self.sight:  # a larger tile may show it more
             more, more_seen = self._apply(planes, valid, mean, missing, 2 * tile)
             output[missing], seen[missing] = more[missing], more_seen[missing]
         return output, seen

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+from collections.abc import Collection
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,8 @@ import numpy as np
 
 from pconv_jax.evaluation import frechet
 from pconv_jax.models import inception, lpips
+
+LPIPS, FID = "lpips", "fid"  # names of the measures; the former of each example, the latter of a set
 
 
 class Lpips:
@@ -55,7 +58,7 @@ class Fid:
         self.about = {"network": "inception-2015-12-05", "weights_sha256": _digest(path)}
         features = jax.jit(lambda params, x: module.apply({"params": params}, _rgb(x)))
         self._features = functools.partial(features, params)
-        self._found = {}
+        self._found, self._originals = {}, {}  # the latter by members: all methods are held against the same
 
     def add(self, method: str | None, images: np.ndarray, count: int):
         """The next composites of a method, or the next originals where `method` is None.
@@ -80,8 +83,55 @@ class Fid:
         count = int(members.sum())
         if count < 2 or (count < frechet.RELIABLE and not members.all()):
             return None
-        found, originals = (np.concatenate(self._found[name])[members] for name in (method, None))
-        return frechet.distance(found, originals)
+        key = members.tobytes()
+        if key not in self._originals:
+            self._originals[key] = self._gaussian(None, members)
+        return frechet.distance(self._gaussian(method, members), self._originals[key])
+
+    def _gaussian(self, method, members):
+        return frechet.gaussian(np.concatenate(self._found[method])[members])
+
+
+def measures(lpips_weights: str | None, fid_weights: str | None, size: tuple[int, int]) -> dict[str, Lpips | Fid]:
+    """Those whose weights are given, by name.
+
+    Args:
+      lpips_weights, fid_weights: paths.
+      size: height and width of the images.
+
+    Raises:
+      FileNotFoundError, ValueError: wrong weights, or images that are too small.
+    """
+    found = {}
+    if lpips_weights:
+        found[LPIPS] = Lpips(lpips_weights)
+        found[LPIPS].check_size(*size)
+    if fid_weights:
+        found[FID] = Fid(fid_weights)
+    return found
+
+
+def notes(given: Collection[str], count: int) -> tuple[str, ...]:
+    """What is left out and what would add it, and how far FID can be trusted.
+
+    Args:
+      given: names of the measures.
+      count: of examples.
+    """
+    missing = [
+        f"{name.upper()}: --{name}_weights=FILE, made by {module.TOOL}"
+        for name, module in ((LPIPS, lpips), (FID, inception))
+        if name not in given
+    ]
+    told = [f"Left out for want of weights: {'; '.join(missing)}."] if missing else []
+    if FID in given:
+        told.append(f"FID: the {count} composites as a set against the {count} originals, without an interval.")
+        if count < frechet.RELIABLE:
+            told[-1] += (
+                f" Of fewer than {frechet.RELIABLE} images it is biased upwards (the covariance of "
+                f"{inception.FEATURES} features has no full rank): compare it only with one of as many images."
+            )
+    return tuple(told)
 
 
 def _rgb(images):

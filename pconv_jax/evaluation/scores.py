@@ -12,7 +12,6 @@ from pconv_jax.ops import composite, metrics
 
 NETWORK = "network"
 METRICS = ("l1_percent", "psnr", "ssim", "hole_psnr", "raw_psnr")
-LPIPS, FID = "lpips", "fid"  # where weights are given; the former of each example, the latter of a set
 ABOUT = ("name", "image", "mask", "bucket", "hole_area", "touches_border")
 
 Fill = Callable[[list[inputs.Example]], np.ndarray]
@@ -52,7 +51,7 @@ def score(
     Args:
       methods: by name.
       batches: of examples (`inputs.batches`), none larger than the first.
-      lpips: adds `LPIPS` to the records.
+      lpips: adds `perceptual.LPIPS` to the records.
       fid: is handed all composites and originals.
 
     Returns:
@@ -72,7 +71,7 @@ def score(
             values = _measure(*(fill_up(x, size) for x in (raw, image, mask)))
             composites = fill_up(np.where(mask, image, raw), size)
             if lpips:
-                values[LPIPS] = lpips.distance(lpips.features(composites), seen)
+                values[perceptual.LPIPS] = lpips.distance(lpips.features(composites), seen)
             if fid:
                 fid.add(method, composites, len(batch))
             records[method] += _records(method, batch, values)
@@ -81,7 +80,7 @@ def score(
 
 
 def _records(method, batch, values):
-    values = {name: np.asarray(values[name]).tolist() for name in (*METRICS, LPIPS) if name in values}
+    values = {name: np.asarray(values[name]).tolist() for name in (*METRICS, perceptual.LPIPS) if name in values}
     return [
         {
             "method": method,

@@ -24,7 +24,7 @@ TITLES = {
     "raw_psnr": "PSNR of the raw output, dB (higher)",
 }
 DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "lpips": 4, "fid": 2, "hole_psnr": 2, "raw_psnr": 2}
-_FIRST = ("psnr", "ssim", "l1_percent", scores.LPIPS, scores.FID)  # what papers report
+_FIRST = ("psnr", "ssim", "l1_percent", perceptual.LPIPS, perceptual.FID)  # what papers report
 _MORE = ("hole_psnr", "raw_psnr")
 
 
@@ -49,13 +49,13 @@ def summarise(records: list[dict], fid: perceptual.Fid | None = None) -> list[di
             for name, *triple in zip(metrics, means, low, high, strict=True):
                 keys = (name, f"{name}_low", f"{name}_high")
                 row |= {key: x if x is None else float(x) for key, x in zip(keys, triple, strict=True)}
-            rows.append(row if fid is None else row | {scores.FID: fid.distance(method, members)})
+            rows.append(row if fid is None else row | {perceptual.FID: fid.distance(method, members)})
     return rows
 
 
 def measured(records: list[dict]) -> tuple[str, ...]:
     """The metrics that each of the records has."""
-    return tuple(name for name in (*scores.METRICS, scores.LPIPS) if records and name in records[0])
+    return tuple(name for name in (*scores.METRICS, perceptual.LPIPS) if records and name in records[0])
 
 
 def compare(records: list[dict]) -> list[dict]:

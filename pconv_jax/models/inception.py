@@ -125,15 +125,18 @@ class BlockE(nn.Module):
         )
 
 
+def prepared(image):
+    """`[N, H, W, 3]` in [0, 1] -> `[N, SIDE, SIDE, 3]` in [-1, 1], bilinear without a filter against aliasing."""
+    return 2 * jax.image.resize(image, (image.shape[0], SIDE, SIDE, 3), "bilinear", antialias=False) - 1
+
+
 class InceptionFeatures(nn.Module):
     """The 2048 features before the classifier."""
 
     @nn.compact
     def __call__(self, image):
         """`[N, H, W, 3]` RGB in [0, 1], of any size -> `[N, 2048]`."""
-        shape = (image.shape[0], SIDE, SIDE, 3)
-        x = 2 * jax.image.resize(image, shape, "bilinear", antialias=False) - 1
-        x = _conv(x, "Conv2d_1a_3x3", 32, 3, stride=2, padding="VALID")
+        x = _conv(prepared(image), "Conv2d_1a_3x3", 32, 3, stride=2, padding="VALID")
         x = _conv(x, "Conv2d_2a_3x3", 32, 3, padding="VALID")
         x = _maximum(_conv(x, "Conv2d_2b_3x3", 64, 3), 2, "VALID")
         x = _conv(x, "Conv2d_3b_1x1", 80, 1)

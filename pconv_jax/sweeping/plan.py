@@ -78,6 +78,7 @@ class Plan:
       changes: by variant, the overrides that change the baseline.
       left_out: why, by variant.
       runs: the first seed of all variants, the baseline first, then the next seed.
+      chosen: the variants that were asked for; none: all.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Plan:
     changes: dict[str, dict[str, Any]]
     left_out: dict[str, str]
     runs: list[Run]
+    chosen: tuple[str, ...] = ()
 
     @property
     def variants(self) -> list[str]:
@@ -116,6 +118,8 @@ def make(
     Raises:
       ValueError: all that is wrong.
     """
+    if "seed" in overrides:
+        raise ValueError(f"--config.seed is set by the sweep, run by run: give --seeds={overrides['seed']}")
     changed = {**(file.smoke if smoke else {}), **overrides}
     base, problems = _changed(file.get_config(), changed)
     if not problems:
@@ -144,7 +148,7 @@ def make(
         variant: {key: value for key, value in changes.items() if config_rules.flatten(config)[key] != before[key]}
         for variant, (config, changes) in configs.items()
     }
-    return Plan(name, file.path, directory, groups, differing, left_out, runs)
+    return Plan(name, file.path, directory, groups, differing, left_out, runs, tuple(variants))
 
 
 def _variants(base, groups, chosen):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.util
 import os
 import shutil
 import signal
@@ -17,6 +18,7 @@ from pconv_jax.training import preemption, reporting
 
 _POLL_SECONDS = 0.2
 _TELL_SECONDS = 30
+_CUDA = ("jax_cuda13_plugin", "jax_cuda12_plugin")  # one of them makes JAX see NVIDIA's GPUs
 
 
 @dataclasses.dataclass
@@ -28,13 +30,21 @@ class Outcome:
     stopped: list[plan.Run] = dataclasses.field(default_factory=list)
 
 
-def command(run: plan.Run) -> list[str]:
-    """The main command, with this interpreter."""
-    return [sys.executable, "-m", "pconv_jax.main", *run.arguments]
+def command(run: plan.Run, more: Sequence[str] = ()) -> list[str]:
+    """The main command, with this interpreter; `more` are flags for all runs that are not of the config."""
+    return [sys.executable, "-m", "pconv_jax.main", *run.arguments, *more]
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that runs may use: of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists."""
+    """The GPUs that runs may use: of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists; none if JAX cannot."""
+    gpus = _listed_gpus(environment)
+    if gpus and not any(map(importlib.util.find_spec, _CUDA)):
+        logging.warning("%d GPUs are left alone, JAX is installed without CUDA: pip install jax[cuda13]", len(gpus))
+        return []
+    return gpus
+
+
+def _listed_gpus(environment):
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         gpus = [gpu.strip() for gpu in chosen.split(",")]
@@ -46,19 +56,16 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     return done.stdout.split() if done.returncode == 0 else []
 
 
-def environment(inherited: Mapping[str, str], directory: str) -> dict[str, str]:
-    """Of the runs: seeds of a variant are the same programs, so what one compiled serves the others."""
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": os.path.join(os.path.abspath(directory), "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
-    }
-    return {**cache, **inherited}
-
-
-def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], directory: str) -> Outcome:
+def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] = ()) -> Outcome:
     """Trains all runs that are not finished, each in a process of its own, one per GPU or one at a time without.
 
-    SIGTERM and SIGINT reach the running ones, which save and end; no other is started then.
+    SIGTERM and SIGINT reach the running ones, which save and end; no other is started then. So they do when anything
+    goes wrong here: none trains on without being watched.
+
+    Args:
+      runs: of the sweep.
+      gpus: as of `visible_gpus`.
+      more: as for `command`.
     """
     outcome = Outcome()
     outcome.finished = [run for run in runs if results.scores(run) is not None]
@@ -67,11 +74,10 @@ def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], directory: str) -> Ou
     if outcome.finished:
         logging.info("%d of %d runs are finished already", len(outcome.finished), len(runs))
     free, active = list(gpus) or [None], []
-    with _signals() as signals:
+    with _signals() as signals, _ended_with(active):
         while active or (waiting and not signals):
             while waiting and free and not signals:
-                active.append(_start(waiting.pop(0), free.pop(0), directory))
-                logging.info("%s: begins, log in %s", active[-1].run.name, active[-1].run.log)
+                _begin(waiting.pop(0), free, active, outcome, more)
             for child in active:
                 child.pass_on(signals)
             for child in [child for child in active if child.process.poll() is not None]:
@@ -100,14 +106,39 @@ class _Child:
         self.told = len(signals)
 
 
-def _start(run, gpu, directory):
+def _begin(run, free, active, outcome, more):
+    """Starts a run on a free GPU; one that cannot be, for want of room for its log, say, has failed."""
+    try:
+        active.append(_start(run, free[0], more))
+    except OSError as error:
+        outcome.failed.append((run, f"cannot be started: {error}"))
+        logging.error("%s: cannot be started: %s", run.name, error)
+        return
+    free.pop(0)
+    logging.info("%s: begins, log in %s", run.name, run.log)
+
+
+@contextlib.contextmanager
+def _ended_with(active):
+    """An error ends what runs, which saves first."""
+    try:
+        yield
+    except BaseException:
+        for child in active:
+            child.process.terminate()
+        for child in active:
+            child.process.wait()
+        raise
+
+
+def _start(run, gpu, more):
     """Its own process group: Ctrl-C in a terminal must not reach it twice, which would end it without saving."""
     os.makedirs(os.path.dirname(run.log), exist_ok=True)
-    own = environment(os.environ, directory) | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    own = {**os.environ} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     with open(run.log, "ab") as log:
         start = log.tell()
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command(run), env=own, process_group=0, **pipes)
+        process = subprocess.Popen(command(run, more), env=own, process_group=0, **pipes)
     return _Child(run, gpu, process, start)
 
 

@@ -50,11 +50,13 @@ def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed)
         "",
         f"{sweep.file}: {len(sweep.variants) - 1} variants and the baseline, {' or '.join(map(str, steps))} steps. "
         f"Every network is scored on the same {found.fingerprint}.",
+        *([f"Of its variants these were asked for: {', '.join(sweep.chosen)}."] if sweep.chosen else []),
         "",
         *_means(sweep, rows),
         *_differences(compared),
     ]
-    text += _unfinished(sweep, found, failed)
+    lines = [f"- {line}" for line in unfinished(sweep, found, failed).values()]
+    text += ["## Not finished, and not in the tables", "", *lines, ""] if lines else []
     if sweep.left_out:
         text += ["## Left out", "", *(f"- {name}: {why}" for name, why in sweep.left_out.items()), ""]
     for picture, what in (("sheet", "The same images under every variant, first seed"), ("curves", "Learning curves")):
@@ -65,6 +67,34 @@ def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed)
 def short(rows: list[dict]) -> str:
     """The table of means for the screen."""
     return "\n".join(_table(rows, {}))
+
+
+def _over_seeds(row, digits):
+    if row["seeds_low"] is None:
+        return "none (n = 1)"
+    return f"[{row['seeds_low']:+.{digits}f}, {row['seeds_high']:+.{digits}f}]"
+
+
+def unfinished(sweep: plan.Plan, found: comparison.Scores, failed) -> dict[str, str]:
+    """By name of each run that is not in the tables: what became of it, or how far it is and what its log says.
+
+    Args:
+      sweep, found, failed: as for `write`.
+    """
+    reasons = {run.name: reason for run, reason in failed}
+    lines = {}
+    for index, run in enumerate(sweep.runs):
+        if run.seed in found.runs.get(run.variant, {}):
+            continue
+        if run.name in reasons:
+            state = f"failed, {reasons[run.name]} (log: {run.log})"
+        else:
+            log = f"task {index} of the array, if there was one"  # whose log SLURM names
+            if os.path.exists(run.log):
+                log = f"its log {run.log} says: {results.last_error(run.log)}"
+            state = f"at step {results.step(run)} of {run.steps}, {log}"
+        lines[run.name] = f"{run.name}: {state}"
+    return lines
 
 
 def _means(sweep, rows):
@@ -114,30 +144,16 @@ def _differences(compared):
     ]
     head = ["variant", "seeds", "PSNR, dB, over examples", "PSNR, dB, over seeds"]
     others = ("ssim", "l1_percent")
-    head += [f"{_HEADINGS[metric]}, over examples" for metric in others]
+    head += [f"{_HEADINGS[metric]}, over {what}" for metric in others for what in ("examples", "seeds")]
     text += [_line(head), _line(["---"] * len(head))]
     for variant in dict.fromkeys(row["variant"] for row in compared):
         found = {row["metric"]: row for row in compared if row["variant"] == variant}
-        psnr = found["psnr"]
-        over_seeds = "none (n = 1)"
-        if psnr["seeds_low"] is not None:
-            over_seeds = f"[{psnr['seeds_low']:+.2f}, {psnr['seeds_high']:+.2f}]"
-        cells = [variant, f"n={len(psnr['seeds'].split())}", tables.difference_cell(psnr, 2), over_seeds]
-        cells += [tables.difference_cell(found[metric], tables.DIGITS[metric]) for metric in others]
+        cells = [variant, f"n={len(found['psnr']['seeds'].split())}"]
+        for metric in ("psnr", *others):
+            digits = tables.DIGITS[metric]
+            cells += [tables.difference_cell(found[metric], digits), _over_seeds(found[metric], digits)]
         text.append(_line(cells))
     return [*text, "", f"![Differences]({NAME}_differences.png)", ""]
-
-
-def _unfinished(sweep, found, failed):
-    reasons = {(run.variant, run.seed): reason for run, reason in failed}
-    lines = []
-    for run in sweep.runs:
-        if run.seed in found.runs.get(run.variant, {}):
-            continue
-        reason = reasons.get((run.variant, run.seed))
-        state = f"failed, {reason} (log: {run.log})" if reason else f"at step {results.step(run)} of {run.steps}"
-        lines.append(f"- {run.name}: {state}")
-    return ["## Not finished, and not in the tables", "", *lines, ""] if lines else []
 
 
 def _line(cells):
