@@ -1,6 +1,7 @@
 """Imports flow one way, devices have one file, and every dependency is there for a reason."""
 
 import ast
+import functools
 import importlib.metadata
 import pathlib
 import re
@@ -248,10 +249,13 @@ def used_names():
     return names
 
 
+packages_distributions = functools.cache(importlib.metadata.packages_distributions)
+
+
 def import_names(distribution):
     """What a distribution is imported as: opencv-python-headless -> cv2."""
     wanted = re.sub(r"[-_.]+", "-", distribution).lower()
-    installed = importlib.metadata.packages_distributions()
+    installed = packages_distributions()
     names = {
         name for name, owners in installed.items() if wanted in {re.sub(r"[-_.]+", "-", o).lower() for o in owners}
     }

@@ -340,7 +340,10 @@ def test_nothing_is_written_when_data_or_devices_do_not_fit(tmp_path):
         assert not workdir.exists()
 
 
-@pytest.mark.parametrize("saving", [{}, {"model.dtype": "bfloat16", "model.remat": True, "train.accumulate": 2}])
+SAVING = {"model.dtype": "bfloat16", "model.remat": True, "train.accumulate": 2}
+
+
+@pytest.mark.parametrize("saving", [{}, pytest.param(SAVING, marks=pytest.mark.slow)])
 def test_a_folder_with_all_terms(tmp_path, saving):
     """Own photographs, one of them corrupt; VGG16 weights; an average of the parameters; whatever saves memory."""
     rng = np.random.default_rng(0)
