@@ -254,6 +254,7 @@ def test_the_network_is_the_same():
     )
 
 
+@pytest.mark.slow
 def test_a_step_on_four_devices_is_the_same():
     """Mapped over devices, from the same state: its tree, and so a checkpoint, does not depend on the formulation."""
     after = {}

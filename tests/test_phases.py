@@ -38,8 +38,18 @@ def norm_leaves(now, part):
     return found
 
 
-@pytest.mark.parametrize("norm", ["batch", "masked_batch"])
-@pytest.mark.parametrize(("statistics", "affine"), [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize(
+    ("norm", "statistics", "affine"),
+    [
+        ("batch", True, True),
+        ("batch", True, False),
+        ("batch", False, True),
+        ("batch", False, False),
+        ("masked_batch", True, True),
+        *(pytest.param("masked_batch", *how, marks=pytest.mark.slow) for how in ((True, False), (False, True))),
+        pytest.param("masked_batch", False, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_second_phase_holds_the_encoder_still(trained, norm, statistics, affine):
     """Ten steps: what is frozen is the same bit for bit, Adam's momentum notwithstanding; all the rest has moved."""
     changes = {"finetune.freeze_statistics": statistics, "finetune.freeze_affine": affine, "model.norm": norm}
@@ -72,6 +82,7 @@ def test_frozen_statistics_normalise():
     np.testing.assert_array_equal(kept[0]["enc2"]["norm"]["batch"]["mean"], 0)
 
 
+@pytest.mark.slow
 def test_four_devices_fine_tune_as_one(trained):
     """Frozen statistics need no synchronisation, the decoder's do."""
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3})

@@ -45,8 +45,9 @@ def signal_at(monkeypatch, step, number):
     monkeypatch.setattr(reporting.Progress, "waited", waited)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("step", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("step", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (3, signal.SIGTERM), (2, signal.SIGINT)]
+)
 def test_a_signal_saves_and_the_run_goes_on(finished, tmp_path, monkeypatch, capfd, number, step):
     """After any step, due for a checkpoint or not: nothing is lost, and the run ends with the same bits."""
     before = signal.getsignal(number)

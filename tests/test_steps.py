@@ -45,6 +45,7 @@ def test_one_device_equals_four(norm):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4), one.batch_stats, four.batch_stats)
 
 
+@pytest.mark.slow
 def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
     """One step of plain descent, so that Adam's division cannot hide or blow up a difference."""
     config = runs.tiny(**{"model.norm": "batch"})
