@@ -20,7 +20,7 @@ from jaxtyping import Array, Float, Shaped
 
 from pconv_jax.ops import decoder, gemm_conv, partial_conv, phase_conv
 
-IMPLS = ("auto", "xla")
+IMPLS = ("auto", "xla", "onednn")
 
 
 def conv(
@@ -38,6 +38,8 @@ def conv(
     """
     plain = functools.partial(partial_conv.partial_conv, strides=stride, padding=_half(kernel))
     n, h, w, _ = x.shape
+    if impl == "onednn" and not _few_positions((n, -(-h // stride), -(-w // stride)), kernel):
+        return _dnn_conv(x, mask, kernel, bias, stride)
     if impl == "xla" or not _few_positions((n, -(-h // stride), -(-w // stride)), kernel):
         return plain(x, mask, kernel, bias)
     fast = functools.partial(_gemm_conv, stride=stride)
@@ -59,7 +61,9 @@ def decoder_conv(
       `(y, m')` as `decoder.decoder_conv`.
     """
     arrays = (low, low_mask, skip, skip_mask, kernel, bias)
-    if impl == "auto" and _few_positions(skip.shape[:3], kernel):
+    if impl == "onednn" and not _few_positions(skip.shape[:3], kernel) and kernel.shape[:2] == (3, 3):
+        return _dnn_decoder(*arrays)
+    if impl != "xla" and _few_positions(skip.shape[:3], kernel):
         fast = _gemm_decoder
     elif impl == "auto" and kernel.shape[:2] == (3, 3):
         fast = _phase_decoder
@@ -79,6 +83,7 @@ def _half(kernel):
     return ((half, half), (half, half))
 
 
+LIB="xla"
 def _held(x, mask):
     """The valid features, 0 in holes, in float32 or wider: sums are rounded once, at the end."""
     return jnp.where(mask != 0, x, 0).astype(jnp.promote_types(x.dtype, jnp.float32))
@@ -86,13 +91,28 @@ def _held(x, mask):
 
 def _gemm_conv(x, mask, kernel, bias, stride):
     strides, held = (stride, stride), _held(x, mask)
-    y = gemm_conv.conv(held, kernel.astype(x.dtype).astype(held.dtype), strides, _half(kernel))
+    y = gemm_conv.conv(held, kernel.astype(x.dtype).astype(held.dtype), strides, _half(kernel), LIB)
     return _finish(y, mask, kernel, bias, strides, (x.shape[-1],), x.dtype)
+
+
+from pconv_jax.ops import fast
+def _dnn_conv(x, mask, kernel, bias, stride):
+    held=jnp.where(mask != 0, x, 0)
+    y=fast.conv(held,kernel.astype(x.dtype),(stride,stride),_half(kernel),"dnn")
+    return _finish(y, mask, kernel, bias, (stride,stride), (x.shape[-1],), x.dtype)
+
+
+def _dnn_decoder(low, low_mask, skip, skip_mask, kernel, bias):
+    low_held, skip_held = jnp.where(low_mask != 0, low, 0), jnp.where(skip_mask != 0, skip, 0)
+    of_low, of_skip = jnp.split(kernel, [low.shape[-1]], axis=2)
+    y = phase_conv.conv(low_held, of_low, lambda x,k: fast.conv(x,k.astype(low.dtype),(1,1),((1,1),(1,1)),"dnn"))
+    y += fast.conv(skip_held, of_skip.astype(low.dtype), (1, 1), ((1,1),(1,1)),"dnn")
+    return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 
 def _gemm_decoder(low, low_mask, skip, skip_mask, kernel, bias):
     held = decoder.up_concat(_held(low, low_mask), _held(skip, skip_mask))
-    y = gemm_conv.conv(held, kernel.astype(low.dtype).astype(held.dtype), (1, 1), _half(kernel))
+    y = gemm_conv.conv(held, kernel.astype(low.dtype).astype(held.dtype), (1, 1), _half(kernel), LIB)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 

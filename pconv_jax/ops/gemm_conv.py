@@ -10,28 +10,35 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
+from pconv_jax.ops import fast
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "k l c o"], strides: tuple[int, int], padding: Pads
+    x: Float[Array, "n h w c"], kernel: Float[Array, "k l c o"], strides: tuple[int, int], padding: Pads, lib
 ) -> Float[Array, "n p q o"]:
     """`lax.conv_general_dilated` with another gradient, equal but for rounding. Not differentiable forward (`jvp`)."""
+    if lib=="dnn": return fast.dnn_conv(x,kernel,strides,padding)
     return lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _forward(x, kernel, strides, padding):
-    return conv(x, kernel, strides, padding), (x, kernel)
+def _forward(x, kernel, strides, padding, lib):
+    return conv(x, kernel, strides, padding, lib), (x, kernel)
 
 
-def _backward(strides, padding, saved, dy):
+def _backward(strides, padding, lib, saved, dy):
     # The products are `y = patches . kernel` transposed. The forward pass itself is left to XLA: patches gain nothing
     # there, and would be kept for the backward pass.
     x, kernel = saved
     patches, to_input = jax.vjp(lambda x: _patches(x, kernel.shape[:2], strides, padding), x)
     dkernel = lax.dot_general(patches, dy, (((0, 1, 2), (0, 1, 2)), ((), ()))).reshape(kernel.shape)
+    if lib=="dnn":
+        n,h,w,o=dy.shape
+        dkernel=fast.dnn_dot_t(patches.reshape(n*h*w,-1),dy.reshape(n*h*w,o)).reshape(kernel.shape)
+        (dx,)=to_input(fast.dnn_dot_bt(dy.reshape(n*h*w,o),kernel.reshape(-1,o)).reshape(n,h,w,-1))
+        return dx,dkernel
     (dx,) = to_input(lax.dot_general(dy, kernel.reshape(-1, kernel.shape[-1]), (((3,), (1,)), ((), ()))))
     return dx, dkernel
 

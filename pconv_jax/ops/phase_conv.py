@@ -11,10 +11,10 @@ from jax import lax
 from jaxtyping import Array, Float
 
 
-def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"]) -> Float[Array, "n h2 w2 o"]:
+def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], cc=None) -> Float[Array, "n h2 w2 o"]:
     """`upsample(low)` convolved with `kernel` at stride 1 and half padding. Not differentiable forward (`jvp`)."""
     (n, h, w, _), outputs = low.shape, kernel.shape[-1]
-    corners = _corner_conv(low, _phase_kernels(kernel))
+    corners = (cc or _corner_conv)(low, _phase_kernels(kernel))
 
     def phase(a, b):  # output pixels (2 i + a, 2 j + b): corner (i + a, j + b) under kernel (a, b)
         block = (2 * a + b) * outputs

@@ -117,7 +117,8 @@ def make_train_step(
             (batch_stats, grads), metrics = lax.scan(add_part, start, parts)
             grads = jax.tree.map(lambda x: x / accumulate, grads)
             metrics = jax.tree.map(jnp.mean, metrics)
-        grads, metrics = lax.pmean((grads, metrics), model.axis_name)
+        if lax.axis_size(model.axis_name) > 1:
+            grads, metrics = lax.pmean((grads, metrics), model.axis_name)
         grads = phase.moving(grads)
         updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
         params = optax.apply_updates(now.params, phase.moving(updates))  # Adam's momentum outlives the gradient
@@ -126,8 +127,8 @@ def make_train_step(
             decay = jnp.minimum(ema, (1 + now.step) / (10 + now.step))
             average = optax.incremental_update(params, average, 1.0 - decay)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
-        metrics |= {"grad_norm": optax.tree.norm(grads), "skipped": skipped}
-        metrics["param_norm"] = optax.tree.norm(params)  # after the update: no checkpoint holds what is not finite
+        metrics |= {"grad_norm": jnp.sqrt(optax.tree.vdot(grads, grads)), "skipped": skipped}
+        metrics["param_norm"] = jnp.sqrt(optax.tree.vdot(params, params))  # after the update: no checkpoint holds what is not finite
         return now.replace(
             step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
         ), metrics
