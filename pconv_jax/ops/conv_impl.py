@@ -1,11 +1,14 @@
 """Which formulation computes a layer: the operator as it is written down, or one that is faster on a CPU.
 
 Signature and result are the same but for rounding. The choice is made when a function is traced, by static shape, and
-when it is compiled, by platform. With `impl="auto"` on a CPU:
+when it is compiled, by platform. On a CPU, with `impl="auto"`:
 
-- Fewer positions than twice the output channels: gradients as matrix products (`gemm_conv`).
-- Otherwise, in the decoder: the convolution of the concatenation as a sum of two, the upsampled half of it computed
-  before upsampling (`phase_conv`), and no concatenation.
+- Gradients are made of convolutions and matrix products (`split_conv`).
+- In the decoder, where the window is 3 x 3 and positions are not few: the convolution of the concatenation as a sum of
+  two, the upsampled half of it computed before upsampling (`phase_conv`), and no concatenation.
+
+`impl="onednn"` is the same, its convolutions and products computed by oneDNN where that is possible (`onednn.usable`):
+several times as fast in bfloat16, but such a program cannot be kept for the next start.
 
 `impl="xla"` is `partial_conv` and `decoder.decoder_conv` everywhere, which are also differentiable forward (`jvp`).
 """
@@ -18,9 +21,9 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import decoder, gemm_conv, partial_conv, phase_conv
+from pconv_jax.ops import decoder, onednn, partial_conv, phase_conv, split_conv
 
-IMPLS = ("auto", "xla", "onednn")
+IMPLS = ("auto", "onednn", "xla")
 
 
 def conv(
@@ -37,12 +40,9 @@ def conv(
       `(y, m')` as `partial_conv.partial_conv`.
     """
     plain = functools.partial(partial_conv.partial_conv, strides=stride, padding=_half(kernel))
-    n, h, w, _ = x.shape
-    if impl == "onednn" and not _few_positions((n, -(-h // stride), -(-w // stride)), kernel):
-        return _dnn_conv(x, mask, kernel, bias, stride)
-    if impl == "xla" or not _few_positions((n, -(-h // stride), -(-w // stride)), kernel):
+    if impl == "xla":
         return plain(x, mask, kernel, bias)
-    fast = functools.partial(_gemm_conv, stride=stride)
+    fast = functools.partial(_split_conv, stride=stride, library=_library(impl, x.dtype))
     return lax.platform_dependent(x, mask, kernel, bias, cpu=fast, default=plain)
 
 
@@ -61,21 +61,15 @@ def decoder_conv(
       `(y, m')` as `decoder.decoder_conv`.
     """
     arrays = (low, low_mask, skip, skip_mask, kernel, bias)
-    if impl == "onednn" and not _few_positions(skip.shape[:3], kernel) and kernel.shape[:2] == (3, 3):
-        return _dnn_decoder(*arrays)
-    if impl != "xla" and _few_positions(skip.shape[:3], kernel):
-        fast = _gemm_decoder
-    elif impl == "auto" and kernel.shape[:2] == (3, 3):
-        fast = _phase_decoder
-    else:
+    if impl == "xla":
         return decoder.decoder_conv(*arrays)
+    phases = kernel.shape[:2] == (3, 3) and not split_conv.few_positions((*skip.shape[:3], kernel.shape[-1]))
+    fast = functools.partial(_phase_decoder if phases else _split_decoder, library=_library(impl, low.dtype))
     return lax.platform_dependent(*arrays, cpu=fast, default=decoder.decoder_conv)
 
 
-def _few_positions(outputs, kernel):
-    """Whether the weights of a layer outnumber its activations, roughly: where the bound lies was measured."""
-    n, h, w = outputs
-    return n * h * w <= 2 * kernel.shape[-1]
+def _library(impl, dtype):
+    return "onednn" if impl == "onednn" and onednn.usable(dtype) else "xla"
 
 
 def _half(kernel):
@@ -83,44 +77,30 @@ def _half(kernel):
     return ((half, half), (half, half))
 
 
-LIB="xla"
-def _held(x, mask):
-    """The valid features, 0 in holes, in float32 or wider: sums are rounded once, at the end."""
-    return jnp.where(mask != 0, x, 0).astype(jnp.promote_types(x.dtype, jnp.float32))
+def _held(x, mask, library):
+    """The valid features, 0 in holes; for XLA in float32 or wider: sums are rounded once, at the end."""
+    held = jnp.where(mask != 0, x, 0)
+    return held if library == "onednn" else held.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def _gemm_conv(x, mask, kernel, bias, stride):
-    strides, held = (stride, stride), _held(x, mask)
-    y = gemm_conv.conv(held, kernel.astype(x.dtype).astype(held.dtype), strides, _half(kernel), LIB)
-    return _finish(y, mask, kernel, bias, strides, (x.shape[-1],), x.dtype)
+def _split_conv(x, mask, kernel, bias, stride, library):
+    held = _held(x, mask, library)
+    of_held = kernel.astype(x.dtype).astype(held.dtype)
+    y = split_conv.conv(held, of_held, stride, _half(kernel), library)
+    return _finish(y, mask, kernel, bias, (stride, stride), (x.shape[-1],), x.dtype)
 
 
-from pconv_jax.ops import fast
-def _dnn_conv(x, mask, kernel, bias, stride):
-    held=jnp.where(mask != 0, x, 0)
-    y=fast.conv(held,kernel.astype(x.dtype),(stride,stride),_half(kernel),"dnn")
-    return _finish(y, mask, kernel, bias, (stride,stride), (x.shape[-1],), x.dtype)
-
-
-def _dnn_decoder(low, low_mask, skip, skip_mask, kernel, bias):
-    low_held, skip_held = jnp.where(low_mask != 0, low, 0), jnp.where(skip_mask != 0, skip, 0)
-    of_low, of_skip = jnp.split(kernel, [low.shape[-1]], axis=2)
-    y = phase_conv.conv(low_held, of_low, lambda x,k: fast.conv(x,k.astype(low.dtype),(1,1),((1,1),(1,1)),"dnn"))
-    y += fast.conv(skip_held, of_skip.astype(low.dtype), (1, 1), ((1,1),(1,1)),"dnn")
+def _split_decoder(low, low_mask, skip, skip_mask, kernel, bias, library):
+    held = decoder.up_concat(_held(low, low_mask, library), _held(skip, skip_mask, library))
+    y = split_conv.conv(held, kernel.astype(low.dtype).astype(held.dtype), 1, _half(kernel), library)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 
-def _gemm_decoder(low, low_mask, skip, skip_mask, kernel, bias):
-    held = decoder.up_concat(_held(low, low_mask), _held(skip, skip_mask))
-    y = gemm_conv.conv(held, kernel.astype(low.dtype).astype(held.dtype), (1, 1), _half(kernel), LIB)
-    return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
-
-
-def _phase_decoder(low, low_mask, skip, skip_mask, kernel, bias):
-    low_held, skip_held = _held(low, low_mask), _held(skip, skip_mask)
+def _phase_decoder(low, low_mask, skip, skip_mask, kernel, bias, library):
+    low_held, skip_held = _held(low, low_mask, library), _held(skip, skip_mask, library)
     of_low, of_skip = jnp.split(kernel.astype(low.dtype).astype(low_held.dtype), [low.shape[-1]], axis=2)
-    y = phase_conv.conv(low_held, of_low)
-    y += lax.conv_general_dilated(skip_held, of_skip, (1, 1), _half(kernel), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = phase_conv.conv(low_held, of_low, library)
+    y += split_conv.conv(skip_held, of_skip, 1, _half(kernel), library)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 

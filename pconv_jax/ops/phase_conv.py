@@ -5,16 +5,17 @@ on whether the output's row and column are even, so there are four kernels of 2 
 `[N, H, W, C]`.
 """
 
-import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
+from pconv_jax.ops import split_conv
 
-def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], cc=None) -> Float[Array, "n h2 w2 o"]:
-    """`upsample(low)` convolved with `kernel` at stride 1 and half padding. Not differentiable forward (`jvp`)."""
+
+def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], library: str) -> Float[Array, "n h2 w2 o"]:
+    """`upsample(low)` convolved with `kernel` at stride 1 and half padding, by the `library` of `split_conv.conv`."""
     (n, h, w, _), outputs = low.shape, kernel.shape[-1]
-    corners = (cc or _corner_conv)(low, _phase_kernels(kernel))
+    # Values at the corners between four positions, the outer rim included: [N, H + 1, W + 1, 4 * O].
+    corners = split_conv.conv(low, _phase_kernels(kernel), 1, ((1, 1), (1, 1)), library)
 
     def phase(a, b):  # output pixels (2 i + a, 2 j + b): corner (i + a, j + b) under kernel (a, b)
         block = (2 * a + b) * outputs
@@ -32,27 +33,3 @@ def _phase_kernels(kernel):
         return [jnp.concatenate(taps, axis) for taps in ((first, middle + last), (first + middle, last))]
 
     return jnp.concatenate([phase for row in phases(kernel, 0) for phase in phases(row, 1)], axis=-1)
-
-
-def _corners(low, kernel):
-    """`[N, H, W, C] -> [N, H + 1, W + 1, 4 * O]`: values at the corners between four positions, 0 outside."""
-    return lax.conv_general_dilated(low, kernel, (1, 1), ((1, 1), (1, 1)), dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
-
-def _forward(low, kernel):
-    return _corners(low, kernel), (low, kernel)
-
-
-def _backward(saved, dcorners):
-    # The kernel's gradient as a product per tap. As a convolution of `low` with `dcorners`, which is larger than it,
-    # the whole layer takes XLA on a CPU fifty times as long.
-    low, kernel = saved
-    h, w = low.shape[1:3]
-    (dlow,) = jax.linear_transpose(lambda low: _corners(low, kernel), low)(dcorners)
-    taps = [dcorners[:, i : i + h, j : j + w] for i in (1, 0) for j in (1, 0)]
-    products = [lax.dot_general(low, tap, (((0, 1, 2), (0, 1, 2)), ((), ()))) for tap in taps]
-    return dlow, jnp.stack(products).reshape(kernel.shape)
-
-
-_corner_conv = jax.custom_vjp(_corners)
-_corner_conv.defvjp(_forward, _backward)

@@ -117,7 +117,7 @@ def make_train_step(
             (batch_stats, grads), metrics = lax.scan(add_part, start, parts)
             grads = jax.tree.map(lambda x: x / accumulate, grads)
             metrics = jax.tree.map(jnp.mean, metrics)
-        if lax.axis_size(model.axis_name) > 1:
+        if lax.axis_size(model.axis_name) > 1:  # on a CPU, XLA copies what a single device averages
             grads, metrics = lax.pmean((grads, metrics), model.axis_name)
         grads = phase.moving(grads)
         updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
