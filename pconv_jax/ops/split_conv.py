@@ -4,9 +4,9 @@ XLA on a CPU computes the gradients of a convolution, above all the kernel's, at
 convolution itself. Here they are made of operations that reach it:
 
 - The input's gradient: for stride s, `s * s` convolutions of the output's gradient, one for each residue of rows and
-  columns, with the taps of the kernel that meet it.
+  columns, with the taps of the kernel that meet it. (XLA's own is as fast where s > 1.)
 - The kernel's gradient: for each of s residues of rows, one product of the input, its columns shifted by each tap,
-  and of the output's gradient, its rows shifted by each tap.
+  and of the output's gradient, its rows shifted by each tap. (XLA's own is as fast for few input channels.)
 - With few positions (the bottom of a U-Net): both as products with the patches that a window sees.
 
 Layout `[N, H, W, C]`. "xla" computes in any type, "onednn" in float32 and bfloat16 (`onednn.usable`).
@@ -23,7 +23,7 @@ from pconv_jax.ops import onednn
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 
-_FEW_CHANNELS = 8  # of which shifted columns are gathered by a convolution: a copy by runs of so few is slow
+_FEW_CHANNELS = 8  # of the input; copies by runs of so few are slow
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
@@ -88,6 +88,9 @@ def _patches(x, window, stride, padding):
 def _input_gradient(dy, kernel, shape, stride, padding, library):
     """By residues (a, b) of rows and columns: `dx[s u + a] = sum_t dy[u + d - t] kernel[i + s t]`, where i is
     the first tap with `(a + low - i) % s = 0` and `d = (a + low - i) / s`. Columns alike."""
+    if library == "xla" and stride > 1:
+        like_x = jax.ShapeDtypeStruct(shape, dy.dtype)
+        return jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), like_x)(dy)[0]
     n, h, w, c = shape
     rows, columns = -(-h // stride), -(-w // stride)  # of each residue; one too many where the size is odd
     kernel_bits = _as_bits(kernel)
@@ -112,6 +115,9 @@ def _input_gradient(dy, kernel, shape, stride, padding, library):
 def _kernel_gradient(x, dy, shape, stride, padding, library):
     """For each residue i of the kernel's rows: all columns of taps beside the channels of `x`, the taps i + s t beside
     those of `dy`, and as many rows of both as these taps reach."""
+    if library == "xla" and x.shape[-1] <= _FEW_CHANNELS:
+        like_kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
+        return jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, stride, padding), like_kernel)(dy)[0]
     (height, width, c, o), (n, p, q, _) = shape, dy.shape
     (top, _), (left, _) = padding
     bottom = (p - 1) * stride + height - top - x.shape[1]  # negative where no window reaches the last row
@@ -135,6 +141,7 @@ def _kernel_gradient(x, dy, shape, stride, padding, library):
 
 def _columns(x, width, stride, library):
     """`[N, H, W, C] -> [N, P, Q, width * C]`: what a window of one row sees, without padding."""
+    # Few channels (XLA does not get here with them): moved by a convolution, each product of which is one value.
     if x.shape[-1] <= _FEW_CHANNELS:
         size = width * x.shape[-1]
         one_each = jnp.eye(size, dtype=x.dtype).reshape(1, width, x.shape[-1], size)

@@ -128,7 +128,9 @@ def make_train_step(
             average = optax.incremental_update(params, average, 1.0 - decay)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
         metrics |= {"grad_norm": jnp.sqrt(optax.tree.vdot(grads, grads)), "skipped": skipped}
-        metrics["param_norm"] = jnp.sqrt(optax.tree.vdot(params, params))  # after the update: no checkpoint holds what is not finite
+        metrics["param_norm"] = jnp.sqrt(
+            optax.tree.vdot(params, params)
+        )  # after the update: no checkpoint holds what is not finite
         return now.replace(
             step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
         ), metrics
