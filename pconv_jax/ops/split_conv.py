@@ -6,7 +6,7 @@ convolution itself. Here they are made of operations that reach it:
 - The input's gradient: for stride s, `s * s` convolutions of the output's gradient, one for each residue of rows and
   columns, with the taps of the kernel that meet it. (XLA's own is as fast where s > 1.)
 - The kernel's gradient: for each of s residues of rows, one product of the input, its columns shifted by each tap,
-  and of the output's gradient, its rows shifted by each tap. (XLA's own is as fast for few input channels.)
+  and of the output's gradient, its rows shifted by each tap. (XLA's own is as fast for small inputs.)
 - With few positions (the bottom of a U-Net): both as products with the patches that a window sees.
 
 Layout `[N, H, W, C]`. "xla" computes in any type, "onednn" in float32 and bfloat16 (`onednn.usable`).
@@ -115,7 +115,7 @@ def _input_gradient(dy, kernel, shape, stride, padding, library):
 def _kernel_gradient(x, dy, shape, stride, padding, library):
     """For each residue i of the kernel's rows: all columns of taps beside the channels of `x`, the taps i + s t beside
     those of `dy`, and as many rows of both as these taps reach."""
-    if library == "xla" and x.shape[-1] <= _FEW_CHANNELS:
+    if library == "xla" and _small(x.shape, dy.shape):
         like_kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
         return jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, stride, padding), like_kernel)(dy)[0]
     (height, width, c, o), (n, p, q, _) = shape, dy.shape
@@ -139,9 +139,16 @@ def _kernel_gradient(x, dy, shape, stride, padding, library):
     return jnp.stack(gradient)
 
 
+def _small(inputs, outputs):
+    """Where XLA's own kernel gradient takes no longer, as measured. Never where outputs outnumber inputs."""
+    _, h, w, c = inputs
+    _, p, q, _ = outputs
+    return p <= h and q <= w and (c <= _FEW_CHANNELS or p * q * c <= 2**16)
+
+
 def _columns(x, width, stride, library):
     """`[N, H, W, C] -> [N, P, Q, width * C]`: what a window of one row sees, without padding."""
-    # Few channels (XLA does not get here with them): moved by a convolution, each product of which is one value.
+    # Few channels (with XLA rarely): moved by a convolution, each sum of which is one value.
     if x.shape[-1] <= _FEW_CHANNELS:
         size = width * x.shape[-1]
         one_each = jnp.eye(size, dtype=x.dtype).reshape(1, width, x.shape[-1], size)
