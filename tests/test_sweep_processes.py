@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -188,9 +190,35 @@ def test_no_run_begins_after_a_signal(sweep, behave, tmp_path, monkeypatch):
         def send_signal(self, number):
             sent.append(number)
 
+    monkeypatch.setattr(processes, "_tied", list)
     monkeypatch.setattr(processes.subprocess, "Popen", Process)
     outcome = processes.run_all(sweep.runs, ["0", "1"])
     assert sent == [signal.SIGTERM] and len(outcome.stopped) == 3
+
+
+@pytest.mark.skipif(not processes._tied(), reason="needs Linux and setpriv of util-linux")
+def test_what_a_killed_sweep_was_training_saves_and_ends(tmp_path):
+    """SIGKILL, of which the sweep itself cannot tell anybody."""
+    code = (
+        "import sys, sweeps\nfrom pconv_jax.sweeping import processes\n"
+        "runs = sweeps.tiny(sys.argv[1] + '/sweep', seeds=(0,)).runs[:1]\n"
+        "words = [sys.executable, '-S', '-c', sys.argv[2], 'train', 'it', runs[0].workdir, sys.argv[1]]\n"
+        "processes.command = lambda *_: words\n"
+        "processes.run_all(runs, [])"
+    )
+    root = pathlib.Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    command = [sys.executable, "-c", code, str(tmp_path), STAND_IN]
+    with subprocess.Popen(command, env=environment) as process:
+        while not (tmp_path / "it trains").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    for _ in range(6000):  # at once; without the signal it ends by itself by then
+        if (tmp_path / "it saved").exists():
+            return
+        time.sleep(0.01)
+    pytest.fail("nobody told it")
 
 
 @pytest.fixture
