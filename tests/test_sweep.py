@@ -11,9 +11,12 @@ import sys
 import time
 
 import pytest
+from absl import flags
 
 import runs
 import sweeps
+from pconv_jax import sweep
+from pconv_jax.sweeping import processes
 from pconv_jax.training import rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -107,6 +110,32 @@ def test_sweeps_are_refused(fault, server, tmp_path):
     assert re.search(message, printed), printed
     assert code == 1 and "Traceback" not in printed and "\nerror: " in f"\n{printed}", printed
     assert [path for path in files(tmp_path) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize(
+    ("finished", "failed", "stopped", "code", "reported"),
+    [(2, 0, 0, 0, True), (1, 1, 0, 1, True), (0, 2, 0, 1, False), (1, 1, 1, 75, False), (0, 0, 2, 75, False)],
+)
+def test_how_a_sweep_ends(finished, failed, stopped, code, reported, tmp_path, monkeypatch, capsys):
+    """Its exit code, every failure with its log, and a report of what is finished, unless runs are left to go on."""
+    made, reports = sweeps.tiny(tmp_path), []
+    outcome = processes.Outcome(
+        made.runs[:finished],
+        [(run, "exit code 1: error: it broke") for run in made.runs[2 : 2 + failed]],
+        made.runs[4 : 4 + stopped],
+    )
+    given = flags.FlagValues()
+    sweep.define_flags(given)
+    monkeypatch.setattr(sweep, "_plan", lambda _: made)
+    monkeypatch.setattr(sweep, "_report", lambda *_: reports.append(True))
+    monkeypatch.setattr(sweep.compilation_cache, "enable", lambda _: None)
+    monkeypatch.setattr(processes, "run_all", lambda *_: outcome)
+    given(["sweep"])
+    assert sweep.run(given) == code and bool(reports) == reported
+    told = capsys.readouterr().err
+    assert told.count("failed: ") == failed and (f"runs left: {stopped}," in told) == (stopped > 0)
+    for run, _ in outcome.failed:
+        assert f"failed: {run.name}, exit code 1: error: it broke\n  log: {run.log}\n" in told
 
 
 def scores(run):
