@@ -8,7 +8,6 @@ python -m pconv_jax.evaluate --run=runs/a --lpips_weights=lpips.npz --fid_weight
 """
 
 import os
-import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -267,14 +266,9 @@ def main(argv):
         raise app.UsageError(f"unexpected argument {argv[1]}: use --run=DIR")
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
-    reporting.quiet_libraries()
     compilation_cache.enable(flags.FLAGS.compilation_cache)
-    try:
+    with reporting.for_a_person("interrupted: nothing half-written is left"):
         run(flags.FLAGS)
-    except KeyboardInterrupt:
-        sys.exit("interrupted: nothing half-written is left")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

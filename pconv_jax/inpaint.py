@@ -203,14 +203,9 @@ def main(argv):
     """What a person can mend is one line without a traceback."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]}: use --image=FILE")
-    reporting.quiet_libraries()
     compilation_cache.enable(flags.FLAGS.compilation_cache)
-    try:
+    with reporting.for_a_person("interrupted: what is written is whole"):
         run(flags.FLAGS)
-    except KeyboardInterrupt:
-        sys.exit("interrupted: what is written is whole")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -145,13 +145,8 @@ def main(argv):
         raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
-    reporting.quiet_libraries()
-    try:
+    with reporting.for_a_person("interrupted: the runs are whole, the same command goes on"):
         sys.exit(run(flags.FLAGS))
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the runs are whole, the same command goes on")
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

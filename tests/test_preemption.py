@@ -320,17 +320,17 @@ def test_a_disk_that_fills_while_something_else_is_written(tmp_path):
 
 
 def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
-    """By training alone, in one line; evaluation, which holds no lock, leaves it: somebody may be writing it."""
+    """By training alone, in one line; evaluation, which holds no lock, leaves it: somebody may be writing it. What else
+    lies there is somebody's own."""
     workdir = copy_of(finished, tmp_path)
     left = [workdir / "checkpoints" / name for name in ("6.orbax-checkpoint-tmp", "8.orbax-checkpoint-tmp-1234")]
-    for path in left:
+    for path in (*left, workdir / "checkpoints" / "my own"):
         (path / "default").mkdir(parents=True)
     checkpoint.restore_chosen(str(workdir), state.shapes(runs.tiny()), "last")
     assert all(path.exists() for path in left)
     caplog.set_level("INFO")
-    with rundir.lock(str(workdir)), checkpoint.manager(str(workdir), clean=True) as checkpoints:
-        assert int(checkpoint.resume(checkpoints, state.shapes(runs.tiny())).step) == 4
-    assert sorted(os.listdir(workdir / "checkpoints")) == ["2", "4"]
+    assert int(train.train(runs.tiny(), str(workdir)).step) == 4
+    assert sorted(os.listdir(workdir / "checkpoints")) == ["2", "4", "my own"]
     told = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
     names = ", ".join(path.name for path in left)
     assert told == [f"removed what was left of 2 unfinished checkpoint(s): {names}"]

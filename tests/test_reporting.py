@@ -247,6 +247,25 @@ def test_libraries_are_quiet_below_warnings():
         handler.filters[:] = filters
 
 
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyboardInterrupt(), "interrupted"),
+        (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'"),
+        (ValueError("x is 1; needs 2"), "error: x is 1; needs 2"),
+        (SystemExit(75), 75),
+    ],
+)
+def test_what_a_person_can_mend_is_one_line(error, line, monkeypatch):
+    """A defect keeps its traceback."""
+    monkeypatch.setattr(reporting, "quiet_libraries", lambda: None)
+    with pytest.raises(SystemExit) as ended, reporting.for_a_person("interrupted"):
+        raise error
+    assert ended.value.code == line
+    with pytest.raises(TypeError), reporting.for_a_person("interrupted"):
+        raise TypeError
+
+
 def colour(red, green, blue, height=64, width=64):
     return np.full((height, width, 3), (red, green, blue), np.uint8)
 

@@ -1,5 +1,6 @@
 """The sweep command: what it prints, refuses, and does when it is killed and started again."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,11 +11,17 @@ import subprocess
 import sys
 import time
 
+import jax
+import numpy as np
 import pytest
+from absl import flags
 
+import networks
 import runs
 import sweeps
-from pconv_jax.training import rundir
+from pconv_jax import evaluate, sweep
+from pconv_jax.sweeping import comparison, pictures, processes
+from pconv_jax.training import build, parallel, rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -107,6 +114,65 @@ def test_sweeps_are_refused(fault, server, tmp_path):
     assert re.search(message, printed), printed
     assert code == 1 and "Traceback" not in printed and "\nerror: " in f"\n{printed}", printed
     assert [path for path in files(tmp_path) if "__pycache__" not in path.parts] == before
+
+
+@pytest.mark.parametrize(
+    ("finished", "failed", "stopped", "code", "reported"),
+    [(2, 0, 0, 0, True), (1, 1, 0, 1, True), (0, 2, 0, 1, False), (1, 1, 1, 75, False), (0, 0, 2, 75, False)],
+)
+def test_how_a_sweep_ends(finished, failed, stopped, code, reported, tmp_path, monkeypatch, capsys):
+    """Its exit code, every failure with its log, and a report of what is finished, unless runs are left to go on."""
+    made, reports = sweeps.tiny(tmp_path), []
+    outcome = processes.Outcome(
+        made.runs[:finished],
+        [(run, "exit code 1: error: it broke") for run in made.runs[2 : 2 + failed]],
+        made.runs[4 : 4 + stopped],
+    )
+    given = flags.FlagValues()
+    sweep.define_flags(given)
+    monkeypatch.setattr(sweep, "_plan", lambda _: made)
+    monkeypatch.setattr(sweep, "_report", lambda *_: reports.append(True))
+    monkeypatch.setattr(sweep.compilation_cache, "enable", lambda _: None)
+    monkeypatch.setattr(processes, "run_all", lambda *_: outcome)
+    given(["sweep"])
+    assert sweep.run(given) == code and bool(reports) == reported
+    told = capsys.readouterr().err
+    assert told.count("failed: ") == failed and (f"runs left: {stopped}," in told) == (stopped > 0)
+    for run, _ in outcome.failed:
+        assert f"failed: {run.name}, exit code 1: error: it broke\n  log: {run.log}\n" in told
+
+
+def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
+    """As the runs were: their batches need not divide over all. What it lacks is told, failures by the caller."""
+    made, seen = sweeps.tiny(tmp_path), []
+    sweeps.finish(made.runs[0], [20.0, 21.0])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.setattr(
+        sweep, "_sheet", lambda *_: (seen.append(os.environ["CUDA_VISIBLE_DEVICES"]), np.zeros((2, 2, 3), np.uint8))[1]
+    )
+    sweep._report(made, [(made.runs[1], "it broke")], ["3", "5"])
+    assert seen == ["3"]
+    told = capsys.readouterr().out
+    lacking = [line.split(": ")[1] for line in told.splitlines() if line.startswith("not in the tables: ")]
+    assert "1 of 6 runs finished" in told and lacking == [run.name for run in made.runs[2:]]
+
+
+def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
+    """Those of the last checkpoints, not of the best, and on no other images."""
+    made = sweeps.tiny(tmp_path, seeds=(0,))
+    run = made.runs[0]
+    best = networks.random_state(run.config).replace(step=np.int32(2))
+    last = best.replace(step=np.int32(4), params=jax.tree.map(lambda x: 0.5 * x, best.params))
+    networks.save_run(run.workdir, run.config, [(best, 30.0), (last, 20.0)])
+    evaluation = evaluate.Evaluation(run.config, build.image_sources(run.config)[1])
+    last = parallel.replicate(last)
+    evaluate.report(evaluation, last, run.workdir, "last")
+    examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
+    expected = pictures.sheet(examples, {"baseline": evaluation.network(last)(examples)})
+    found = comparison.read(made)
+    np.testing.assert_array_equal(sweep._sheet(made, found), expected)
+    with pytest.raises(ValueError, match=r"the evaluation images are not those that .* was scored on"):
+        sweep._sheet(made, dataclasses.replace(found, names=("another",) * 10))
 
 
 def scores(run):

@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 from ml_collections import config_flags
 
+import runs
 import sweeps
 from experiments import ablation
 from pconv_jax.sweeping import plan
@@ -84,6 +85,7 @@ def test_the_shipped_sweep():
         "no_center": {"model.center": False},
     }
     assert sweep.changes == {"baseline": {}, **expected}
+    assert sweep.groups["convolution"] == ["zero", "mask_channel", "gated"]
     base = config_rules.flatten(sweep.runs[0].config)
     for run in sweep.runs[1:21]:
         now = config_rules.flatten(run.config)
@@ -122,6 +124,12 @@ def test_choosing(tmp_path):
     assert {run.steps for run in sweep.runs} == {8}
 
 
+def test_a_list_is_as_good_as_a_tuple():
+    """Of whoever writes a sweep file: the config that is checked is the one that the command gives."""
+    sweep = plan.make(sweeps.file({"a": {"x": {"model.kernels": [5, 3]}}}), {})
+    assert sweep.runs[1].config.model.kernels == (5, 3)
+
+
 def test_smoke_has_a_directory_of_its_own():
     """And what is overridden by hand comes last."""
     file = sweeps.file(smoke={"train.steps": 6, "optim.lr": 0.5}, smoke_seeds=(3,))
@@ -129,6 +137,7 @@ def test_smoke_has_a_directory_of_its_own():
     assert sweep.directory == "runs/tiny_smoke" and [run.seed for run in sweep.runs] == [3, 3, 3]
     assert {(run.config.train.steps, run.config.optim.lr) for run in sweep.runs} == {(6, 0.25)}
     assert plan.make(file, {}).directory == "runs/tiny"
+    assert {run.seed for run in plan.make(file, {}, smoke=True, seeds=[5]).runs} == {5}
 
 
 @pytest.mark.parametrize(
@@ -157,6 +166,20 @@ def test_wrong_variants(variants, message):
     """Told with their names, before anything runs."""
     with pytest.raises(ValueError, match=message):
         plan.make(sweeps.file(variants), {})
+
+
+def test_no_variant_changes_what_it_is_scored_on():
+    """Of the keys about data and evaluation only those of training are for variants; a new key has to be thought of."""
+    of_training = {"train_split", "crop_scale", "flip", "rotate", "permute_channels", "cache", "threads", "workers"}
+    keys = [key for key in config_rules.RULES if key.startswith(("data.", "eval."))] + ["model.channels"]
+    values = config_rules.flatten(runs.tiny())
+    variants = {"a": {key.replace(".", "_"): {key: values[key]} for key in keys}}
+    with pytest.raises(ValueError) as told:
+        plan.make(sweeps.file(variants), {})
+    refused = {
+        key for key in keys if f"{key} is not for variants: variants are compared on the same" in str(told.value)
+    }
+    assert set(keys) - refused == {f"data.{key}" for key in of_training} and len(keys) > 20
 
 
 def test_all_that_is_wrong_is_told_at_once():

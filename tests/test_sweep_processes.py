@@ -4,7 +4,9 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import sys
+import time
 
 import pytest
 
@@ -16,6 +18,8 @@ STAND_IN = """
 import os, pathlib, shutil, signal, sys, time
 how, name, workdir, place = sys.argv[1:]
 place = pathlib.Path(place)
+if os.getpgrp() != os.getpid():
+    sys.exit("in the sweep's process group: Ctrl-C would reach it twice")
 with open(place / "started", "a") as file:
     file.write(f"{name} {os.environ.get('CUDA_VISIBLE_DEVICES', 'none')}\\n")
 
@@ -39,12 +43,16 @@ elif how == "fail beside":  # another one that trains
     until(lambda: list(place.glob("* trains")))
     sys.exit(1)
 elif how == "stop":  # tells the sweep to stop, and saves when it is told to
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit((place / f"{name} saved").touch() or 75))
     os.kill(os.getppid(), int(signal.SIGINT))
     until(lambda: False)
-elif how == "together":  # only beside another one
-    pathlib.Path(place / name).touch()
-    until(lambda: len(list(place.glob("* seed *"))) >= 2)
+elif how == "die":  # tells the sweep to stop, and has no handler yet
+    os.kill(os.getppid(), int(signal.SIGINT))
+    until(lambda: False)
+elif how == "save":  # told by somebody else
+    sys.exit(75)
+elif how == "outlast":  # the third one's start
+    until(lambda: len((place / "started").read_text().splitlines()) == 3)
     shutil.copytree(place / "prepared" / name, workdir)
 """
 
@@ -61,6 +69,7 @@ def sweep(tmp_path):
 @pytest.fixture
 def behave(monkeypatch, tmp_path):
     """`behave(how, ..)`: what the runs of a sweep do, in order."""
+    monkeypatch.setattr(processes, "_POLL_SECONDS", 0.02)
 
     def set_commands(sweep, *hows):
         ways = {run.name: how for run, how in zip(sweep.runs, hows, strict=True)}
@@ -94,6 +103,10 @@ def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_skipped(sweep,
     log = pathlib.Path(sweep.runs[1].log)
     assert log == tmp_path / "sweep" / "zero" / "seed_0.log" and "step 1 of 4\nerror: it broke" in log.read_text()
     assert started(tmp_path) == [f"{name} as it was" for name in names(sweep.runs)]
+    behave(sweep, "fail", "nothing", "fail")
+    (_, reason), *_ = processes.run_all(sweep.runs, []).failed
+    assert reason == "ended without its scores: nothing was printed"  # not the error of the time before
+    assert started(tmp_path) == ["zero seed 0 as it was"] and "error: it broke" in log.read_text()
     behave(sweep, "fail", "finish", "fail")
     outcome = processes.run_all(sweep.runs, [])
     assert started(tmp_path) == ["zero seed 0 as it was"]
@@ -128,13 +141,12 @@ def test_an_error_of_the_sweep_leaves_nothing_running(sweep, behave, tmp_path, m
 
 
 def test_one_run_per_gpu(sweep, behave, tmp_path):
-    """Two at the same time (each waits for the other), each on its own; the third takes the one that is free."""
-    behave(sweep, "together", "together", "finish")
+    """Two at the same time, each on its own; the third takes the one that is free while the first still runs."""
+    behave(sweep, "outlast", "finish", "finish")
     outcome = processes.run_all(sweep.runs, ["3", "GPU-5"])
     assert len(outcome.finished) == 3, outcome
-    lines = started(tmp_path)
-    assert sorted(lines[:2]) == ["baseline seed 0 3", "zero seed 0 GPU-5"]
-    assert lines[2] in ("no_hole seed 0 3", "no_hole seed 0 GPU-5")
+    *both, third = started(tmp_path)
+    assert sorted(both) == ["baseline seed 0 3", "zero seed 0 GPU-5"] and third == "no_hole seed 0 GPU-5"
 
 
 def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, behave, tmp_path):
@@ -144,11 +156,69 @@ def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, be
     outcome = processes.run_all(sweep.runs, [])
     assert names(outcome.finished) == ["baseline seed 0"] and not outcome.failed
     assert names(outcome.stopped) == ["zero seed 0", "no_hole seed 0"]
-    assert len(started(tmp_path)) == 2
+    assert len(started(tmp_path)) == 2 and (tmp_path / "zero seed 0 saved").exists()
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     behave(sweep, "fail", "finish", "finish")
     outcome = processes.run_all(sweep.runs, [])
     assert len(outcome.finished) == 3 and len(started(tmp_path)) == 2
+
+
+def test_a_run_that_a_signal_ends_can_go_on(sweep, behave, tmp_path):
+    """While it still imports, say, and has no handler. One that somebody else told to save does not stop the rest."""
+    behave(sweep, "save", "die", "finish")
+    outcome = processes.run_all(sweep.runs, [])
+    assert names(outcome.stopped) == ["baseline seed 0", "zero seed 0", "no_hole seed 0"] and not outcome.failed
+    assert len(started(tmp_path)) == 2
+
+
+def test_no_run_begins_after_a_signal(sweep, behave, tmp_path, monkeypatch):
+    """Not even on a GPU that is free. Each signal is passed on once, or a run would end without saving."""
+    sent = []
+
+    class Process:
+        """Takes five looks to save."""
+
+        returncode, looks = 75, 0
+
+        def __init__(self, *_, **__):
+            signal.raise_signal(signal.SIGTERM)
+
+        def poll(self):
+            self.looks += 1
+            return self.returncode if self.looks > 5 else None
+
+        def send_signal(self, number):
+            sent.append(number)
+
+    monkeypatch.setattr(processes, "_tied", list)
+    monkeypatch.setattr(processes.subprocess, "Popen", Process)
+    outcome = processes.run_all(sweep.runs, ["0", "1"])
+    assert sent == [signal.SIGTERM] and len(outcome.stopped) == 3
+
+
+@pytest.mark.skipif(not processes._tied(), reason="needs Linux and setpriv of util-linux")
+def test_what_a_killed_sweep_was_training_saves_and_ends(tmp_path):
+    """SIGKILL, of which the sweep itself cannot tell anybody."""
+    code = (
+        "import sys, sweeps\nfrom pconv_jax.sweeping import processes\n"
+        "runs = sweeps.tiny(sys.argv[1] + '/sweep', seeds=(0,)).runs[:1]\n"
+        "words = [sys.executable, '-S', '-c', sys.argv[2], 'train', 'it', runs[0].workdir, sys.argv[1]]\n"
+        "processes.command = lambda *_: words\n"
+        "processes.run_all(runs, [])"
+    )
+    root = pathlib.Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")])}
+    command = [sys.executable, "-c", code, str(tmp_path), STAND_IN]
+    with subprocess.Popen(command, env=environment) as process:
+        while not (tmp_path / "it trains").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.kill()
+    for _ in range(6000):  # at once; without the signal it ends by itself by then
+        if (tmp_path / "it saved").exists():
+            return
+        time.sleep(0.01)
+    pytest.fail("nobody told it")
 
 
 @pytest.fixture
@@ -199,6 +269,10 @@ def test_progress(sweep):
     line = progress.line(outcome, [running])
     assert line == ("1 of 3 runs finished, 0 failed, 58% of all steps, 0m 17s left; zero seed 0 at step 3 of 4")
     assert results.step(other) == 0
+    outcome.failed.append((other, "it broke"))
+    assert processes.Progress(sweep.runs, [done], lambda: 0.0).line(outcome, []) == (
+        "1 of 3 runs finished, 1 failed, 88% of all steps"
+    )
 
 
 @pytest.mark.parametrize(

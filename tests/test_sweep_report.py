@@ -69,9 +69,17 @@ def test_differences_are_paired_by_seed_and_example(sweep):
     assert zero["p"] == 0.5 and (zero["seeds"], zero["examples"]) == ("0 1", 2)
     np.testing.assert_allclose([zero["seeds_low"], zero["seeds_high"]], [2.25 - 1.25 * T1, 2.25 + 1.25 * T1], 1e-5)
     assert comparison.seed_differences(found, "zero", "psnr") == [1.0, 3.5]
+    assert comparison.seed_differences(found, "zero", "ssim") == [0.0, 0.0]
     (single,) = rows_by(rows, variant="no_hole", metric="psnr")
     assert (single["difference"], single["seeds"], single["seeds_low"]) == (-0.5, "1", None)
     assert not rows_by(rows, variant="baseline") and len(rows) == 2 * len(comparison.METRICS)
+
+
+def test_the_score_of_a_seed_is_the_mean_over_examples(tmp_path):
+    """Not their median: 20, 21 and 25 have the mean 22."""
+    plan = sweeps.tiny(tmp_path, seeds=(0,))
+    sweeps.finish(plan.runs[0], [20.0, 21.0, 25.0])
+    assert comparison.means(comparison.read(plan), plan.variants)[0]["psnr"] == 22
 
 
 def test_student():

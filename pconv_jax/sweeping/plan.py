@@ -231,9 +231,7 @@ def _changed(config, changes):
             problems.append(f"{key} is {value!r}; needs {config_rules.RULES[key][1]}")
     changed = config.copy_and_resolve_references()
     if not problems:
-        before = config_rules.flatten(changed)
-        fitting = {k: tuple(v) if isinstance(before.get(k), tuple) else v for k, v in changes.items()}
-        changed.update_from_flattened_dict(fitting)
+        changed.update_from_flattened_dict(changes)
     return changed, problems
 
 

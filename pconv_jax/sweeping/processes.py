@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.util
 import os
 import shutil
@@ -138,8 +139,21 @@ def _start(run, gpu, more):
     with open(run.log, "ab") as log:
         start = log.tell()
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen(command(run, more), env=own, process_group=0, **pipes)
+        process = subprocess.Popen([*_tied(), *command(run, more)], env=own, process_group=0, **pipes)
     return _Child(run, gpu, process, start)
+
+
+@functools.cache
+def _tied():
+    """What to start a command with so that Linux sends it SIGTERM when this process is killed: it saves and ends.
+
+    A program does it: code of ours between fork and exec (`preexec_fn`) is not safe beside threads of libraries.
+    """
+    prefix = ["setpriv", "--pdeathsig", "TERM"]
+    try:
+        return prefix if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0 else []
+    except OSError:  # no such program
+        return []
 
 
 def _ended(child, outcome, signalled):

@@ -1,5 +1,6 @@
 """What a run tells: metrics as JSON lines and TensorBoard events, progress in the log."""
 
+import contextlib
 import errno
 import json
 import logging as std_logging
@@ -110,6 +111,19 @@ class Progress:
             f"step {step}/{self.steps} ({step / self.steps:.0%})  {terms}{skipped}  "
             f"{rate['images_per_s']:.1f} images/s  {duration(rate['seconds_left'])} left"
         )
+
+
+@contextlib.contextmanager
+def for_a_person(interrupted: str):
+    """Of a command: libraries are quiet; what a person can mend ends it with one line and no traceback, Ctrl-C with
+    `interrupted`."""
+    quiet_libraries()
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
 
 
 class NonFinite(ArithmeticError):
