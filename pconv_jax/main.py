@@ -27,10 +27,10 @@ def main(argv):
     if flags.FLAGS["verbosity"].using_default_value:
         logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
-    compilation_cache.enable(_CACHE.value)
     try:
         config_rules.validate(config)
         parallel.start_hosts(_COORDINATOR.value, _HOSTS.value, _HOST.value)
+        compilation_cache.enable(_CACHE.value, config.model)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))
         if not parallel.is_first_host():
             preemption.leave_to_the_first_host()

@@ -217,7 +217,7 @@ def vgg16_features(config):
     if not config.loss.vgg16_weights:
         logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
         return None, {}
-    module, params = vgg.load(config.loss.vgg16_weights, dtype=jnp.dtype(config.model.dtype))
+    module, params = vgg.load(config.loss.vgg16_weights, jnp.dtype(config.model.dtype), config.model.conv_impl)
 
     def features(params, images):
         return module.apply({"params": params}, images)

@@ -138,14 +138,14 @@ def test_the_choice_follows_platform_and_config(case):
 
 
 def test_the_choice_follows_the_shape():
-    """Matrix products where outputs are no more than twice the channels, phases for windows of 3 beyond."""
+    """Phases for windows of 3 where outputs are more than twice the channels."""
 
     def program(shape):
         return str(jax.make_jaxpr(AUTO)(*decoder_layer(*shape, dtype=np.float32)))
 
-    assert "name=_corners" not in program((1, 2, 2, 3, 2, 8, 3)) and "name=conv" in program((1, 2, 2, 3, 2, 8, 3))
-    assert "name=_corners" in program((1, 2, 2, 3, 2, 7, 3))
-    assert "platform_index" not in program((1, 2, 2, 3, 2, 7, 5))
+    assert program((1, 2, 2, 3, 2, 8, 3)).count("name=conv") == 1
+    assert program((1, 2, 2, 3, 2, 7, 3)).count("name=conv") == 2  # of low and of skip
+    assert program((1, 2, 2, 3, 2, 7, 5)).count("name=conv") == 1
 
 
 def test_phases_save_half_of_the_operations():
@@ -246,12 +246,13 @@ def test_the_network_is_the_same():
                 return jnp.sum(jnp.sin(y)), y
 
             results.append(jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"]))
-    ((_, y), gradients), ((_, expected), expected_gradients) = results
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    *others, ((_, expected), expected_gradients) = results
     scale = max(np.abs(g).max() for g in jax.tree.leaves(expected_gradients))
-    jax.tree.map(
-        functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-11 * scale), gradients, expected_gradients
-    )
+    for (_, y), gradients in others:
+        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+        jax.tree.map(
+            functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-11 * scale), gradients, expected_gradients
+        )
 
 
 @pytest.mark.slow

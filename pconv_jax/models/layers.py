@@ -34,7 +34,7 @@ class Conv(nn.Module):
         network's input); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
         arXiv 1806.03589), which has twice the parameters.
       dtype: of the computation; parameters are float32.
-      impl: how the kind "partial" is computed, "auto" or "xla" (`ops.conv_impl`); the result is the same.
+      impl: how it is computed, of `conv_impl.IMPLS`; the result is the same.
       mask_update: of the kind "partial", "shrink", "keep" or "vanish" (`ops.mask_update`).
     """
 
@@ -66,10 +66,8 @@ class Conv(nn.Module):
                 y, seen = conv_impl.conv(x, mask, kernel, bias, self.stride, self.impl)
                 before = mask_update.centres(mask, self.stride)
             return y, mask_update.update(seen, before, self.mask_update)
-        half = self.kernel_size // 2
-        padding, strides = ((half, half), (half, half)), (self.stride, self.stride)
         x = x if skip is None else decoder.up_concat(x, skip)
-        y = lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        y = conv_impl.ordinary_conv(x, kernel, self.stride, self.impl)
         if bias is not None:
             y = y + bias.astype(y.dtype)
         if self.kind == "gated":

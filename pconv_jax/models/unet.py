@@ -66,7 +66,7 @@ class UNet(nn.Module):
       axis_name: pmap axis over which batch normalisation is synchronised when training.
       dtype: of the features; parameters and masks stay float32.
       remat: compute the features inside a block again in the backward pass instead of keeping them.
-      conv_impl: "auto", or "xla" for the operator as it is written down, on every platform (`ops.conv_impl`).
+      conv_impl: how convolutions are computed, of `conv_impl.IMPLS`; the result is the same.
       mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, behind
         which no layer goes by the mask.
     """

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pconv_jax.models import npz_weights
+from pconv_jax.ops import conv_impl
 
 # (layer, output channels); None is a 2 x 2 max-pooling after which features are taken.
 LAYERS = (
@@ -37,6 +38,7 @@ class VGG16Features(nn.Module):
       mean, std: per channel, in `order` and on `scale`: the network sees `(scale * image - mean) / std`.
       gain: factor of the features, which brings them to the scale that the weights of the losses are for.
       dtype: of the computation.
+      conv_impl: how convolutions are computed, of `conv_impl.IMPLS`; the result is the same.
     """
 
     order: str
@@ -45,6 +47,7 @@ class VGG16Features(nn.Module):
     std: tuple[float, float, float]
     gain: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    conv_impl: str = "auto"
 
     @nn.compact
     def __call__(self, image):
@@ -53,13 +56,17 @@ class VGG16Features(nn.Module):
         x = (x * self.scale - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
         x = x.astype(self.dtype)
         features = []
+
+        def convolve(x, kernel, *_, **__):  # of strides, padding and the rest nn.Conv has but what LAYERS needs
+            return conv_impl.ordinary_conv(x, kernel, 1, self.conv_impl)
+
         for layer in LAYERS:
             if layer is None:
                 x = max_pool(x)
                 features.append(x * jnp.asarray(self.gain, x.dtype))
             else:
                 name, channels = layer
-                x = nn.relu(nn.Conv(channels, (3, 3), padding=1, dtype=self.dtype, name=name)(x))
+                x = nn.relu(nn.Conv(channels, (3, 3), dtype=self.dtype, conv_general_dilated=convolve, name=name)(x))
         return features
 
 
@@ -79,7 +86,7 @@ def _larger(first, second):
     return jnp.where(first >= second, first, second)
 
 
-def load(path, dtype=jnp.float32):
+def load(path, dtype=jnp.float32, impl="auto"):
     """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, `order`, `scale`, `mean`, `std`, and `gain` (or 1).
 
     Returns:
@@ -106,4 +113,4 @@ def load(path, dtype=jnp.float32):
     }
     if convention["order"] not in ("RGB", "BGR"):
         raise ValueError(f'{path} has order "{convention["order"]}"; needs "RGB" or "BGR"')
-    return VGG16Features(**convention, dtype=dtype), params
+    return VGG16Features(**convention, dtype=dtype, conv_impl=impl), params

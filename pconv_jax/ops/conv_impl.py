@@ -46,6 +46,25 @@ def conv(
     return lax.platform_dependent(x, mask, kernel, bias, cpu=fast, default=plain)
 
 
+def ordinary_conv(
+    x: Float[ArrayLike, "n h w c"], kernel: Float[ArrayLike, "k k c o"], stride: int, impl: str
+) -> Float[Array, "n p q o"]:
+    """Convolution with half padding and without masks; "auto" and "xla" are XLA's own.
+
+    Returns:
+      y in the type of `x`.
+    """
+    half = _half(kernel)
+
+    def plain(x, kernel):
+        return lax.conv_general_dilated(x, kernel, (stride, stride), half, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    if _library(impl, x.dtype) == "xla":
+        return plain(x, kernel)
+    fast = functools.partial(split_conv.conv, stride=stride, padding=half, library="onednn")
+    return lax.platform_dependent(x, kernel, cpu=lambda *a: fast(*a).astype(x.dtype), default=plain)
+
+
 def decoder_conv(
     low: Float[ArrayLike, "n h w c"],
     low_mask: Shaped[ArrayLike, "n h w 1"],

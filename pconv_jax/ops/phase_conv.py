@@ -15,7 +15,9 @@ def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], library:
     """`upsample(low)` convolved with `kernel` at stride 1 and half padding, by the `library` of `split_conv.conv`."""
     (n, h, w, _), outputs = low.shape, kernel.shape[-1]
     # Values at the corners between four positions, the outer rim included: [N, H + 1, W + 1, 4 * O].
-    corners = split_conv.conv(low, _phase_kernels(kernel), 1, ((1, 1), (1, 1)), library)
+    # In bfloat16 these sums of weights are rounded, like the weights.
+    kernels = _phase_kernels(kernel.astype(jnp.promote_types(kernel.dtype, jnp.float32))).astype(kernel.dtype)
+    corners = split_conv.conv(low, kernels, 1, ((1, 1), (1, 1)), library)
 
     def phase(a, b):  # output pixels (2 i + a, 2 j + b): corner (i + a, j + b) under kernel (a, b)
         block = (2 * a + b) * outputs

@@ -13,10 +13,12 @@ import re
 import jax
 from absl import logging
 
+from pconv_jax.ops import onednn
+
 MIN_SECONDS = 0.1  # of compilation; what takes less is not worth a file
 
 
-def enable(wanted: bool):
+def enable(wanted: bool, model=None):
     """Turns JAX's persistent compilation cache on or off. Before anything is compiled.
 
     What the environment says (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) stays as it is. A directory
@@ -24,7 +26,17 @@ def enable(wanted: bool):
 
     Args:
       wanted: False: neither look programs up nor keep them, wherever.
+      model: `config.model` of what is going to be compiled. What oneDNN computes cannot be kept (`ops.onednn`); it is
+        worth more than the seconds of a start, so nothing is then kept, whatever else was said.
     """
+    if model is not None and model.conv_impl == "onednn" and jax.default_backend() == "cpu":
+        before = jax.config.jax_enable_compilation_cache
+        jax.config.update("jax_enable_compilation_cache", False)
+        if onednn.usable(model.dtype):
+            logging.info("convolutions by oneDNN; programs are compiled anew each time")
+            return
+        logging.warning('oneDNN is not usable in %s here: model.conv_impl is taken for "auto"', model.dtype)
+        jax.config.update("jax_enable_compilation_cache", before)
     if not wanted:
         jax.config.update("jax_enable_compilation_cache", False)
     if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:

@@ -1,0 +1,215 @@
+"""Convolutions by oneDNN against XLA's and against the operator; what keeps programs must never meet them."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl import logging
+from jax import lax
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
+
+import runs
+import test_conv_impl as layers
+from pconv_jax.models import vgg
+from pconv_jax.ops import conv_impl, decoder, onednn, partial_conv
+from pconv_jax.training import compilation_cache, parallel, phases, state, steps
+
+DTYPES = ("float32", "bfloat16")
+
+
+@pytest.fixture
+def uncached():
+    """JAX as in a process that keeps no programs."""
+    before = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    jax_cache.reset_cache()
+    yield
+    jax.config.update("jax_enable_compilation_cache", before)
+    jax_cache.reset_cache()
+
+
+@pytest.fixture(params=DTYPES)
+def dtype(request, uncached):
+    if not onednn.usable(request.param):
+        pytest.skip(f"oneDNN does not compute {request.param} here: another platform, wheel or processor")
+    return jnp.dtype(request.param)
+
+
+def calls(function, *arrays):
+    return jax.jit(function).lower(*arrays).as_text().count("__onednn$")
+
+
+def close(found, expected, dtype=np.float32):
+    """Within what another order of float32 sums makes, or half a unit in the last place of a coarser type."""
+    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+    relative = 0.51 * float(jnp.finfo(dtype).eps) if dtype == jnp.bfloat16 else 1e-5
+    np.testing.assert_allclose(found, expected, rtol=relative, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_convolution(stride, swapped, dtype):
+    rng = np.random.default_rng(0)
+    x, kernel = (jnp.asarray(rng.normal(size=shape), dtype) for shape in ((2, 9, 12, 20), (5, 3, 20, 33)))
+    pads = ((2, 1), (0, 3))
+    given = kernel.swapaxes(2, 3) if swapped else kernel
+    y = jax.jit(lambda x, k: onednn.conv(x, k, stride, pads, swapped=swapped))(x, given)
+    wide = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    expected = lax.conv_general_dilated(*wide, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    assert y.dtype == jnp.float32
+    close(y, expected)
+
+
+@pytest.mark.parametrize("transpose_a", [False, True])
+@pytest.mark.parametrize("transpose_b", [False, True])
+def test_product(transpose_a, transpose_b, dtype):
+    rng = np.random.default_rng(0)
+    a, b = (jnp.asarray(rng.normal(size=shape), dtype) for shape in ((33, 70), (70, 18)))
+    options = {"transpose_a": transpose_a, "transpose_b": transpose_b}
+    y = jax.jit(functools.partial(onednn.product, **options))(a.T if transpose_a else a, b.T if transpose_b else b)
+    assert y.dtype == jnp.float32
+    close(y, a.astype(jnp.float32) @ b.astype(jnp.float32))
+
+
+@pytest.mark.parametrize("case", ["dec1", "not square", "few: dec7", "enc5", "odd size, window 5"])
+@pytest.mark.parametrize("valid", [0.3, 0.0, 1.0])
+def test_layers_equal_the_operator(case, valid, dtype):
+    """Outputs rounded once, masks equal, gradients; and what lies in holes is not read."""
+    if case in layers.ENCODER:
+        *shape, stride = layers.ENCODER[case]
+        half = shape[-1] // 2
+        given = layers.encoder_layer(*shape, valid=valid, dtype=dtype)
+        pads = ((half, half), (half, half))
+        operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
+        fast = functools.partial(conv_impl.conv, stride=stride, impl="onednn")
+    else:
+        shape = layers.FEW[case[5:]] if case.startswith("few") else layers.PHASES[case]
+        given = layers.decoder_layer(*shape, valid=valid, dtype=dtype)
+        operator, fast = decoder.decoder_conv, functools.partial(conv_impl.decoder_conv, impl="onednn")
+    wide = [a.astype(jnp.float32) for a in given]
+    direction = layers.direction(*operator(*wide)[0].shape).astype(dtype).astype(np.float32)
+    assert calls(lambda *a: fast(*a)[0], *given) >= 1
+    y, mask, gradients = layers.with_gradients(fast)(given, jnp.asarray(direction))
+    expected, expected_mask, expected_gradients = layers.with_gradients(operator)(wide, jnp.asarray(direction))
+    assert y.dtype == dtype and not np.asarray(y)[np.broadcast_to(mask == 0, y.shape)].any()
+    np.testing.assert_array_equal(mask, expected_mask)
+    if dtype == jnp.bfloat16 and case in layers.PHASES:  # whose kernels are sums of weights, rounded as well
+        np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0, atol=0.01 * np.abs(expected).max())
+    else:
+        close(y, expected, dtype)
+    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
+        scale = max(np.abs(wanted).max(), 1e-6)
+        tolerance = 1e-5 if dtype == jnp.float32 else 0.02
+        np.testing.assert_allclose(gradient.astype(jnp.float32), wanted, rtol=0, atol=tolerance * scale)
+    spoiled = [jnp.where(given[1] == 1, given[0], jnp.nan), *given[1:]]
+    again = layers.with_gradients(fast)(spoiled, jnp.asarray(direction))
+    assert np.asarray(again[0]).tobytes() == np.asarray(y).tobytes()
+
+
+def test_under_vmap(dtype):
+    x, mask, kernel, bias = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
+    fast = functools.partial(conv_impl.conv, stride=2, impl="onednn")
+    stacked, kernels = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
+    y, _ = jax.jit(jax.vmap(fast, in_axes=(0, None, 0, None)))(stacked, mask, kernels, bias)
+    for k in range(2):
+        np.testing.assert_array_equal(y[k], jax.jit(fast)(stacked[k], mask, kernels[k], bias)[0])
+
+
+def test_other_platforms_have_their_own(dtype):
+    arrays = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
+    fast = functools.partial(conv_impl.conv, stride=2, impl="onednn")
+    assert "onednn" in layers.lowered(fast, arrays, "cpu") and "onednn" not in layers.lowered(fast, arrays, "cuda")
+
+
+def test_vgg16_and_ordinary_convolutions(uncached):
+    """The features and their gradient, and the kinds of convolution that know no masks."""
+    if not onednn.usable("float32"):
+        pytest.skip("oneDNN is not usable here")
+    options = {"order": "RGB", "scale": 1.0, "mean": (0.5,) * 3, "std": (0.3,) * 3}
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(1, 16, 16, 3)), jnp.float32)
+    results = []
+    for impl in ("onednn", "auto"):
+        model = vgg.VGG16Features(**options, conv_impl=impl)
+        params = results[0][0] if results else model.init(jax.random.key(0), image)["params"]
+
+        def loss(image, model=model, params=params):
+            features = model.apply({"params": params}, image)
+            return sum(jnp.sum(jnp.sin(f)) for f in features), features
+
+        assert (calls(loss, image) > 0) == (impl == "onednn")
+        results.append((params, *jax.jit(jax.value_and_grad(loss, has_aux=True))(image)))
+    (_, (_, features), gradient), (_, (_, expected), expected_gradient) = results
+    for one, other in zip(features, expected, strict=True):
+        close(one, other)
+    np.testing.assert_allclose(gradient, expected_gradient, atol=1e-4 * np.abs(expected_gradient).max())
+
+
+def test_a_step_on_devices_is_the_same(uncached):
+    """Mapped over four devices; and computed twice, the same bits."""
+    if not onednn.usable("float32"):
+        pytest.skip("oneDNN is not usable here")
+    after = []
+    for impl in ("onednn", "onednn", "auto"):
+        config = runs.tiny(**{"model.conv_impl": impl})
+        train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
+        batch = next(parallel.prefetch(iter([runs.batch(config)])))
+        now, metrics = train_step(parallel.replicate(state.from_config(config)), batch, {})
+        after.append(jax.device_get((now.params, metrics)))
+    first, again, by_xla = after
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5), first[1], by_xla[1])
+
+
+def test_it_is_not_used_where_programs_are_kept(uncached, tmp_path):
+    """XLA cannot serialise them. Nor for other types, nor where it computes something else or does not know it."""
+    if not onednn.usable("float32"):
+        pytest.skip("oneDNN is not usable here")
+    assert not onednn.usable("float64") and not onednn.usable("float16")
+    directory = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+        jax.config.update("jax_enable_compilation_cache", True)
+        assert not onednn.usable("float32")
+        arrays = layers.encoder_layer(1, 4, 4, 2, 3, 3, dtype=np.float32)
+        assert not calls(lambda *a: conv_impl.conv(*a, 1, "onednn")[0], *arrays)
+    finally:
+        jax.config.update("jax_compilation_cache_dir", directory)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        lambda target, config, shape, *operands: jnp.zeros(shape, jnp.float32),
+        lambda *_: jax.ffi.ffi_call("__no$such$target", jax.ShapeDtypeStruct((1,), np.float32))(jnp.zeros(1)),
+    ],
+    ids=["another result", "no such target"],
+)
+def test_it_is_tried_first(broken, uncached, monkeypatch):
+    onednn._right.cache_clear()
+    monkeypatch.setattr(onednn, "_call", broken)
+    assert not onednn.usable("float32")
+    onednn._right.cache_clear()
+
+
+def test_a_training_keeps_no_programs_with_it(uncached, monkeypatch):
+    """And does keep them where oneDNN is not usable, with a line that says so."""
+    settings = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
+    before, lines = {name: getattr(jax.config, name) for name in settings}, []
+    for level in ("info", "warning"):
+        monkeypatch.setattr(logging, level, lambda line, *values, level=level: lines.append((level, line % values)))
+    try:
+        for usable in (True, False):
+            monkeypatch.setattr(onednn, "usable", lambda dtype, usable=usable: usable)
+            jax.config.update("jax_enable_compilation_cache", True)
+            compilation_cache.enable(True, runs.tiny(**{"model.conv_impl": "onednn"}).model)
+            assert jax.config.jax_enable_compilation_cache == (not usable)
+        jax.config.update("jax_enable_compilation_cache", True)
+        compilation_cache.enable(True, runs.tiny(**{"model.conv_impl": "auto"}).model)
+        assert jax.config.jax_enable_compilation_cache
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    (first, said), (second, warned) = lines
+    assert (first, second) == ("info", "warning") and "oneDNN" in said and 'taken for "auto"' in warned
