@@ -125,6 +125,23 @@ def test_shares_and_ratios():
     assert len(lines) == 3 and not comparison.ratios(rows[:1])
 
 
+def test_bfloat16_is_compared_with_bfloat16():
+    """Where ours was measured in it; without, with ours as it is."""
+    work = {"what": "train L1", "size": 256, "batch": 2}
+    times = {"ours": 1.0, "torch_best": 3.0, "torch_best_bf16": 2.0, "ours_bf16": 0.5}
+    rows = [{**work, "by": by, "min_s": seconds, "median_s": 2 * seconds} for by, seconds in times.items()]
+
+    def cells(rows):
+        lines = comparison.ratios(rows).splitlines()
+        return [[cell.strip() for cell in line.split("|")[1:-1]] for line in (lines[0], lines[2])]
+
+    assert cells(rows) == [
+        ["time of the other / ours", "ours ms", "ours bf16 ms", "torch best", "torch best bf16 / ours bf16"],
+        ["train L1, 256 px, batch 2", "1000 (2000)", "500 (1000)", "3.00 (3.00)", "4.00 (4.00)"],
+    ]
+    assert cells(rows[:3])[1] == ["train L1, 256 px, batch 2", "1000 (2000)", "3.00 (3.00)", "2.00 (2.00)"]
+
+
 @pytest.mark.slow
 def test_rows_of_a_worker():
     """A real worker, of a tiny network: complete, positive, consistent; what it cannot do is told with its reason."""
@@ -264,13 +281,13 @@ def test_start(tmp_path):
 
 @pytest.mark.slow
 def test_against_torch(tmp_path):
-    """All four opponents, in the same work."""
+    """All opponents, in the same work."""
     pytest.importorskip("torch", reason="needs PyTorch: pip install -r pconv_jax/tools/benchmark/requirements.txt")
     given = ("train", "--against=torch", "--notorch_compile", "--sizes=16", "--steps=1", *TINY)
     rows = benchmark(*given, f"--out={tmp_path}")
-    names = ["ours", "torch_eager", "torch_best", "torch_best_bf16"]
+    names = ["ours", "torch_eager", "torch_best", "torch_best_bf16", "ours_bf16"]
     assert [(row["what"], row["by"]) for row in rows] == [
         (what, name) for what in ("train L1", "train full", "large convolution") for name in names
     ]
-    assert all(row.keys() == KEYS for row in rows[:8])
+    assert all(row.keys() == KEYS for row in rows[:10])
     assert np.all([("VGG16" in row["settings"]) == (row["what"] == "train full") for row in rows])

@@ -35,7 +35,7 @@ def measure(config) -> list[dict]:
     for what, size, batch in CASES:
         rows += _case(config, what, size, batch, who, dataclasses.replace(how, turn=1 if "train" in what else 2))
     without_compiler = opponents.opponents(config, True, try_compile=False)
-    del without_compiler["torch_best_bf16"]
+    without_compiler = {by: one for by, one in without_compiler.items() if not by.endswith(comparison.BF16)}
     alone = dataclasses.replace(how, steps=MEMORY_STEPS, at_once=False)
     return opponents.with_shares(rows + _case(config, *MEMORY, without_compiler, alone))
 

@@ -2,7 +2,7 @@
 
 from pconv_jax.tools.benchmark import operations, report
 
-OURS = "ours"
+OURS, BF16 = "ours", "_bf16"
 
 
 def show(rows: list[dict]) -> str:
@@ -12,26 +12,40 @@ def show(rows: list[dict]) -> str:
 
 
 def ratios(rows: list[dict]) -> str:
-    """Markdown: time of the other / our time by the minimum, by the median in brackets; memory ours / theirs."""
-    others = list(dict.fromkeys(row["by"] for row in rows if row["by"] != OURS))
+    """Markdown: time of the other / our time by the minimum, by the median in brackets; memory ours / theirs.
+
+    An opponent in bfloat16 is compared with ours in bfloat16, where that was measured.
+    """
+    all_of_them = dict.fromkeys(row["by"] for row in rows)
+    others = [name for name in all_of_them if name not in (OURS, OURS + BF16)]
+    half = OURS + BF16 in all_of_them
     work = dict.fromkeys(_work(row) for row in rows if row["what"] != operations.LARGE.name)
     if not others:
         return ""
     names = [name.replace("_", " ") for name in others]
     told = [name for name in others if any(row["by"] == name and "peak_mib" in row for row in rows)]
     of_memory = [f"memory, ours / {name.replace('_', ' ')}" for name in told]
-    lines = [["time of the other / ours", "ours ms", *names, *of_memory]]
+    if half:
+        names = [f"{name} / ours bf16" if name.endswith("bf16") else name for name in names]
+    lines = [["time of the other / ours", "ours ms", *(["ours bf16 ms"] if half else []), *names, *of_memory]]
     for key in work:
         by = {row["by"]: row for row in rows if _work(row) == key}
         ours = by[OURS]
-        cells = [f"{key[0]}, {key[1]} px, batch {key[2]}", f"{ours['min_s'] * 1e3:.0f} ({ours['median_s'] * 1e3:.0f})"]
-        cells += [_times(by.get(other), ours) for other in others]
+        cells = [f"{key[0]}, {key[1]} px, batch {key[2]}", _milliseconds(ours)]
+        cells += [_milliseconds(by.get(OURS + BF16))] if half else []
+        cells += [
+            _times(by.get(other), by.get(OURS + BF16, ours) if other.endswith(BF16) else ours) for other in others
+        ]
         lines.append(cells + [_memory(by.get(other, {}), ours) for other in told])
     return report.markdown(lines)
 
 
 def _work(row):
     return row["what"], row["size"], row["batch"]
+
+
+def _milliseconds(row):
+    return f"{row['min_s'] * 1e3:.0f} ({row['median_s'] * 1e3:.0f})" if row else ""
 
 
 def _times(other, ours):

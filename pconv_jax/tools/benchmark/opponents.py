@@ -1,4 +1,4 @@
-"""Rows of a benchmark from workers that compute the same thing: ours, and PyTorch in three forms."""
+"""Rows of a benchmark from workers that compute the same thing: ours in one or two forms, and PyTorch in three."""
 
 import contextlib
 import dataclasses
@@ -59,6 +59,8 @@ def opponents(config, with_torch: bool, try_compile: bool = True) -> dict[str, O
         found["torch_eager"] = Opponent(workers.TORCH, "float32", eager)
         found["torch_best"] = Opponent(workers.TORCH, "float32", best)
         found["torch_best_bf16"] = Opponent(workers.TORCH, "bfloat16", {**best, "autocast": True})
+        if config.model.dtype != "bfloat16":
+            found["ours_bf16"] = Opponent(workers.OURS, "bfloat16", {"dtype": "bfloat16"})
     return found
 
 

@@ -6,16 +6,17 @@ import tempfile
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from pconv_jax import evaluate, train
 from pconv_jax.models import vgg
+from pconv_jax.ops import conv_impl
 from pconv_jax.tools.benchmark import operations, serving, single_layer
 from pconv_jax.training import parallel, phases, state, steps
 
 
 def make(subject, config, batch, options) -> serving.Work:
-    """`serving.serve` calls this. Options: of a layer, its name and the part of it."""
+    """`serving.serve` calls this. Options: a type other than the config's; of a layer, its name and the part of it."""
+    config.model.dtype = options.get("dtype", config.model.dtype)
     with tempfile.TemporaryDirectory() as directory:
         settings = ""
         if config.loss.vgg16_weights == operations.RANDOM_VGG16:
@@ -71,7 +72,7 @@ def convolution(dtype, batch, size, channels):
 
     @jax.jit
     def compiled(x, kernel):
-        return lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return conv_impl.ordinary_conv(x, kernel, 1, "onednn")
 
     return lambda: jax.block_until_ready(compiled(x, kernel))
 
