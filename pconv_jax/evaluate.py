@@ -47,11 +47,11 @@ class Evaluation:
           preemption.Stopped: a signal has come.
         """
         batches = preemption.until_asked(signals, build.evaluation_batches(self.config, self.source), "")
-        return scores.psnr(self._predict, now.eval_variables, batches, self.config.eval.batch_size)
+        return scores.psnr(self._predict, build.variables(self.config, now), batches, self.config.eval.batch_size)
 
     def network(self, now: state.TrainState) -> scores.Fill:
         """The network as a method to score."""
-        return scores.network(self._predict, now.eval_variables, self.config.eval.batch_size)
+        return scores.network(self._predict, build.variables(self.config, now), self.config.eval.batch_size)
 
     def sheet(self, now: state.TrainState, count: int) -> np.ndarray:
         """A picture of the first `count` examples: masked, prediction, composite, original."""
@@ -118,7 +118,7 @@ def run(given: flags.FlagValues):
     for path, other in configs.items():
         now = restore(path, other, given.checkpoint)
         name = scores.NETWORK if path == given.run else path
-        networks[name] = scores.network(compiled(other), now.eval_variables, batch_size)
+        networks[name] = scores.network(compiled(other), build.variables(other, now), batch_size)
         about[name] = {"run": path, **_about(other, now)}
         title = _title(config, now) if path == given.run else title
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in given.baselines}}

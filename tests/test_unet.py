@@ -185,6 +185,18 @@ def test_a_frozen_encoder_leaves_its_statistics():
     assert all(np.abs(a - b).max() > 0 for a, b in decoder)
 
 
+def test_prepared_variables_are_the_same():
+    """Also of host arrays, as a checkpoint gives them."""
+    model, variables = networks.random(dtype=jnp.bfloat16)
+    rng = np.random.default_rng(0)
+    image, mask = rng.uniform(size=(1, 16, 16, 3)).astype(np.float32), np.ones((1, 16, 16, 1), np.float32)
+    prepared = unet.prepared(jax.device_get(variables), model.dtype)
+    kinds = {value.ndim: value.dtype for value in jax.tree.leaves(prepared)}
+    assert kinds == {4: jnp.bfloat16, 1: jnp.float32}
+    expected, found = (jax.jit(model.apply)(v, image, mask)[0] for v in (variables, prepared))
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_bfloat16_follows_float32():
     """Features in bfloat16, parameters and output in float32."""
     model, variables = initialised(dtype=jnp.bfloat16)

@@ -57,7 +57,7 @@ class Inpainter:
         self.sight = RIM if model.mask_update == "keep" else self.reach
         self._channels, self._multiple = model.channels, 2**model.depth
         self._tile = _round_up(tile, 4 * self._multiple)
-        self._variables = variables
+        self._variables = unet.prepared(variables, model.dtype)
         self._predict = jax.jit(functools.partial(_predict, model.clone(center=False)))
         self._centers = model.center
 
@@ -78,7 +78,7 @@ class Inpainter:
         config = rundir.read_config(run)
         config_rules.validate(config)
         now = saved.restore_chosen(run, state.shapes(config), checkpoint)
-        return cls(build.unet_model(config), jax.tree.map(jnp.asarray, now.eval_variables), tile)
+        return cls(build.unet_model(config), now.eval_variables, tile)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """`fill`, with a warning in the log about pixels that the network could not see."""

@@ -116,6 +116,11 @@ def _evaluation(config):
     }
 
 
+def variables(config, now):
+    """What evaluation applies: those of a training state (`TrainState.eval_variables`), prepared."""
+    return unet.prepared(now.eval_variables, config.model.dtype)
+
+
 def unet_model(config) -> unet.UNet:
     """The network of `config.model`, its batch normalisation synchronised over the devices."""
     options = {**config.model, "kernels": tuple(config.model.kernels), "dtype": jnp.dtype(config.model.dtype)}

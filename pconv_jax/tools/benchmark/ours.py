@@ -11,7 +11,7 @@ from pconv_jax import evaluate, train
 from pconv_jax.models import vgg
 from pconv_jax.ops import conv_impl
 from pconv_jax.tools.benchmark import operations, serving, single_layer
-from pconv_jax.training import parallel, phases, state, steps
+from pconv_jax.training import build, parallel, phases, state, steps
 
 
 def make(subject, config, batch, options) -> serving.Work:
@@ -52,7 +52,7 @@ def training(config, batch):
 def prediction(config, batch):
     """What evaluation does with a batch, without moving the result back."""
     predict = evaluate.compiled(config)
-    variables = parallel.replicate(state.from_config(config).eval_variables)
+    variables = parallel.replicate(build.variables(config, state.from_config(config)))
     return lambda: jax.block_until_ready(predict(variables, batch["image"], batch["mask"]))
 
 
