@@ -249,7 +249,7 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("model__norm", ["layer", None], "one of batch, masked_batch, group, none"),
         ("model__momentum", [-0.1, 1.0], "a number from 0 to 0.9999999"),
         ("model__dtype", ["float64", "float16", 32], "one of float32, bfloat16"),
-        ("model__conv_impl", ["cpu", "", None], "one of auto, xla"),
+        ("model__conv_impl", ["cpu", "", None], "one of auto, onednn, xla"),
         ("model__mask_update", ["grow", "", None], "one of shrink, keep, vanish"),
         ("loss__weights__hole", [-1, "6", NAN, INF, True], "a number of at least 0"),
         ("loss__vgg16_weights", [False], "a text"),

@@ -174,7 +174,7 @@ def test_what_the_network_costs():
     assert 0.7 * plain < fast < 0.79 * plain
 
 
-@pytest.mark.parametrize("impl", conv_impl.IMPLS)
+@pytest.mark.parametrize("impl", ["auto", "xla"])
 def test_masks_of_a_network_are_not_folded(impl):
     """A mask that is a constant of the program: all layers' window sums are left to run time."""
     model, variables = networks.random(conv_impl=impl)

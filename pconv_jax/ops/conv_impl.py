@@ -102,22 +102,27 @@ def _held(x, mask, library):
     return held if library == "onednn" else held.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
+def _kernel(kernel, dtype, held):
+    """Rounded to the type of the features, in that of what is summed."""
+    return jnp.asarray(kernel, dtype).astype(held)
+
+
 def _split_conv(x, mask, kernel, bias, stride, library):
     held = _held(x, mask, library)
-    of_held = kernel.astype(x.dtype).astype(held.dtype)
+    of_held = _kernel(kernel, x.dtype, held.dtype)
     y = split_conv.conv(held, of_held, stride, _half(kernel), library)
     return _finish(y, mask, kernel, bias, (stride, stride), (x.shape[-1],), x.dtype)
 
 
 def _split_decoder(low, low_mask, skip, skip_mask, kernel, bias, library):
     held = decoder.up_concat(_held(low, low_mask, library), _held(skip, skip_mask, library))
-    y = split_conv.conv(held, kernel.astype(low.dtype).astype(held.dtype), 1, _half(kernel), library)
+    y = split_conv.conv(held, _kernel(kernel, low.dtype, held.dtype), 1, _half(kernel), library)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 
 def _phase_decoder(low, low_mask, skip, skip_mask, kernel, bias, library):
     low_held, skip_held = _held(low, low_mask, library), _held(skip, skip_mask, library)
-    of_low, of_skip = jnp.split(kernel.astype(low.dtype).astype(low_held.dtype), [low.shape[-1]], axis=2)
+    of_low, of_skip = jnp.split(_kernel(kernel, low.dtype, low_held.dtype), [low.shape[-1]], axis=2)
     y = phase_conv.conv(low_held, of_low, library)
     y += split_conv.conv(skip_held, of_skip, 1, _half(kernel), library)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
