@@ -9,7 +9,7 @@ import pytest
 
 import networks
 from pconv_jax.models import layers, unet
-from pconv_jax.ops import conv_impl, mask_update
+from pconv_jax.ops import mask_update
 
 SIZE, KERNEL = 8, 3
 
