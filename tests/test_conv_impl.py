@@ -167,10 +167,10 @@ def forward_flops(**options):
 
 
 def test_what_the_network_costs():
-    """Coverage, ratio and masks are less than a hundredth of the ordinary convolutions; the faster formulation
-    saves more than a fifth of all operations (taps outside the image are not counted)."""
+    """Coverage, ratio and masks are three thousandths of the ordinary convolutions (window sums of every channel would
+    be nine); the faster formulation saves more than a fifth of all operations (taps outside the image not counted)."""
     ordinary, plain, fast = forward_flops(kind="zero"), forward_flops(conv_impl="xla"), forward_flops()
-    assert ordinary < plain < 1.01 * ordinary
+    assert ordinary < plain < 1.003 * ordinary
     assert 0.7 * plain < fast < 0.79 * plain
 
 

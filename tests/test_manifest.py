@@ -158,10 +158,11 @@ PROBLEMS = (
 )
 
 
-def test_files_of_a_manifest_are_checked_at_once(copy):
+@pytest.mark.parametrize(("part", "wanted"), [("images", "24x20 RGB of"), ("masks", "24x20 grey of")])
+def test_files_of_a_manifest_are_checked_at_once(copy, part, wanted):
     names = manifest.Manifest(str(copy)).names
-    spoil_files(copy / "images", names)
-    with pytest.raises(ValueError, match=PROBLEMS.format(*names)):
+    spoil_files(copy / part, names)
+    with pytest.raises(ValueError, match=PROBLEMS.format(*names).replace("24x20 RGB of", wanted)):
         manifest.Manifest(str(copy))
 
 

@@ -87,10 +87,10 @@ def test_metrics_are_read_while_the_next_step_runs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(parallel, "map_step", counted)
     monkeypatch.setattr(reporting, "interval", noted)
-    config = runs.tiny(**{"train.steps": 6, "train.checkpoint_every": 6, "train.sample_every": 6})
+    config = runs.tiny(**{"train.steps": 7, "train.checkpoint_every": 7, "train.sample_every": 7})
     train.train(config, str(tmp_path / "run"))
-    assert read == [(3, [1, 2]), (5, [3, 4]), (6, [5, 6])]
-    assert [row["step"] for row in lines(tmp_path / "run")] == [2, 4, 6, 6]
+    assert read == [(3, [1, 2]), (5, [3, 4]), (7, [5, 6]), (7, [7])]
+    assert [row["step"] for row in lines(tmp_path / "run")] == [2, 4, 6, 7, 7]
 
 
 def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
