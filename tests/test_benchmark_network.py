@@ -152,7 +152,7 @@ def test_rows_of_a_worker():
     check_rows(rows)
     assert rows[0].keys() == KEYS
     assert rows[0]["gflops"] == pytest.approx(4 * operations.step(config.model, 16, False) / rows[0]["min_s"] / 1e9)
-    assert rows[0]["settings"] == "conv_impl auto, float32" and rows[0]["peak_mib"] > 100
+    assert rows[0]["settings"] == "conv_impl xla, float32" and rows[0]["peak_mib"] > 100
     config.loss.vgg16_weights = "nowhere.npz"
     with pytest.raises(ValueError, match=r"ours: FileNotFoundError: no VGG16 weights at nowhere\.npz"):
         opponents.measure("train full", "train", config, who, opponents.How(steps=1))
