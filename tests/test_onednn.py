@@ -214,3 +214,20 @@ def test_a_training_keeps_no_programs_with_it(uncached, monkeypatch):
             jax.config.update(name, value)
     (first, said), (second, warned) = lines
     assert (first, second) == ("info", "warning") and "oneDNN" in said and 'taken for "auto"' in warned
+
+
+@pytest.mark.parametrize(("flags", "version"), [(set(), None), ({"avx512f", "avx2"}, None), ({"amx_bf16"}, "0.10.9")])
+def test_nothing_is_computed_where_it_would_end_the_process(flags, version, uncached, monkeypatch):
+    """bfloat16 without its instructions, and a jaxlib that was not tried: no call is made to find out."""
+    onednn._right.cache_clear()
+    monkeypatch.setattr(onednn, "_instructions", lambda: flags)
+    monkeypatch.setattr(onednn, "_call", lambda *_: pytest.fail("called"))
+    if version:
+        monkeypatch.setattr(onednn.jaxlib, "__version__", version)
+    assert not onednn.usable("bfloat16")
+    onednn._right.cache_clear()
+
+
+def test_negative_pads_are_refused():
+    with pytest.raises(ValueError, match="needs none below 0"):
+        onednn.conv(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 1, 1, 1)), 1, ((-1, 0), (0, 0)))

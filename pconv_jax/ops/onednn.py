@@ -3,7 +3,9 @@
 XLA executes a custom call whose target begins with "__onednn$" by oneDNN itself: float32 at the rate of the best CPU
 libraries, bfloat16 on the AVX-512 and AMX units that XLA's own code leaves idle. Sums are float32 either way. The
 targets and their options (`OneDnnConvolutionConfig`, `OneDnnMatMulConfig` in xla/service/cpu/onednn_config.proto) are
-XLA's own affair and may change with a release, so `usable` computes a small case first.
+XLA's own affair and may change with a release: `usable` asks for versions that were tried and computes a small case
+first. Neither an option that XLA does not know nor an instruction that the processor lacks is an error that Python
+sees: the process ends, or hangs. So both are ruled out before anything is computed.
 
 A program with such a call cannot be serialised: XLA 0.10 takes it for another kind of custom call and reads what is
 not there. JAX's persistent compilation cache serialises programs; where it is on, `usable` says no.
@@ -11,15 +13,20 @@ not there. JAX's persistent compilation cache serialises programs; where it is o
 
 import functools
 import json
+import re
 
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
+
+_TRIED = ("0.10.2",)  # versions of jaxlib
+_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # any of these; oneDNN knows no other way
 
 _NHWC = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
 
@@ -32,6 +39,8 @@ def conv(
     Both of float32 or both of bfloat16; the result is float32. Pads are not negative. Not differentiable by itself.
     """
     (n, h, w, _), (top, bottom), (left, right) = x.shape, *padding
+    if min(top, bottom, left, right) < 0:
+        raise ValueError(f"padding is {padding}; needs none below 0, with which oneDNN ends the process")
     rows = (h + top + bottom - kernel.shape[0]) // stride + 1
     columns = (w + left + right - kernel.shape[1]) // stride + 1
     inputs, outputs = (3, 2) if swapped else (2, 3)
@@ -81,7 +90,9 @@ def usable(dtype: DTypeLike) -> bool:
 @functools.cache
 def _right(dtype):
     """Whether a small case of each call comes out as XLA has it; small integers, so exactly."""
-    if dtype not in ("float32", "bfloat16"):
+    if dtype not in ("float32", "bfloat16") or jaxlib.__version__ not in _TRIED:
+        return False
+    if dtype == "bfloat16" and not _BFLOAT16 & _instructions():
         return False
     x = np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3) % 7 - 3
     kernel = np.arange(3 * 2 * 3 * 4).reshape(3, 2, 3, 4) % 5 - 2
@@ -104,7 +115,17 @@ def _right(dtype):
         arrays = [jnp.asarray(array, jnp.float32) for array in (x, kernel, a, b)]
         try:
             found = jax.device_get(jax.jit(by_onednn)(*(array.astype(dtype) for array in arrays)))
-        except (RuntimeError, ValueError):  # JAX's and XLA's: no such target, other options, no such instructions
+        except (RuntimeError, ValueError):  # JAX's and XLA's: no such target
             return False
         expected = jax.device_get(jax.jit(by_xla)(*arrays))
     return all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def _instructions():
+    """What the processor can do, by Linux' names; elsewhere nothing is known, and so nothing is said."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            found = re.search(r"^flags\s*:(.*)$", file.read(), re.MULTILINE)
+    except OSError:
+        return set()
+    return set(found[1].split()) if found else set()

@@ -12,6 +12,7 @@ import re
 
 import jax
 from absl import logging
+from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from pconv_jax.ops import onednn
 
@@ -37,6 +38,7 @@ def enable(wanted: bool, model=None):
             return
         logging.warning('oneDNN is not usable in %s here: model.conv_impl is taken for "auto"', model.dtype)
         jax.config.update("jax_enable_compilation_cache", before)
+        jax_cache.reset_cache()  # the trial was compiled without, which JAX remembers
     if not wanted:
         jax.config.update("jax_enable_compilation_cache", False)
     if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:
