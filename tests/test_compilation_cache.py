@@ -10,6 +10,8 @@ import pytest
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+import runs
+from pconv_jax.ops import onednn
 from pconv_jax.training import compilation_cache
 
 SETTINGS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
@@ -122,3 +124,14 @@ def test_a_directory_that_others_can_write_to_is_not_used(unset, caplog):
     os.chmod(compilation_cache.directory(), 0o777)
     compilation_cache.enable(True)
     assert "others can write to it" in caplog.text and not jax.config.jax_compilation_cache_dir
+
+
+def test_programs_are_kept_where_onednn_is_not_usable(unset, monkeypatch):
+    """Though the trial of it was compiled without keeping anything, which JAX remembers."""
+    monkeypatch.setattr(compilation_cache, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(onednn, "_call", lambda target, config, shape, *operands: jnp.zeros(shape, jnp.float32))
+    onednn._right.cache_clear()
+    compilation_cache.enable(True, runs.tiny(**{"model.conv_impl": "onednn"}).model)
+    onednn._right.cache_clear()
+    run()
+    assert [path for path in pathlib.Path(compilation_cache.directory()).iterdir() if "program" in path.name]

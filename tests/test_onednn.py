@@ -119,7 +119,14 @@ def test_under_vmap(dtype):
 def test_other_platforms_have_their_own(dtype):
     arrays = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
     fast = functools.partial(conv_impl.conv, stride=2, impl="onednn")
-    assert "onednn" in layers.lowered(fast, arrays, "cpu") and "onednn" not in layers.lowered(fast, arrays, "cuda")
+
+    def ordinary(x, mask, kernel, bias):
+        return (conv_impl.ordinary_conv(x, kernel, 2, "onednn"),)
+
+    for layer in (fast, ordinary):
+        assert "onednn" in layers.lowered(layer, arrays, "cpu") and "onednn" not in layers.lowered(
+            layer, arrays, "cuda"
+        )
 
 
 def test_vgg16_and_ordinary_convolutions(uncached):

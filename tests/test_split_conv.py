@@ -38,7 +38,7 @@ def test_it_equals_xla(case, small, few, monkeypatch):
     library = "xla"
     if not small:  # the ways of another library, computed by XLA
         library = "by another name"
-        monkeypatch.setattr(split_conv, "_conv", lambda library: split_conv._xla_conv)
+        monkeypatch.setattr(split_conv, "_conv", lambda library: split_conv.xla_conv)
         monkeypatch.setattr(split_conv, "_product", lambda library: split_conv._xla_product)
 
     def plain(x, kernel):

@@ -89,9 +89,11 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
 
 
 def test_the_loss_is_the_weighted_sum_by_name():
-    """The config's weights reach the terms they are named after."""
+    """The config's weights reach the terms they are named after; and the norms are those of all values together."""
     config = runs.tiny(**{"loss.weights.valid": 2.0, "loss.weights.hole": 3.0, "loss.weights.tv": 5.0})
-    _, (row,) = step_on(1, config, [runs.batch(config)])
+    after, (row,) = step_on(1, config, [runs.batch(config)])
+    squares = sum(np.square(np.asarray(leaf, np.float64)).sum() for leaf in jax.tree.leaves(after.params))
+    assert row["param_norm"] == pytest.approx(np.sqrt(squares), rel=1e-5)
     assert row["loss"] == pytest.approx(2 * row["valid"] + 3 * row["hole"] + 5 * row["tv"], rel=1e-5)
     for name, weight in (("valid", 2), ("hole", 3), ("tv", 5)):
         assert row[f"weighted/{name}"] == pytest.approx(weight * row[name], rel=1e-6)

@@ -54,14 +54,11 @@ def ordinary_conv(
     Returns:
       y in the type of `x`.
     """
-    half = _half(kernel)
-
-    def plain(x, kernel):
-        return lax.conv_general_dilated(x, kernel, (stride, stride), half, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
+    how = {"stride": stride, "padding": _half(kernel)}
+    plain = functools.partial(split_conv.xla_conv, **how)
     if _library(impl, x.dtype) == "xla":
         return plain(x, kernel)
-    fast = functools.partial(split_conv.conv, stride=stride, padding=half, library="onednn")
+    fast = functools.partial(split_conv.conv, **how, library="onednn")
     return lax.platform_dependent(x, kernel, cpu=lambda *a: fast(*a).astype(x.dtype), default=plain)
 
 

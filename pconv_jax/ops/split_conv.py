@@ -21,14 +21,12 @@ from jaxtyping import Array, Float
 
 from pconv_jax.ops import onednn
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
-
 _FEW_CHANNELS = 8  # of the input; copies by runs of so few are slow
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def conv(
-    x: Float[Array, "n h w c"], kernel: Float[Array, "k l c o"], stride: int, padding: Pads, library: str
+    x: Float[Array, "n h w c"], kernel: Float[Array, "k l c o"], stride: int, padding: onednn.Pads, library: str
 ) -> Float[Array, "n p q o"]:
     """`lax.conv_general_dilated` with other gradients, equal but for rounding. Not differentiable forward (`jvp`).
 
@@ -90,7 +88,7 @@ def _input_gradient(dy, kernel, shape, stride, padding, library):
     the first tap with `(a + low - i) % s = 0` and `d = (a + low - i) / s`. Columns alike."""
     if library == "xla" and stride > 1:
         like_x = jax.ShapeDtypeStruct(shape, dy.dtype)
-        return jax.linear_transpose(lambda x: _xla_conv(x, kernel, stride, padding), like_x)(dy)[0]
+        return jax.linear_transpose(lambda x: xla_conv(x, kernel, stride, padding), like_x)(dy)[0]
     n, h, w, c = shape
     rows, columns = -(-h // stride), -(-w // stride)  # of each residue; one too many where the size is odd
     kernel_bits = _as_bits(kernel)
@@ -117,7 +115,7 @@ def _kernel_gradient(x, dy, shape, stride, padding, library):
     those of `dy`, and as many rows of both as these taps reach."""
     if library == "xla" and _small(x.shape, dy.shape):
         like_kernel = jax.ShapeDtypeStruct(shape, dy.dtype)
-        return jax.linear_transpose(lambda kernel: _xla_conv(x, kernel, stride, padding), like_kernel)(dy)[0]
+        return jax.linear_transpose(lambda kernel: xla_conv(x, kernel, stride, padding), like_kernel)(dy)[0]
     (height, width, c, o), (n, p, q, _) = shape, dy.shape
     (top, _), (left, _) = padding
     bottom = (p - 1) * stride + height - top - x.shape[1]  # negative where no window reaches the last row
@@ -168,14 +166,15 @@ def _as_floats(x, dtype):
 
 
 def _conv(library):
-    return {"xla": _xla_conv, "onednn": onednn.conv}[library]
+    return {"xla": xla_conv, "onednn": onednn.conv}[library]
 
 
 def _product(library):
     return {"xla": _xla_product, "onednn": onednn.product}[library]
 
 
-def _xla_conv(x, kernel, stride, padding, *, swapped=False):
+def xla_conv(x, kernel, stride, padding, *, swapped=False):
+    """`lax.conv_general_dilated` with the arguments of `onednn.conv`."""
     layouts = ("NHWC", "HWOI" if swapped else "HWIO", "NHWC")
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layouts)
 

@@ -127,15 +127,18 @@ def make_train_step(
             decay = jnp.minimum(ema, (1 + now.step) / (10 + now.step))
             average = optax.incremental_update(params, average, 1.0 - decay)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
-        metrics |= {"grad_norm": jnp.sqrt(optax.tree.vdot(grads, grads)), "skipped": skipped}
-        metrics["param_norm"] = jnp.sqrt(
-            optax.tree.vdot(params, params)
-        )  # after the update: no checkpoint holds what is not finite
+        metrics |= {"grad_norm": _norm(grads), "skipped": skipped}
+        metrics["param_norm"] = _norm(params)  # after the update: no checkpoint holds what is not finite
         return now.replace(
             step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
         ), metrics
 
     return train_step
+
+
+def _norm(tree):
+    """`optax.tree.norm`, which on a CPU writes all the squares out before it adds them."""
+    return jnp.sqrt(optax.tree.vdot(tree, tree))
 
 
 def make_predict(model):
