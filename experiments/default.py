@@ -10,7 +10,7 @@ import ml_collections
 
 
 def get_config():
-    """The config of a run; training/config.py holds the rule of each key."""
+    """The config of a run; training/validation.py holds the rule of each key."""
     config = ml_collections.ConfigDict()
     config.name = "default"  # runs/<name> is the run directory unless --workdir says otherwise
     config.seed = 0  # of initial parameters, order, crops and masks

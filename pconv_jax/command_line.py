@@ -10,7 +10,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import validation
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file, e.g. experiments/quickstart.py.")
 
@@ -18,9 +18,9 @@ CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file, e.g. 
 def parse(argv):
     """absl's parser; what is wrong with a flag or the experiment file is one line, without the parser's traceback."""
     overrides = [re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv[1:]]
-    wrong = [override[1] for override in overrides if override and override[1] not in config_rules.RULES]
+    wrong = [override[1] for override in overrides if override and override[1] not in validation.RULES]
     if wrong:
-        sys.exit("error: " + "; ".join(map(config_rules.unknown, wrong)))
+        sys.exit("error: " + "; ".join(map(validation.unknown, wrong)))
     paths = re.findall(r"\n--?config[=\n]([^\n:]*)", "\n".join(argv))
     path = paths[-1] if paths else None
     if path is not None and not os.path.isfile(path):
@@ -59,7 +59,7 @@ def _explanation(error, path):
     """One line about what the parser raised."""
     override = re.match(r"flag --(?:no)?config\.([\w.]+)", str(error))
     if override:
-        return f"{error}; needs {config_rules.RULES[override[1]][1]}"
+        return f"{error}; needs {validation.RULES[override[1]][1]}"
     first = error
     while first.__cause__ or first.__context__:
         first = first.__cause__ or first.__context__

@@ -8,73 +8,32 @@ python -m pconv_jax.evaluate --run=runs/a --lpips_weights=lpips.npz --fid_weight
 """
 
 import os
-from collections.abc import Sequence
 
 import numpy as np
 from absl import app, flags, logging
 
-from pconv_jax.evaluation import baselines, inputs, manifest, perceptual, predictions, scores, tables
+from pconv_jax.evaluation import (
+    baselines,
+    evaluator,
+    image_grids,
+    inputs,
+    manifest,
+    perceptual,
+    predictions,
+    scores,
+    tables,
+)
 from pconv_jax.models import inception, lpips, unet
 from pconv_jax.training import (
     build,
-    checkpoint,
     compilation_cache,
     parallel,
-    preemption,
     reporting,
     rundir,
-    sheets,
-    state,
-    steps,
+    validation,
 )
-from pconv_jax.training import config as config_rules
 
 BATCH = 8  # of examples, where there is no run that has its own
-
-
-class Evaluation:
-    """The evaluation set of a config and the compiled network; used at every checkpoint and at the end."""
-
-    def __init__(self, config, source):
-        self.config, self.source = config, source
-        self.inputs = inputs.Drawn(config, source)
-        self._predict = compiled(config)
-
-    def psnr(self, now: state.TrainState, signals: Sequence[str] = ()) -> float:
-        """Mean PSNR of the network's composites, and no more: what a checkpoint is ranked by.
-
-        Raises:
-          preemption.Stopped: a signal has come.
-        """
-        batches = preemption.until_asked(signals, build.evaluation_batches(self.config, self.source), "")
-        return scores.psnr(self._predict, build.variables(self.config, now), batches, self.config.eval.batch_size)
-
-    def network(self, now: state.TrainState) -> scores.Fill:
-        """The network as a method to score."""
-        return scores.network(self._predict, build.variables(self.config, now), self.config.eval.batch_size)
-
-    def sheet(self, now: state.TrainState, count: int) -> np.ndarray:
-        """A picture of the first `count` examples: masked, prediction, composite, original."""
-        return _sheet(self.inputs, self.network(now), count)
-
-
-def report(evaluation: Evaluation, now: state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()):
-    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and a sheet.
-
-    Raises:
-      preemption.Stopped: `signals` is no longer empty; nothing is written then.
-    """
-    config = evaluation.config
-    methods = {scores.NETWORK: evaluation.network(now)} | {m: scores.baseline(m) for m in baselines.QUICK}
-    batches = inputs.batches(evaluation.inputs, config.eval.batch_size, config.data.threads)
-    left = f"in the last evaluation; all {int(now.step)} steps are saved, only the evaluation is left"
-    batches = preemption.until_asked(signals, batches, left)
-    about = {**_about(config, now), "versions": rundir.versions()}
-    path, title = os.path.join(workdir, "eval", name), f"{_title(config, now)}, {len(evaluation.inputs)} composites"
-    _publish(path, title, scores.score(methods, batches), about)
-    sheets.save(f"{path}.png", evaluation.sheet(now, config.eval.batch_size))
-    logging.info("parameters sha256 %s", about["parameters_sha256"])
-    logging.info("written: %s.{json,csv,md,png}", path)
 
 
 def define_flags(given: flags.FlagValues):
@@ -116,11 +75,11 @@ def run(given: flags.FlagValues):
     methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
     networks, about, title = {}, {}, _base(given.manifest or "")
     for path, other in configs.items():
-        now = restore(path, other, given.checkpoint)
+        now = evaluator.restore(path, other, given.checkpoint)
         name = scores.NETWORK if path == given.run else path
-        networks[name] = scores.network(compiled(other), build.variables(other, now), batch_size)
-        about[name] = {"run": path, **_about(other, now)}
-        title = _title(config, now) if path == given.run else title
+        networks[name] = scores.network(evaluator.compiled(other), build.variables(other, now), batch_size)
+        about[name] = {"run": path, **evaluator.about_network(other, now)}
+        title = evaluator.title(config, now) if path == given.run else title
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in given.baselines}}
     if not methods:
         raise ValueError("nothing to score: give --run, --predictions or --baselines")
@@ -146,30 +105,20 @@ def _score(given, title, chosen, methods, measures, about, batch_size, threads):
     }
     options = {"with_references": given.references, "fid": measures.get(perceptual.FID)}
     options["notes"] = perceptual.notes(measures, len(own))
-    rows, compared = _publish(path, f"{title}, {len(own)} composites", records, about, **options)
+    rows, compared = evaluator.publish(path, f"{title}, {len(own)} composites", records, about, **options)
     overall = [row for row in compared if row["bucket"] == tables.ALL]
     shown = (tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent", perceptual.LPIPS))
     print(*filter(None, shown), sep="\n")
     if given.references:
         print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")
-    sheets.save(f"{path}.png", _sheet(chosen, methods[first], batch_size))
+    image_grids.save(f"{path}.png", evaluator.sample_grid(chosen, methods[first], batch_size))
     rundir.write_atomically(f"{path}_psnr.png", figures.psnr_over_area(records, rows))
     shown = figures.chosen(own)
     examples = [chosen[index] for _, index in shown]
     labels = [f"{label} {own[index]['psnr']:.1f} dB" for label, index in shown]
     raw = np.concatenate([methods[first]([example]) for example in examples])
-    sheets.save(f"{path}_errors.png", figures.errors(examples, raw, labels))
+    image_grids.save(f"{path}_errors.png", figures.errors(examples, raw, labels))
     print(f"written: {path}*")
-
-
-def _publish(path, title, records, about, **options):
-    """Writes the tables and prints the short one, and what to know about it."""
-    directory, name = os.path.split(path)
-    rows, compared = tables.write(directory, name, title, records, about, **options)
-    print(f"\n{title}\n\n{tables.markdown(rows)}")
-    for note in options.get("notes", ()):
-        print(f"{note}\n")
-    return rows, compared
 
 
 def _check_flags(given):
@@ -194,7 +143,7 @@ def _check_flags(given):
 
 def _config(path):
     config = rundir.read_config(path)
-    config_rules.validate(config)
+    validation.validate(config)
     parallel.check_batch("eval.batch_size", config.eval.batch_size)
     return config
 
@@ -229,35 +178,8 @@ def _check_fits(path, config, chosen):
         raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
 
 
-def restore(path: str, config, which: str) -> state.TrainState:
-    """The state of a run's "last" or "best" checkpoint, on the devices.
-
-    Raises:
-      ValueError: there is none, or it does not fit the config.
-    """
-    return parallel.replicate(checkpoint.restore_chosen(path, state.shapes(config), which))
-
-
-def compiled(config):
-    """The network of a config: `predict(variables, image, mask) -> (output, composite)`, as of `make_predict`."""
-    return parallel.map_predict(steps.make_predict(build.unet_model(config)))
-
-
-def _sheet(chosen, fill, count):
-    examples = [chosen[index] for index in range(min(count, len(chosen)))]
-    return sheets.samples(*scores.stack(examples), fill(examples) / 255)
-
-
 def _base(path):
     return os.path.basename(os.path.abspath(path))
-
-
-def _about(config, now):
-    return {"step": int(now.step), "parameters_sha256": checkpoint.digest(now.params), "config": config.to_dict()}
-
-
-def _title(config, now):
-    return f"{config.name} at step {int(now.step)}"
 
 
 def main(argv):

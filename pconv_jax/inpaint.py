@@ -18,8 +18,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from pconv_jax.data import drawn_masks, jobs, masks, photograph
-from pconv_jax.evaluation import inpainter
+from pconv_jax.data import masks
+from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph
 from pconv_jax.training import compilation_cache, reporting, rundir
 
 MAX_PIXELS = 200_000_000

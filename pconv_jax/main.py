@@ -9,8 +9,7 @@ import sys
 from absl import app, flags, logging
 
 from pconv_jax import command_line, train
-from pconv_jax.training import compilation_cache, parallel, preemption, reporting
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import compilation_cache, parallel, preemption, reporting, validation
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Run directory; default runs/<name of the config>.")
 _COORDINATOR = flags.DEFINE_string("coordinator", None, "address:port of host 0. Not needed under SLURM or Open MPI.")
@@ -28,7 +27,7 @@ def main(argv):
         logging.set_verbosity(logging.INFO)
     reporting.quiet_libraries()
     try:
-        config_rules.validate(config)
+        validation.validate(config)
         parallel.start_hosts(_COORDINATOR.value, _HOSTS.value, _HOST.value)
         compilation_cache.enable(_CACHE.value, config.model)
         train.train(config, _WORKDIR.value or os.path.join("runs", config.name))

@@ -9,9 +9,10 @@ import sys
 
 from absl import app, flags, logging
 
-from pconv_jax import command_line, evaluate
+from pconv_jax import command_line
+from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
-from pconv_jax.training import build, compilation_cache, preemption, reporting, rundir, sheets
+from pconv_jax.training import build, compilation_cache, preemption, reporting, rundir
 
 SHOWN = 6  # examples on the sheet: one per bucket of hole area
 
@@ -110,7 +111,7 @@ def _report(sweep, failed, gpus):
     if gpus:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # as the runs had it: their batches need not divide over all
     path = report.write(sweep, found, failed)
-    sheets.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
+    image_grids.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
     left = report.unfinished(sweep, found, failed)
     told = [run.name for run, _ in failed]  # by who calls
     print(f"\n{report.short(comparison.means(found, sweep.variants))}\n")
@@ -127,12 +128,12 @@ def _sheet(sweep, found):
         if variant not in found.runs:
             continue
         one = next(iter(found.runs[variant].values()))
-        evaluation = evaluate.Evaluation(one.config, source)
+        evaluation = evaluator.Evaluator(one.config, source)
         if examples is None:
             examples = [evaluation.inputs[index] for index in range(min(SHOWN, len(evaluation.inputs)))]
             if tuple(example.name for example in examples) != found.names[: len(examples)]:
                 raise ValueError(f"the evaluation images are not those that {one.workdir} was scored on: restore them")
-        fill = evaluation.network(evaluate.restore(one.workdir, one.config, "last"))
+        fill = evaluation.network(evaluator.restore(one.workdir, one.config, "last"))
         size = one.config.eval.batch_size
         parts = [fill(examples[start : start + size]) for start in range(0, len(examples), size)]
         outputs[variant] = [image for part in parts for image in part]

@@ -11,24 +11,21 @@ import os
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
-from pconv_jax import evaluate
-from pconv_jax.models import vgg
+from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.training import (
     build,
-    checkpoint,
+    checkpoints,
     parallel,
     phases,
     preemption,
     reporting,
     rundir,
-    sheets,
-    state,
     steps,
+    train_state,
     transfer,
 )
 
@@ -37,7 +34,7 @@ def train(config, workdir: str):
     """Trains through both phases, from the newest checkpoint if there is one, and evaluates at the end.
 
     Args:
-      config: validated (training/config.py).
+      config: validated (training/validation.py).
       workdir: the run directory; created, or continued if its config is the same.
 
     Returns:
@@ -59,14 +56,14 @@ def train(config, workdir: str):
             build.check_masks(config)
             parallel.check_batch("train.batch_size", config.train.batch_size, config.train.accumulate)
             parallel.check_batch("eval.batch_size", config.eval.batch_size, everywhere=False)
-            vgg16 = vgg16_features(config)
+            vgg16 = build.vgg16_features(config)
             fed = build.fingerprints(config, train_source, evaluation_source)
         parallel.check_same("images, masks or VGG16 weights", fed)
         with parallel.together():
             initial = None
             if parallel.is_first_host():
-                if config.init_from and not checkpoint.exists(workdir):
-                    initial = transfer.parameters(config.init_from, state.shapes(config))
+                if config.init_from and not checkpoints.exists(workdir):
+                    initial = transfer.parameters(config.init_from, train_state.shapes(config))
                 stack.enter_context(rundir.own(workdir, config, fed))
                 stack.enter_context(rundir.told_when_full(workdir))
         return _run(config, workdir, vgg16, initial, train_source, evaluation_source, signals)
@@ -83,8 +80,8 @@ class _Outputs:
 
 def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signals):
     """Restores or starts, trains, and evaluates, in a run directory that is ours alone."""
-    evaluation = evaluate.Evaluation(config, evaluation_source)
-    shapes = state.shapes(config)
+    evaluation = evaluator.Evaluator(config, evaluation_source)
+    shapes = train_state.shapes(config)
     logging.info(
         "%s: %s parameters, %d device(s) of %d host(s), %d training and %d evaluation images, run directory %s",
         config.name,
@@ -99,26 +96,26 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
         outputs, now = None, None
         with parallel.together():
             if parallel.is_first_host():
-                checkpoints = stack.enter_context(checkpoint.manager(workdir, config.train.keep, clean=True))
-                now = checkpoint.resume(checkpoints, shapes)
+                manager = stack.enter_context(checkpoints.open_manager(workdir, config.train.keep, clean=True))
+                now = checkpoints.resume(manager, shapes)
                 if now is None and initial is None and config.init_from:
                     raise ValueError(f"no checkpoint in {workdir} can be read: choose another --workdir")
                 log = stack.enter_context(reporting.MetricsLog(workdir, 0 if now is None else int(now.step)))
-                outputs = _Outputs(workdir, checkpoints, log)
+                outputs = _Outputs(workdir, manager, log)
         if now is not None:
             logging.info("resumed at step %d", int(now.step))
             initial = None
         else:
-            now = state.from_config(config)
+            now = train_state.from_config(config)
         if initial is not None:
             logging.info("starts with the parameters of %s", config.init_from)
-            now = state.with_parameters(now, *initial)
+            now = train_state.with_parameters(now, *initial)
         now, transferred = parallel.from_first_host((now, np.array(initial is not None)))
         if transferred:
             _checkpoint(now, evaluation, outputs, signals)  # from here on the run does not need the other one
         now = _loop(config, now, vgg16, train_source, evaluation, outputs, signals)
     if parallel.is_first_host():
-        evaluate.report(evaluation, now, workdir, "last", signals)
+        evaluator.report(evaluation, now, workdir, "last", signals)
     return now
 
 
@@ -132,7 +129,7 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
         raise preemption.Stopped(f"stopped by {_reason(signals)} before step {step + 1} of {last}")
     batches = parallel.prefetch(build.train_batches(config, train_source, start=step))
     progress, pending = reporting.Progress(step, last, config.train.batch_size), []
-    flush = functools.partial(_flush, pending, progress, state.learning_rate(config), outputs)
+    flush = functools.partial(_flush, pending, progress, train_state.learning_rate(config), outputs)
     for phase in plan:
         if step >= phase.stop:
             continue
@@ -163,7 +160,7 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
             if due["sample"]:
                 sheet = evaluation.sheet(now, config.train.samples)
                 if outputs:
-                    sheets.save(os.path.join(outputs.workdir, "samples", f"step_{step:07d}.png"), sheet)
+                    image_grids.save(os.path.join(outputs.workdir, "samples", f"step_{step:07d}.png"), sheet)
                     outputs.log.image(step, "samples", sheet)
             if due["checkpoint"]:
                 _checkpoint(now, evaluation, outputs, signals)
@@ -172,7 +169,7 @@ def _loop(config, now, vgg16, train_source, evaluation, outputs, signals):
             if step < last and parallel.agreed(bool(signals), step):
                 flush()
                 if outputs and not due["checkpoint"]:
-                    checkpoint.save(outputs.checkpoints, now)
+                    checkpoints.save(outputs.checkpoints, now)
                 raise preemption.Stopped(f"stopped by {_reason(signals)} after step {step} of {last}, which is saved")
     return now
 
@@ -206,20 +203,4 @@ def _checkpoint(now, evaluation, outputs, signals):
         if outputs:
             outputs.log.write(step, {"eval_psnr": psnr})
     if outputs:
-        checkpoint.save(outputs.checkpoints, now, psnr)
-
-
-def vgg16_features(config):
-    """`(features, params)`, where `features(params, images)` are VGG16's feature maps.
-
-    `(None, {})` where the terms that need them are off, which the log says.
-    """
-    if not config.loss.vgg16_weights:
-        logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
-        return None, {}
-    module, params = vgg.load(config.loss.vgg16_weights, jnp.dtype(config.model.dtype), config.model.conv_impl)
-
-    def features(params, images):
-        return module.apply({"params": params}, images)
-
-    return jax.checkpoint(features) if config.model.remat else features, params
+        checkpoints.save(outputs.checkpoints, now, psnr)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pconv_jax.models import unet
-from pconv_jax.training import checkpoint, rundir, state
+from pconv_jax.training import checkpoints, rundir, train_state
 
 SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": True}
 
@@ -22,17 +22,17 @@ def random(**options):
     return model, _drawn(jax.eval_shape(model.init, jax.random.key(0), image, mask))
 
 
-def random_state(config) -> state.TrainState:
+def random_state(config) -> train_state.TrainState:
     """A state of a config, at step 0."""
-    return _drawn(state.shapes(config))
+    return _drawn(train_state.shapes(config))
 
 
 def save_run(workdir, config, scored):
     """Makes a run directory without training: `(state, PSNR)` pairs as its checkpoints. Returns its path."""
     rundir.claim(str(workdir), config, {})
-    with checkpoint.manager(str(workdir), keep=5) as checkpoints:
+    with checkpoints.open_manager(str(workdir), keep=5) as manager:
         for now, psnr in scored:
-            checkpoint.save(checkpoints, now, psnr)
+            checkpoints.save(manager, now, psnr)
     return str(workdir)
 
 

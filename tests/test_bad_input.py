@@ -20,7 +20,7 @@ import pictures
 import runs
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoint, reporting, rundir, state
+from pconv_jax.training import build, checkpoints, reporting, rundir, train_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENT = "--config=tests/tiny_experiment.py"
@@ -349,8 +349,8 @@ def test_out_of_memory(failure, message, trace, server, tmp_path):
             r"the config does not work:[^$]*data.flip is 7; needs True or False",
         ),
         (
-            lambda d: a_run(d, data_json=None, checkpoints=b"x"),
-            "checkpoints is a file; needs the directory of checkpoints: move it",
+            lambda d: a_run(d, data_json=None, manager=b"x"),
+            "checkpoints is a file; needs the directory of manager: move it",
         ),
         (
             lambda d: a_run(d, data_json=json.dumps({"evaluation": "5 files"})),
@@ -567,8 +567,8 @@ def test_foreign_files_among_the_checkpoints(tmp_path):
     for name in ("notes.txt", "12"):
         write(tmp_path / "run" / "checkpoints" / name, "mine")
     (tmp_path / "run" / "checkpoints" / "13").mkdir()
-    with checkpoint.manager(str(tmp_path / "run")) as checkpoints:
-        assert int(checkpoint.resume(checkpoints, state.shapes(config)).step) == 0
+    with checkpoints.open_manager(str(tmp_path / "run")) as manager:
+        assert int(checkpoints.resume(manager, train_state.shapes(config)).step) == 0
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == ["0", "12", "notes.txt"]
     assert os.listdir(tmp_path / "run" / "damaged") == ["13"]
 

@@ -10,14 +10,14 @@ import sys
 import pytest
 
 import pictures
-from pconv_jax.tools.benchmark import report
+from pconv_jax.benchmark import report
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def benchmark(*arguments):
     """A run of the command in a process of its own."""
-    command = [sys.executable, "-m", "pconv_jax.tools.benchmark", *map(str, arguments)]
+    command = [sys.executable, "-m", "pconv_jax.benchmark", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 

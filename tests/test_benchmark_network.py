@@ -15,7 +15,7 @@ import pytest
 
 import runs
 from experiments import default
-from pconv_jax.tools.benchmark import arguments, comparison, operations, opponents, report, workers
+from pconv_jax.benchmark import arguments, comparison, competitors, operations, report, workers
 from pconv_jax.training import build
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -109,7 +109,7 @@ def test_shares_and_ratios():
         {**large, "by": "ours", "dtype": "float32", "gflops": 90.0},
         {**large, "by": "torch_best_bf16", "dtype": "bfloat16", "gflops": 500.0},
     ]
-    shared = opponents.with_shares(rows)
+    shared = competitors.with_shares(rows)
     assert [(row["what"], row["by"], row["share_of_peak"]) for row in shared if "by" in row] == [
         ("train L1", "ours", 0.5),
         ("train L1", "torch_eager", 0.3),
@@ -146,8 +146,8 @@ def test_bfloat16_is_compared_with_bfloat16():
 def test_rows_of_a_worker():
     """A real worker, of a tiny network: complete, positive, consistent; what it cannot do is told with its reason."""
     config = arguments.sized(runs.tiny(), 16, 4)
-    who = opponents.opponents(config, with_torch=False)
-    rows = opponents.with_shares(opponents.measure("train L1", "train", config, who, opponents.How(steps=3)))
+    who = competitors.opponents(config, with_torch=False)
+    rows = competitors.with_shares(competitors.measure("train L1", "train", config, who, competitors.How(steps=3)))
     assert [row["what"] for row in rows] == ["train L1", "large convolution"]
     check_rows(rows)
     assert rows[0].keys() == KEYS
@@ -155,7 +155,7 @@ def test_rows_of_a_worker():
     assert rows[0]["settings"] == "conv_impl xla, float32" and rows[0]["peak_mib"] > 100
     config.loss.vgg16_weights = "nowhere.npz"
     with pytest.raises(ValueError, match=r"ours: FileNotFoundError: no VGG16 weights at nowhere\.npz"):
-        opponents.measure("train full", "train", config, who, opponents.How(steps=1))
+        competitors.measure("train full", "train", config, who, competitors.How(steps=1))
 
 
 def check_rows(rows):
@@ -182,10 +182,8 @@ def test_a_worker_that_ends_is_told():
 def test_torch_that_is_absent_is_told(monkeypatch):
     """With the command that installs it."""
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        ValueError, match=r"needs PyTorch: \S+ -m pip install -r pconv_jax/tools/benchmark/requirements"
-    ):
-        opponents.opponents(default.get_config(), with_torch=True)
+    with pytest.raises(ValueError, match=r"needs PyTorch: \S+ -m pip install -r pconv_jax/benchmark/requirements"):
+        competitors.opponents(default.get_config(), with_torch=True)
     line = (ROOT / workers.REQUIREMENTS).read_text()
     assert re.match(r"torch>=[\d.]+,<[\d.]+ +# ", line)
 
@@ -222,7 +220,7 @@ def test_the_document_has_a_place_for_each_table(subject):
 
 def benchmark(*given):
     """A run of the command in a process of its own; its rows."""
-    command = [sys.executable, "-m", "pconv_jax.tools.benchmark", *map(str, given)]
+    command = [sys.executable, "-m", "pconv_jax.benchmark", *map(str, given)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     out = pathlib.Path(next(argument for argument in given if str(argument).startswith("--out="))[6:])
@@ -282,7 +280,7 @@ def test_start(tmp_path):
 @pytest.mark.slow
 def test_against_torch(tmp_path):
     """All opponents, in the same work."""
-    pytest.importorskip("torch", reason="needs PyTorch: pip install -r pconv_jax/tools/benchmark/requirements.txt")
+    pytest.importorskip("torch", reason="needs PyTorch: pip install -r pconv_jax/benchmark/requirements.txt")
     given = ("train", "--against=torch", "--notorch_compile", "--sizes=16", "--steps=1", *TINY)
     rows = benchmark(*given, f"--out={tmp_path}")
     names = ["ours", "torch_eager", "torch_best", "torch_best_bf16", "ours_bf16"]

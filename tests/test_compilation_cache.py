@@ -11,7 +11,7 @@ from absl import logging
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 import runs
-from pconv_jax.ops import onednn
+from pconv_jax.ops.cpu import onednn
 from pconv_jax.training import compilation_cache
 
 SETTINGS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")

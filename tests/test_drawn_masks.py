@@ -5,7 +5,7 @@ import pytest
 
 import loops
 import pictures
-from pconv_jax.data import drawn_masks, photograph
+from pconv_jax.inpainting import drawn_masks, photograph
 
 DTYPES = (np.uint8, np.uint16)
 

@@ -7,8 +7,8 @@ import pytest
 
 import loops
 import runs
-from pconv_jax.ops import conv_impl
-from pconv_jax.training import phases, state, steps
+from pconv_jax.ops.cpu import dispatch
+from pconv_jax.training import phases, steps, train_state
 
 pytestmark = pytest.mark.gpu
 
@@ -32,16 +32,16 @@ def step_on(device, config, batch):
         devices=[device],
     )
     shards = {name: x[None] for name, x in batch.items()}
-    return jax.device_get(train_step(state.from_config(config), shards, {}))
+    return jax.device_get(train_step(train_state.from_config(config), shards, {}))
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("impl", conv_impl.IMPLS)
+@pytest.mark.parametrize("impl", dispatch.IMPLS)
 def test_partial_conv_is_the_loop(stride, impl):
     rng = np.random.default_rng(stride)
     x, kernel, bias = (rng.normal(size=s).astype(np.float32) for s in ((2, 12, 10, 5), (3, 3, 5, 7), (7,)))
     mask = (rng.random((2, 12, 10, 1)) < 0.4).astype(np.float32)
-    y, new_mask = conv_impl.conv(*map(jnp.asarray, (x, mask, kernel, bias)), stride, impl)
+    y, new_mask = dispatch.conv(*map(jnp.asarray, (x, mask, kernel, bias)), stride, impl)
     pads = ((1, 1), (1, 1))
     expected, expected_mask = loops.partial_conv(x, mask, kernel, bias, (stride, stride), pads, (1, 1), 1, (5,))
     np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)

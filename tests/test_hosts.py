@@ -15,7 +15,7 @@ import pytest
 
 import runs
 from pconv_jax.data import masks, pipeline
-from pconv_jax.training import build, checkpoint, parallel, preemption, state
+from pconv_jax.training import build, checkpoints, parallel, preemption, train_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -192,8 +192,8 @@ def wait_for(process, workdir, text, seconds=300):
 
 def final_state(workdir, **changes):
     config = runs.tiny(**changes)
-    with checkpoint.manager(str(workdir)) as checkpoints:
-        return checkpoint.restore(checkpoints, state.shapes(config))
+    with checkpoints.open_manager(str(workdir)) as manager:
+        return checkpoints.restore(manager, train_state.shapes(config))
 
 
 def difference(a, b):
@@ -226,7 +226,7 @@ def test_input_processes_change_nothing(one_host, tmp_path):
     """Batches from two worker processes: the same bits."""
     workdir = tmp_path / "run"
     assert finish(start(workdir, 1, 4, **{"data.workers": 2}), workdir) == [0], logs(workdir)
-    assert checkpoint.digest(final_state(workdir)) == checkpoint.digest(one_host)
+    assert checkpoints.digest(final_state(workdir)) == checkpoints.digest(one_host)
 
 
 @pytest.mark.slow
@@ -247,7 +247,7 @@ def test_two_hosts_train_as_one_and_survive_a_death(one_host, tmp_path):
     assert int(after.step) == STEPS + 4
     assert difference(one_host, after) < 1e-6
     report = json.loads((workdir / "eval" / "last.json").read_text())
-    assert report["parameters_sha256"] == checkpoint.digest(after.params)
+    assert report["parameters_sha256"] == checkpoints.digest(after.params)
 
 
 @pytest.mark.slow

@@ -15,8 +15,7 @@ from absl import flags
 import networks
 import runs
 from pconv_jax import inpaint
-from pconv_jax.data import drawn_masks, jobs, photograph
-from pconv_jax.evaluation import inpainter
+from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 45, 61

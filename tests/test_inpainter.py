@@ -12,7 +12,7 @@ import scipy.ndimage
 
 import networks
 import runs
-from pconv_jax.evaluation import inpainter
+from pconv_jax.inpainting import inpainter
 from pconv_jax.models import unet
 from pconv_jax.training import rundir
 

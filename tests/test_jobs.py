@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from pconv_jax.data import jobs
+from pconv_jax.inpainting import jobs
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from jax import lax
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 import runs
-import test_conv_impl as layers
+import test_dispatch as layers
 from pconv_jax.models import vgg
-from pconv_jax.ops import conv_impl, decoder, onednn, partial_conv
-from pconv_jax.training import compilation_cache, parallel, phases, state, steps
+from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops.cpu import dispatch, onednn
+from pconv_jax.training import compilation_cache, parallel, phases, steps, train_state
 
 DTYPES = ("float32", "bfloat16")
 
@@ -81,10 +82,10 @@ def test_layers_equal_the_operator(case, dtype):
         half, make = shape[-1] // 2, layers.encoder_layer
         pads = ((half, half), (half, half))
         operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
-        fast = functools.partial(conv_impl.conv, stride=stride, impl="onednn")
+        fast = functools.partial(dispatch.conv, stride=stride, impl="onednn")
     else:
         shape, make = layers.FEW[case[5:]] if case.startswith("few") else layers.PHASES[case], layers.decoder_layer
-        operator, fast = decoder.decoder_conv, functools.partial(conv_impl.decoder_conv, impl="onednn")
+        operator, fast = decoder.decoder_conv, functools.partial(dispatch.decoder_conv, impl="onednn")
     found, wanted = layers.with_gradients(fast), layers.with_gradients(operator)
     for valid in (0.3, 0.0, 1.0):
         given = make(*shape, valid=valid, dtype=dtype)
@@ -109,7 +110,7 @@ def test_layers_equal_the_operator(case, dtype):
 
 def test_under_vmap(dtype):
     x, mask, kernel, bias = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
-    fast = functools.partial(conv_impl.conv, stride=2, impl="onednn")
+    fast = functools.partial(dispatch.conv, stride=2, impl="onednn")
     stacked, kernels = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
     y, _ = jax.jit(jax.vmap(fast, in_axes=(0, None, 0, None)))(stacked, mask, kernels, bias)
     for k in range(2):
@@ -118,10 +119,10 @@ def test_under_vmap(dtype):
 
 def test_other_platforms_have_their_own(dtype):
     arrays = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
-    fast = functools.partial(conv_impl.conv, stride=2, impl="onednn")
+    fast = functools.partial(dispatch.conv, stride=2, impl="onednn")
 
     def ordinary(x, mask, kernel, bias):
-        return (conv_impl.ordinary_conv(x, kernel, 2, "onednn"),)
+        return (dispatch.ordinary_conv(x, kernel, 2, "onednn"),)
 
     for layer in (fast, ordinary):
         assert "onednn" in layers.lowered(layer, arrays, "cpu") and "onednn" not in layers.lowered(
@@ -161,7 +162,7 @@ def test_a_step_on_devices_is_the_same(uncached):
         config = runs.tiny(**{"model.conv_impl": impl})
         if impl not in programs:
             step = steps.from_config(config, None, phases.from_config(config)[0])
-            programs[impl], fresh = parallel.map_step(step), jax.device_get(state.from_config(config))
+            programs[impl], fresh = parallel.map_step(step), jax.device_get(train_state.from_config(config))
         batch = next(parallel.prefetch(iter([runs.batch(config)])))
         now, metrics = programs[impl](parallel.replicate(fresh), batch, {})
         after.append(jax.device_get((now.params, metrics)))
@@ -181,7 +182,7 @@ def test_it_is_not_used_where_programs_are_kept(uncached, tmp_path):
         jax.config.update("jax_enable_compilation_cache", True)
         assert not onednn.usable("float32")
         arrays = layers.encoder_layer(1, 4, 4, 2, 3, 3, dtype=np.float32)
-        assert not calls(lambda *a: conv_impl.conv(*a, 1, "onednn")[0], *arrays)
+        assert not calls(lambda *a: dispatch.conv(*a, 1, "onednn")[0], *arrays)
     finally:
         jax.config.update("jax_compilation_cache_dir", directory)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import runs
-from pconv_jax.training import phases, state
+from pconv_jax.training import phases, train_state
 from test_steps import step_on
 
 
@@ -74,7 +74,7 @@ def test_frozen_statistics_normalise():
     batch = runs.batch(config)
     polluted = {**batch, "image": batch["image"].copy()}
     polluted["image"][1:] = 255 - polluted["image"][1:]
-    fresh = state.from_config(config)
+    fresh = train_state.from_config(config)
     moved = [step_on(1, config, [b], fresh, phases.from_config(config)[0])[0].batch_stats for b in (batch, polluted)]
     kept = [step_on(1, config, [b], fresh, phases.from_config(config)[1])[0].batch_stats for b in (batch, polluted)]
     assert not np.array_equal(*(s["enc2"]["norm"]["batch"]["mean"] for s in moved))

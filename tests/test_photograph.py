@@ -12,7 +12,7 @@ import PIL.ImageOps
 import pytest
 
 import pictures
-from pconv_jax.data import photograph
+from pconv_jax.inpainting import photograph
 
 ICC = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 MANY = 10**6

@@ -20,7 +20,7 @@ import pytest
 import runs
 from pconv_jax import train
 from pconv_jax.evaluation import inputs
-from pconv_jax.training import build, checkpoint, parallel, preemption, reporting, rundir, state
+from pconv_jax.training import build, checkpoints, parallel, preemption, reporting, rundir, train_state
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -208,9 +208,9 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     """Reported, kept for whoever wants to look, and the one before is used."""
     workdir = copy_of(finished, tmp_path)
     damage(workdir / "checkpoints" / "4")
-    with checkpoint.manager(str(workdir)) as checkpoints:
-        now = checkpoint.resume(checkpoints, state.shapes(runs.tiny()))
-        assert checkpoints.latest_step() == 2
+    with checkpoints.open_manager(str(workdir)) as manager:
+        now = checkpoints.resume(manager, train_state.shapes(runs.tiny()))
+        assert manager.latest_step() == 2
     assert int(now.step) == 2
     messages = [record.getMessage() for record in caplog.records]
     assert any("checkpoint 4 is damaged (" in message and "\n" not in message for message in messages)
@@ -231,14 +231,14 @@ def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
 
 def test_a_changed_array_is_noticed(finished, tmp_path):
     """Readable, and not what was saved: the digest knows."""
-    abstract = state.shapes(runs.tiny())
-    with checkpoint.manager(str(tmp_path / "other")) as checkpoints:
+    abstract = train_state.shapes(runs.tiny())
+    with checkpoints.open_manager(str(tmp_path / "other")) as manager:
         now = finished[1]
-        arguments = checkpoint.ocp.args.StandardSave(now)
+        arguments = checkpoints.ocp.args.StandardSave(now)
         checkpoints.save(4, args=arguments, custom_metadata={"sha256": "0" * 64})
-        checkpoints.wait_until_finished()
-        with pytest.raises(checkpoint.Damaged, match=r"4 is damaged \(its arrays do not have the SHA-256"):
-            checkpoint.restore(checkpoints, abstract)
+        manager.wait_until_finished()
+        with pytest.raises(checkpoints.Damaged, match=r"4 is damaged \(its arrays do not have the SHA-256"):
+            checkpoints.restore(manager, abstract)
 
 
 def test_nothing_is_moved_when_all_are_damaged(finished, tmp_path):
@@ -262,14 +262,14 @@ def test_evaluate_names_a_damaged_checkpoint(finished, tmp_path):
 def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
     """Before anything of a checkpoint is written: how much is missing, and where the run goes on."""
     usage = types.SimpleNamespace(free=1000)
-    save = checkpoint.save
+    save = checkpoints.save
 
-    def full_after_two(checkpoints, now, *psnr):
+    def full_after_two(manager, now, *psnr):
         if int(now.step) > 2:
             monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-        save(checkpoints, now, *psnr)
+        save(manager, now, *psnr)
 
-    monkeypatch.setattr(checkpoint, "save", full_after_two)
+    monkeypatch.setattr(checkpoints, "save", full_after_two)
     with pytest.raises(OSError, match=r"no room for checkpoint 4 \(0 MiB, 0 free\): .* goes on from step 2"):
         train.train(runs.tiny(), str(tmp_path / "run"))
     monkeypatch.undo()
@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, monkeypatch, step):
     """In the background, in orbax's words and pages: a line of ours, whether another one follows or it is the last."""
-    write, workdir = checkpoint.ocp.StandardCheckpointHandler.async_save, tmp_path / "run"
+    write, workdir = checkpoints.ocp.StandardCheckpointHandler.async_save, tmp_path / "run"
 
     async def full(self, directory, *arguments, **options):
         pending = await write(self, directory, *arguments, **options)
@@ -293,7 +293,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, mon
     def fail(text):
         raise ValueError(text)
 
-    monkeypatch.setattr(checkpoint.ocp.StandardCheckpointHandler, "async_save", full)
+    monkeypatch.setattr(checkpoints.ocp.StandardCheckpointHandler, "async_save", full)
     before = step - 2
     message = rf"checkpoint {step} could not be written \(No space left on device; \d+ MiB free\): those before it are"
     with pytest.raises(rundir.NotWritten, match=rf"{message} whole; make room, .* goes on from step {before}") as told:
@@ -326,7 +326,7 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
     left = [workdir / "checkpoints" / name for name in ("6.orbax-checkpoint-tmp", "8.orbax-checkpoint-tmp-1234")]
     for path in (*left, workdir / "checkpoints" / "my own"):
         (path / "default").mkdir(parents=True)
-    checkpoint.restore_chosen(str(workdir), state.shapes(runs.tiny()), "last")
+    checkpoints.restore_chosen(str(workdir), train_state.shapes(runs.tiny()), "last")
     assert all(path.exists() for path in left)
     caplog.set_level("INFO")
     assert int(train.train(runs.tiny(), str(workdir)).step) == 4
@@ -339,21 +339,21 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_evaluation_takes_the_next_when_training_removes_a_checkpoint(finished, tmp_path, monkeypatch, which):
     """Between the list and the reading: the newest is taken then, and a damaged one is damaged still."""
-    workdir, restore = copy_of(finished, tmp_path), checkpoint.restore
+    workdir, restore = copy_of(finished, tmp_path), checkpoints.restore
     shutil.move(workdir / "checkpoints" / "4", tmp_path / "next")
 
-    def overtaken(checkpoints, abstract_state, step):
+    def overtaken(manager, abstract_state, step):
         if step == 2:
             shutil.move(tmp_path / "next", workdir / "checkpoints" / "4")
             shutil.rmtree(workdir / "checkpoints" / "2")
-        return restore(checkpoints, abstract_state, step)
+        return restore(manager, abstract_state, step)
 
-    monkeypatch.setattr(checkpoint, "restore", overtaken)
-    abstract = state.shapes(runs.tiny())
-    assert int(checkpoint.restore_chosen(str(workdir), abstract, which).step) == 4
+    monkeypatch.setattr(checkpoints, "restore", overtaken)
+    abstract = train_state.shapes(runs.tiny())
+    assert int(checkpoints.restore_chosen(str(workdir), abstract, which).step) == 4
     truncated(workdir / "checkpoints" / "4")
-    with pytest.raises(checkpoint.Damaged, match="checkpoint 4 is damaged"):
-        checkpoint.restore_chosen(str(workdir), abstract, which)
+    with pytest.raises(checkpoints.Damaged, match="checkpoint 4 is damaged"):
+        checkpoints.restore_chosen(str(workdir), abstract, which)
 
 
 def run_once(workdir, **options):
@@ -410,7 +410,7 @@ def undisturbed(tmp_path_factory):
 def test_signals_at_random_instants_change_nothing(undisturbed, tmp_path, number, times, code):
     """The same parameters as without them."""
     codes = interrupted(tmp_path / "run", number, times, seed=int(number))
-    print(f"exit codes {codes}, newest checkpoint {checkpoint._newest(tmp_path / 'run' / 'checkpoints')}")
+    print(f"exit codes {codes}, newest checkpoint {checkpoints._newest(tmp_path / 'run' / 'checkpoints')}")
     assert codes == [code] * times
     after = finish(tmp_path / "run")
     print(f"sha256 {after}, undisturbed {undisturbed}")

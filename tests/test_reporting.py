@@ -14,7 +14,8 @@ from tensorboardX.proto import event_pb2
 
 import pictures
 from pconv_jax import train
-from pconv_jax.training import reporting, sheets
+from pconv_jax.evaluation import image_grids
+from pconv_jax.training import reporting
 
 
 class Clock:
@@ -273,14 +274,14 @@ def colour(red, green, blue, height=64, width=64):
 def test_grid_places_images():
     """Rows and columns with gaps of 4 pixels, below a bar of titles; small images are enlarged by whole factors."""
     rows = [[colour(255, 0, 0), colour(0, 255, 0), colour(0, 0, 255)], [colour(i, i, i) for i in (10, 20, 30)]]
-    sheet = sheets.grid(rows)
+    sheet = image_grids.grid(rows)
     assert sheet.dtype == np.uint8 and sheet.shape == (2 * 128 + 4, 3 * 128 + 8, 3)
     for r, row in enumerate(rows):
         for c, image in enumerate(row):
             tile = sheet[132 * r : 132 * r + 128, 132 * c : 132 * c + 128]
             assert (tile == image[0, 0]).all()
     assert (sheet[128:132] == 255).all() and (sheet[:, 128:132] == 255).all()
-    titled = sheets.grid(rows, columns=("a", "b", "c"))
+    titled = image_grids.grid(rows, columns=("a", "b", "c"))
     assert titled.shape == (22 + 2 * 128 + 4, 3 * 128 + 8, 3)
     np.testing.assert_array_equal(titled[22:], sheet)
     assert (titled[:22] < 128).any(axis=(0, 2)).any() and (titled[:22] == 255).any()
@@ -295,7 +296,7 @@ def test_samples(side, shown, channels):
     mask[:, side // 2 :] = 0
     output = np.full(image.shape, 0.5, np.float32)
     output[:, :, side // 2 :] = 1.7  # beyond white
-    sheet = sheets.samples(image, mask, output)
+    sheet = image_grids.samples(image, mask, output)
     assert sheet.shape == (22 + 2 * shown + 4, 4 * shown + 12, 3)
     factor, lower = shown // side, slice(shown // 2, None)
     for r in range(2):
@@ -316,21 +317,21 @@ def test_labels_say_the_share_of_holes():
     image, output = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3))
     mask = np.ones((1, 64, 64, 1), np.uint8)
     mask[:, :16] = 0
-    quarter, most = (sheets.grid([[image[0]]], labels=[label]) for label in ("25%", "75%"))
+    quarter, most = (image_grids.grid([[image[0]]], labels=[label]) for label in ("25%", "75%"))
     assert (quarter != most).any() and not quarter[18:].any() and not quarter[:, 36:].any()
-    np.testing.assert_array_equal(sheets.samples(image, mask, output)[22:40, :36], quarter[:18, :36])
+    np.testing.assert_array_equal(image_grids.samples(image, mask, output)[22:40, :36], quarter[:18, :36])
 
 
 def test_sheet_is_a_png_with_true_colours(tmp_path):
     """Read by Pillow: RGB, exact, in a directory that is made; nothing else is left in it."""
     sheet = np.concatenate([colour(250, 10, 20), colour(0, 200, 100), pictures.noise(0, 64, 64)])
     path = tmp_path / "samples" / "step_1.png"
-    sheets.save(str(path), sheet)
+    image_grids.save(str(path), sheet)
     with PIL.Image.open(path) as image:
         assert image.format == "PNG" and image.mode == "RGB"
         np.testing.assert_array_equal(np.asarray(image), sheet)
     assert [p.name for p in path.parent.iterdir()] == ["step_1.png"]
-    sheets.save(str(path), sheet[:64])  # over the old one
+    image_grids.save(str(path), sheet[:64])  # over the old one
     assert cv2.imread(str(path)).shape == (64, 64, 3)
 
 
@@ -338,4 +339,4 @@ def test_sheet_that_cannot_be_written(tmp_path):
     """A file where the directory should be is an OSError."""
     (tmp_path / "samples").write_text("")
     with pytest.raises(OSError):
-        sheets.save(str(tmp_path / "samples" / "step_1.png"), colour(1, 2, 3))
+        image_grids.save(str(tmp_path / "samples" / "step_1.png"), colour(1, 2, 3))

@@ -10,8 +10,7 @@ import ml_collections
 import pytest
 
 from experiments import default
-from pconv_jax.training import config as config_rules
-from pconv_jax.training import rundir
+from pconv_jax.training import rundir, validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DATA = {"train": "3 files", "evaluation": "1 file"}
@@ -96,7 +95,7 @@ def test_config_is_read_back(tmp_path, config):
     rundir.claim(str(tmp_path), config, DATA)
     read = rundir.read_config(str(tmp_path))
     assert isinstance(read, ml_collections.ConfigDict)
-    config_rules.validate(read)
+    validation.validate(read)
     assert json.dumps(read.to_dict(), sort_keys=True) == json.dumps(config.to_dict(), sort_keys=True)
 
 

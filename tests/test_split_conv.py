@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from pconv_jax.ops import split_conv
+from pconv_jax.ops.cpu import split_conv
 
 # (batch, height, width, channels, outputs), window, stride, ((top, bottom), (left, right))
 CASES = {

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import runs
-from pconv_jax.training import build, parallel, phases, state, steps
+from pconv_jax.training import build, parallel, phases, steps, train_state
 
 
 def step_on(devices, config, batches, now=None, phase=None):
@@ -21,7 +21,7 @@ def step_on(devices, config, batches, now=None, phase=None):
         out_axes=(None, None),
         devices=jax.devices()[:devices],
     )
-    now, rows = now or state.from_config(config), []
+    now, rows = now or train_state.from_config(config), []
     for batch in batches:
         now, metrics = mapped(now, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}, {})
         now, metrics = jax.device_get((now, metrics))
@@ -52,7 +52,7 @@ def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
     batch, model = runs.batch(config), build.unet_model(config)
     weights, phase = functools.partial(steps.loss_weights, config), phases.from_config(config)[0]
     train_step = steps.make_train_step(model, optax.sgd(1.0), weights, None, phase)
-    fresh = state.from_config(config).replace(opt_state=optax.sgd(1.0).init({}))
+    fresh = train_state.from_config(config).replace(opt_state=optax.sgd(1.0).init({}))
     results = []
     for devices in (1, 4):
         mapped = jax.pmap(
@@ -73,7 +73,7 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
     config = runs.tiny()
     expected, _ = step_on(1, config, [runs.batch(config)])
     train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
-    now = parallel.replicate(state.from_config(config))
+    now = parallel.replicate(train_state.from_config(config))
     shapes = jax.tree.map(jnp.shape, now)
     after, metrics = train_step(now, next(parallel.prefetch(iter([runs.batch(config)]))), {})
     assert jax.tree.map(jnp.shape, after) == shapes
@@ -139,7 +139,7 @@ def test_remat_changes_memory_and_nothing_else():
     assert rows_a[0] == pytest.approx(rows_b[0], rel=1e-5)
     for one, other in zip(jax.tree.leaves(a.batch_stats), jax.tree.leaves(b.batch_stats), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    model, variables = build.unet_model(again), state.from_config(again).eval_variables
+    model, variables = build.unet_model(again), train_state.from_config(again).eval_variables
     image, mask = jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.ones((1, 16, 16, 1))
     program = str(jax.make_jaxpr(lambda v: model.apply(v, image, mask))(variables))
     assert program.count("remat") == 4, "one per block"
@@ -149,7 +149,7 @@ def test_remat_changes_memory_and_nothing_else():
 def test_the_average_follows_the_parameters(step, decay):
     """ema' = d * ema + (1 - d) * params after every step; d is the config's 0.75 once (1 + step) / (10 + step) is."""
     config = runs.tiny(**{"optim.ema": 0.75})
-    before = state.from_config(config).replace(step=np.int32(step))
+    before = train_state.from_config(config).replace(step=np.int32(step))
     after, _ = step_on(1, config, [runs.batch(config)], before)
     expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, after.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.ema, expected)
@@ -172,7 +172,7 @@ def test_training_learns_a_constant():
 def test_prediction_is_composited_and_clamped():
     """Valid pixels are the image's, bit for bit; filled ones lie in [0, 1]."""
     config = runs.tiny(**{"model.norm": "none"})
-    model, variables = build.unet_model(config), state.from_config(config).eval_variables
+    model, variables = build.unet_model(config), train_state.from_config(config).eval_variables
     batch = runs.batch(config)
     variables = jax.tree.map(lambda x: 20 * x, variables)
     output, filled = jax.jit(steps.make_predict(model))(variables, batch["image"], batch["mask"])

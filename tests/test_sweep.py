@@ -19,7 +19,8 @@ from absl import flags
 import networks
 import runs
 import sweeps
-from pconv_jax import evaluate, sweep
+from pconv_jax import sweep
+from pconv_jax.evaluation import evaluator
 from pconv_jax.sweeping import comparison, pictures, processes
 from pconv_jax.training import build, parallel, rundir
 
@@ -164,9 +165,9 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     best = networks.random_state(run.config).replace(step=np.int32(2))
     last = best.replace(step=np.int32(4), params=jax.tree.map(lambda x: 0.5 * x, best.params))
     networks.save_run(run.workdir, run.config, [(best, 30.0), (last, 20.0)])
-    evaluation = evaluate.Evaluation(run.config, build.image_sources(run.config)[1])
+    evaluation = evaluator.Evaluator(run.config, build.image_sources(run.config)[1])
     last = parallel.replicate(last)
-    evaluate.report(evaluation, last, run.workdir, "last")
+    evaluator.report(evaluation, last, run.workdir, "last")
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
     expected = pictures.sheet(examples, {"baseline": evaluation.network(last)(examples)})
     found = comparison.read(made)

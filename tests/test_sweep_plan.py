@@ -12,7 +12,7 @@ import runs
 import sweeps
 from experiments import ablation
 from pconv_jax.sweeping import plan
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import validation
 
 SHIPPED = plan.File(
     "experiments/ablation.py",
@@ -55,7 +55,7 @@ def test_commands_give_the_configs_that_were_checked(smoke, monkeypatch):
     assert len(sweep.runs) == len(sweep.variants) * (2 if smoke else 3)
     for run in sweep.runs[: len(sweep.variants)] + sweep.runs[-1:]:
         config, workdir = parsed(run.arguments, monkeypatch)
-        assert config_rules.flatten(config) == config_rules.flatten(run.config) and workdir == run.workdir
+        assert validation.flatten(config) == validation.flatten(run.config) and workdir == run.workdir
         assert config.data.path == "/a b/c" and config.data.size == (32 if smoke else 64)
 
 
@@ -86,9 +86,9 @@ def test_the_shipped_sweep():
     }
     assert sweep.changes == {"baseline": {}, **expected}
     assert sweep.groups["convolution"] == ["zero", "mask_channel", "gated"]
-    base = config_rules.flatten(sweep.runs[0].config)
+    base = validation.flatten(sweep.runs[0].config)
     for run in sweep.runs[1:21]:
-        now = config_rules.flatten(run.config)
+        now = validation.flatten(run.config)
         assert {key: now[key] for key in now if now[key] != base[key]} == {"name": run.variant, **expected[run.variant]}
 
 
@@ -171,8 +171,8 @@ def test_wrong_variants(variants, message):
 def test_no_variant_changes_what_it_is_scored_on():
     """Of the keys about data and evaluation only those of training are for variants; a new key has to be thought of."""
     of_training = {"train_split", "crop_scale", "flip", "rotate", "permute_channels", "cache", "threads", "workers"}
-    keys = [key for key in config_rules.RULES if key.startswith(("data.", "eval."))] + ["model.channels"]
-    values = config_rules.flatten(runs.tiny())
+    keys = [key for key in validation.RULES if key.startswith(("data.", "eval."))] + ["model.channels"]
+    values = validation.flatten(runs.tiny())
     variants = {"a": {key.replace(".", "_"): {key: values[key]} for key in keys}}
     with pytest.raises(ValueError) as told:
         plan.make(sweeps.file(variants), {})

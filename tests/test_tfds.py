@@ -21,8 +21,7 @@ from experiments import celeba as celeba_experiment
 from experiments import default
 from pconv_jax import train
 from pconv_jax.data import encoded, sources, tfds_source
-from pconv_jax.training import build
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import build, validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COMMAND = "python -m pconv_jax.tools.prepare_tfds"
@@ -199,7 +198,7 @@ def config_of(directory, **changes):
 def test_train_and_evaluate(celeba, tmp_path):
     """From the prepared dataset to scores of its validation images."""
     config = config_of(celeba[0])
-    config_rules.validate(config)
+    validation.validate(config)
     after = train.train(config, str(tmp_path / "run"))
     assert int(after.step) == 2
     report = json.loads((tmp_path / "run" / "eval" / "last.json").read_text())
@@ -241,7 +240,7 @@ def test_experiments_on_datasets_are_the_papers_recipe(name):
     module = importlib.import_module(f"experiments.{name}")
     experiment = module.get_config()
     assert re.search(r"a step takes [\d.]+ s", module.__doc__)
-    config, paper = config_rules.flatten(experiment), config_rules.flatten(default.get_config())
+    config, paper = validation.flatten(experiment), validation.flatten(default.get_config())
     assert config["data.size"] / 2 ** config["model.depth"] == paper["data.size"] / 2 ** paper["model.depth"] == 2
     changed = {key for key in config if config[key] != paper[key]}
     assert config["loss.vgg16_weights"]

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from pconv_jax.data import tiles
+from pconv_jax.inpainting import tiles
 
 CASES = [(64, 64, 16), (48, 64, 16), (128, 64, 16), (176, 64, 16), (1024, 64, 16), (112, 64, 32), (80, 64, 4)]
 

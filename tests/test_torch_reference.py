@@ -9,8 +9,8 @@ import networks
 from pconv_jax.models import vgg
 from pconv_jax.training import steps
 
-torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -r pconv_jax/tools/benchmark/requirements.txt")
-torch_reference = pytest.importorskip("pconv_jax.tools.benchmark.torch_reference")
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install -r pconv_jax/benchmark/requirements.txt")
+torch_reference = pytest.importorskip("pconv_jax.benchmark.torch_reference")
 
 OPTIONS = {"depth": 3, "width": 6, "max_width": 16, "kernels": (7, 5, 3)}
 WEIGHTS = {"valid": 1.0, "hole": 6.0, "tv": 0.1, "perceptual": 0.05, "style_out": 120.0, "style_comp": 120.0}

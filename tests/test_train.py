@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 import runs
-from pconv_jax import evaluate, train
-from pconv_jax.evaluation import inputs, scores
+from pconv_jax import train
+from pconv_jax.evaluation import evaluator, inputs, scores
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoint, parallel, reporting, state, transfer
+from pconv_jax.training import build, checkpoints, parallel, reporting, train_state, transfer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -56,7 +56,7 @@ def test_what_a_run_leaves_behind(finished):
     sheet = cv2.imread(str(workdir / "samples" / "step_0000004.png"))
     assert sheet.shape[1] > sheet.shape[0] > 100
     report = json.loads((workdir / "eval" / "last.json").read_text())
-    assert report["step"] == 4 and report["parameters_sha256"] == checkpoint.digest(after.params)
+    assert report["step"] == 4 and report["parameters_sha256"] == checkpoints.digest(after.params)
     for method in ("network", "mean fill", "Telea", "Navier-Stokes"):
         assert len([r for r in report["records"] if r["method"] == method]) == 10, method
     assert "| network |" in (workdir / "eval" / "last.md").read_text()
@@ -140,15 +140,15 @@ def test_four_steps_are_two_and_two(finished, tmp_path, monkeypatch):
 
 def stop_after_save(monkeypatch, step):
     """Interrupts a run right after the checkpoint of a step."""
-    save = checkpoint.save
+    save = checkpoints.save
 
-    def save_and_stop(checkpoints, now, *psnr):
-        save(checkpoints, now, *psnr)
+    def save_and_stop(manager, now, *psnr):
+        save(manager, now, *psnr)
         if int(now.step) == step:
-            checkpoints.wait_until_finished()
+            manager.wait_until_finished()
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save", save_and_stop)
+    monkeypatch.setattr(checkpoints, "save", save_and_stop)
 
 
 TWO_PHASES = {"finetune.steps": 4, "finetune.lr": 1e-4}
@@ -204,11 +204,11 @@ def test_a_transfer_does_not_need_the_other_run_once_it_began(finished, tmp_path
 def test_a_transfer_takes_the_average(tmp_path):
     """What evaluation of the other run used; the average of the new run starts there."""
     source = train.train(runs.tiny(**{"optim.ema": 0.5, "train.steps": 2}), str(tmp_path / "source"))
-    shapes = state.shapes(runs.tiny(**{"optim.ema": 0.9}))
+    shapes = train_state.shapes(runs.tiny(**{"optim.ema": 0.9}))
     params, stats = transfer.parameters(str(tmp_path / "source"), shapes)
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(source.ema))
     jax.tree.map(np.testing.assert_array_equal, stats, jax.device_get(source.batch_stats))
-    now = state.with_parameters(state.from_config(runs.tiny(**{"optim.ema": 0.9})), params, stats)
+    now = train_state.with_parameters(train_state.from_config(runs.tiny(**{"optim.ema": 0.9})), params, stats)
     assert now.ema is params and now.params is params and int(now.step) == 0
 
 
@@ -248,15 +248,15 @@ def test_another_config_is_refused(finished):
 def test_a_checkpoint_of_another_model_is_refused(finished):
     """The differing paths are listed."""
     workdir, *_ = finished
-    other = state.shapes(runs.tiny(**{"model.width": 12}))
+    other = train_state.shapes(runs.tiny(**{"model.width": 12}))
     with (
-        checkpoint.manager(str(workdir)) as checkpoints,
+        checkpoints.open_manager(str(workdir)) as manager,
         pytest.raises(
             ValueError,
             match=r"checkpoint 4 does not fit .*params/enc1/conv/kernel is \(3, 3, 3, 8\), needs \(3, 3, 3, 12\)",
         ),
     ):
-        checkpoint.restore(checkpoints, other)
+        checkpoints.restore(manager, other)
 
 
 def test_evaluate_reads_only_the_run_directory(finished, tmp_path):
@@ -298,12 +298,12 @@ def test_no_checkpoint_holds_parameters_that_are_not_finite(tmp_path):
 
 def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
     """Two newest and the one of the best PSNR; a PSNR that is no number is the worst."""
-    fresh = parallel.replicate(state.from_config(runs.tiny()))
-    with checkpoint.manager(str(tmp_path), keep=2) as checkpoints:
+    fresh = parallel.replicate(train_state.from_config(runs.tiny()))
+    with checkpoints.open_manager(str(tmp_path), keep=2) as manager:
         for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
-            checkpoint.save(checkpoints, fresh.replace(step=np.int32(step)), psnr)
-        checkpoints.wait_until_finished()
-        assert checkpoints.best_step() == 2
+            checkpoints.save(manager, fresh.replace(step=np.int32(step)), psnr)
+        manager.wait_until_finished()
+        assert manager.best_step() == 2
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4", "5"]
 
 
@@ -379,7 +379,7 @@ def test_two_evaluations_agree(finished):
     """The same masks and crops each time (naoto0804 draws them afresh), and all of them: 10 is no multiple of 8."""
     config = runs.tiny()
     _, source = build.image_sources(config)
-    evaluations = [evaluate.Evaluation(config, source) for _ in range(2)]
+    evaluations = [evaluator.Evaluator(config, source) for _ in range(2)]
     records = [
         scores.score({"network": e.network(finished[1])}, inputs.batches(e.inputs, config.eval.batch_size))
         for e in evaluations

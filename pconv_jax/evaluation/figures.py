@@ -6,8 +6,7 @@ import cv2
 import matplotlib.figure
 import numpy as np
 
-from pconv_jax.evaluation import inputs, tables
-from pconv_jax.training import sheets
+from pconv_jax.evaluation import image_grids, inputs, tables
 
 _FULL = 64  # grey levels of mean absolute error that are shown brightest
 
@@ -60,7 +59,7 @@ def errors(examples: list[inputs.Example], raw: np.ndarray, labels: list[str]) -
         filled = np.where(example.mask, example.image, output)
         masked = np.where(example.mask, example.image, 255).astype(np.uint8)
         rows.append([masked, filled, error_map(filled, example.image), example.image])
-    return sheets.grid(rows, columns=("masked", "composite", f"error (0 to {_FULL})", "original"), labels=labels)
+    return image_grids.grid(rows, columns=("masked", "composite", f"error (0 to {_FULL})", "original"), labels=labels)
 
 
 def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from absl import logging
 
 from pconv_jax.evaluation import baselines, inputs, perceptual
-from pconv_jax.ops import composite, metrics
+from pconv_jax.ops import compositing, metrics
 
 NETWORK = "network"
 METRICS = ("l1_percent", "psnr", "ssim", "hole_psnr", "raw_psnr")
@@ -124,7 +124,7 @@ def fill_up(x, count):
 @jax.jit
 def _measure(raw, image, mask):
     raw, image = raw.astype(jnp.float32), image.astype(jnp.float32)
-    filled = composite.composite(image, raw, mask)
+    filled = compositing.composite(image, raw, mask)
     return {
         "l1_percent": metrics.l1_percent(filled, image),
         "psnr": metrics.psnr(filled, image),
@@ -137,4 +137,4 @@ def _measure(raw, image, mask):
 @jax.jit
 def _psnr(raw, image, mask):
     raw, image = raw.astype(jnp.float32), image.astype(jnp.float32)
-    return metrics.psnr(composite.composite(image, raw, mask), image)
+    return metrics.psnr(compositing.composite(image, raw, mask), image)

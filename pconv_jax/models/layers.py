@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pconv_jax.ops import conv_impl, decoder, mask_update
+from pconv_jax.ops import decoder, mask_update
+from pconv_jax.ops.cpu import dispatch
 
 CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
 NORM_KINDS = ("batch", "masked_batch", "group", "none")
@@ -34,7 +35,7 @@ class Conv(nn.Module):
         network's input); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
         arXiv 1806.03589), which has twice the parameters.
       dtype: of the computation; parameters are float32.
-      impl: how it is computed, of `conv_impl.IMPLS`; the result is the same.
+      impl: how it is computed, of `dispatch.IMPLS`; the result is the same.
       mask_update: of the kind "partial", "shrink", "keep" or "vanish" (`ops.mask_update`).
     """
 
@@ -60,14 +61,14 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
         if self.kind == "partial":
             if skip is not None:
-                y, seen = conv_impl.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
+                y, seen = dispatch.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
                 before = skip_mask  # the skip has the finer mask of the two
             else:
-                y, seen = conv_impl.conv(x, mask, kernel, bias, self.stride, self.impl)
+                y, seen = dispatch.conv(x, mask, kernel, bias, self.stride, self.impl)
                 before = mask_update.centres(mask, self.stride)
             return y, mask_update.update(seen, before, self.mask_update)
         x = x if skip is None else decoder.up_concat(x, skip)
-        y = conv_impl.ordinary_conv(x, kernel, self.stride, self.impl)
+        y = dispatch.ordinary_conv(x, kernel, self.stride, self.impl)
         if bias is not None:
             y = y + bias.astype(y.dtype)
         if self.kind == "gated":

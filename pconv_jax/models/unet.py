@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from pconv_jax.models import layers
-from pconv_jax.ops import composite
+from pconv_jax.ops import compositing
 
 
 class Block(nn.Module):
@@ -66,7 +66,7 @@ class UNet(nn.Module):
       axis_name: pmap axis over which batch normalisation is synchronised when training.
       dtype: of the features; parameters and masks stay float32.
       remat: compute the features inside a block again in the backward pass instead of keeping them.
-      conv_impl: how convolutions are computed, of `conv_impl.IMPLS`; the result is the same.
+      conv_impl: how convolutions are computed, of `dispatch.IMPLS`; the result is the same.
       mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, behind
         which no layer goes by the mask.
     """
@@ -119,7 +119,7 @@ class UNet(nn.Module):
             kind_of_block = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
             return kind_of_block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
 
-        offset = composite.valid_mean(image, mask) if self.center else 0.0
+        offset = compositing.valid_mean(image, mask) if self.center else 0.0
         x, mask = self._input(image - offset, mask)
         skips = []
         for level in range(self.depth):

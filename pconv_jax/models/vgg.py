@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pconv_jax.models import npz_weights
-from pconv_jax.ops import conv_impl
+from pconv_jax.ops.cpu import dispatch
 
 # (layer, output channels); None is a 2 x 2 max-pooling after which features are taken.
 LAYERS = (
@@ -38,7 +38,7 @@ class VGG16Features(nn.Module):
       mean, std: per channel, in `order` and on `scale`: the network sees `(scale * image - mean) / std`.
       gain: factor of the features, which brings them to the scale that the weights of the losses are for.
       dtype: of the computation.
-      conv_impl: how convolutions are computed, of `conv_impl.IMPLS`; the result is the same.
+      conv_impl: how convolutions are computed, of `dispatch.IMPLS`; the result is the same.
     """
 
     order: str
@@ -58,7 +58,7 @@ class VGG16Features(nn.Module):
         features = []
 
         def convolve(x, kernel, *_, **__):  # of strides, padding and the rest nn.Conv has but what LAYERS needs
-            return conv_impl.ordinary_conv(x, kernel, 1, self.conv_impl)
+            return dispatch.ordinary_conv(x, kernel, 1, self.conv_impl)
 
         for layer in LAYERS:
             if layer is None:

@@ -6,9 +6,8 @@ import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
 
-from pconv_jax.evaluation import inputs, tables
+from pconv_jax.evaluation import image_grids, inputs, tables
 from pconv_jax.sweeping import comparison, plan, results
-from pconv_jax.training import sheets
 
 _CURVES = {"eval_psnr": "PSNR of the composite, dB", "hole": "hole loss", "valid": "valid loss"}
 _CHARACTER = 8  # pixels of a sheet's text, about
@@ -82,9 +81,9 @@ def sheet(examples: list[inputs.Example], outputs: dict[str, np.ndarray]) -> np.
         masked = np.where(example.mask, example.image, 255).astype(np.uint8)
         filled = [np.where(example.mask, example.image, output[index]) for output in outputs.values()]
         rows.append([masked, example.image, *filled])
-    fits = max(sheets.SHOWN_SIDE, examples[0].image.shape[1]) // _CHARACTER
+    fits = max(image_grids.SHOWN_SIDE, examples[0].image.shape[1]) // _CHARACTER
     columns = ["masked", "original", *(name if len(name) <= fits else f"{name[: fits - 2]}.." for name in outputs)]
-    return sheets.grid(rows, columns=columns, labels=[f"{example.about['hole_area']:.0%}" for example in examples])
+    return image_grids.grid(rows, columns=columns, labels=[f"{example.about['hole_area']:.0%}" for example in examples])
 
 
 def _series(lines, name):

@@ -18,7 +18,7 @@ from typing import Any
 
 import ml_collections
 
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import validation
 
 BASELINE = "baseline"
 
@@ -143,9 +143,9 @@ def make(
         for seed in seeds
         for variant, (config, changes) in configs.items()
     ]
-    before = config_rules.flatten(base)
+    before = validation.flatten(base)
     differing = {
-        variant: {key: value for key, value in changes.items() if config_rules.flatten(config)[key] != before[key]}
+        variant: {key: value for key, value in changes.items() if validation.flatten(config)[key] != before[key]}
         for variant, (config, changes) in configs.items()
     }
     return Plan(name, file.path, directory, groups, differing, left_out, runs, tuple(variants))
@@ -206,7 +206,7 @@ def _wrong_form(groups):
 
 
 def _wrong_seeds(seeds):
-    fits, wanted = config_rules.RULES["seed"]
+    fits, wanted = validation.RULES["seed"]
     problems = [f"seed {seed!r}; needs {wanted}" for seed in seeds if not fits(seed)]
     problems += [f"seed {seed!r} is there {n} times" for seed, n in collections.Counter(seeds).items() if n > 1]
     return problems or ([] if seeds else ["no seeds; needs one, and three for an interval worth the name"])
@@ -225,10 +225,10 @@ def _changed(config, changes):
     """`(config with changes, what is wrong with them)`."""
     problems = []
     for key, value in changes.items():
-        if key not in config_rules.RULES:
-            problems.append(config_rules.unknown(key))
-        elif not config_rules.RULES[key][0](value):
-            problems.append(f"{key} is {value!r}; needs {config_rules.RULES[key][1]}")
+        if key not in validation.RULES:
+            problems.append(validation.unknown(key))
+        elif not validation.RULES[key][0](value):
+            problems.append(f"{key} is {value!r}; needs {validation.RULES[key][1]}")
     changed = config.copy_and_resolve_references()
     if not problems:
         changed.update_from_flattened_dict(changes)
@@ -237,14 +237,14 @@ def _changed(config, changes):
 
 def _problems(config):
     try:
-        config_rules.validate(config)
+        validation.validate(config)
     except ValueError as error:
         return [line.strip() for line in str(error).splitlines()[1:]]
     return []
 
 
 def _key(config):
-    return repr(sorted(config_rules.flatten(config).items()))
+    return repr(sorted(validation.flatten(config).items()))
 
 
 def _run(path, directory, variant, seed, config, changes):

@@ -6,7 +6,7 @@ python -m pconv_jax.tools.mask_sheet --out=masks.png --kind=shapes --area=0.1,0.
 from absl import app, flags
 
 from pconv_jax.data import masks
-from pconv_jax.training import sheets
+from pconv_jax.evaluation import image_grids
 
 _OUT = flags.DEFINE_string("out", None, "PNG to write.", required=True)
 _KIND = flags.DEFINE_enum("kind", "strokes", masks.FAMILIES, "Family of masks.")
@@ -33,7 +33,7 @@ def main(argv):
         drawn = [masks.draw(family, _SEED.value, 0, index, (_SIZE.value, _SIZE.value)) for index in indices]
         images = [(1 - mask) * 255 for mask in drawn]
         rows = [images[r : r + _COLUMNS.value] for r in indices[:: _COLUMNS.value]]
-        sheets.save(_OUT.value, sheets.grid(rows))
+        image_grids.save(_OUT.value, image_grids.grid(rows))
     except (ValueError, OSError) as error:
         raise SystemExit(f"error: {error}") from error
     areas = [masks.hole_area(mask) for mask in drawn]

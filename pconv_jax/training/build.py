@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 
+import jax
 import jax.numpy as jnp
+from absl import logging
 
 from pconv_jax.data import mask_folder, masks, pipeline, sources, tfds_source
-from pconv_jax.models import unet
-from pconv_jax.training import config as config_rules
-from pconv_jax.training import parallel
+from pconv_jax.models import unet, vgg
+from pconv_jax.training import parallel, validation
 
 EVALUATION_MASKS = "evaluation masks"  # in data.json
 
@@ -41,7 +42,7 @@ def check_masks(config):
       ValueError: says which.
     """
     size = (config.data.size, config.data.size)
-    train, evaluation = config_rules.train_masks(config), config_rules.evaluation_masks(config)
+    train, evaluation = validation.train_masks(config), validation.evaluation_masks(config)
     for family, areas, seed in ((train, [train.area], config.seed), (evaluation, pipeline.BUCKETS, config.eval.seed)):
         if family.kind == "folder":
             masks.check_folder(family, areas, size)
@@ -82,7 +83,7 @@ def train_batches(config, source, start):
     return pipeline.train_batches(
         source,
         train_view(config),
-        config_rules.train_masks(config),
+        validation.train_masks(config),
         seed=config.seed,
         batch_size=config.train.batch_size // parallel.shard()[1],
         start=start,
@@ -110,7 +111,7 @@ def evaluation_set(config, source) -> pipeline.EvaluationSet:
 def _evaluation(config):
     return {
         "view": pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
-        "family": config_rules.evaluation_masks(config),
+        "family": validation.evaluation_masks(config),
         "seed": config.eval.seed,
         "examples": config.eval.examples,
     }
@@ -125,3 +126,19 @@ def unet_model(config) -> unet.UNet:
     """The network of `config.model`, its batch normalisation synchronised over the devices."""
     options = {**config.model, "kernels": tuple(config.model.kernels), "dtype": jnp.dtype(config.model.dtype)}
     return unet.UNet(**options, axis_name=parallel.AXIS)
+
+
+def vgg16_features(config):
+    """`(features, params)`, where `features(params, images)` are VGG16's feature maps.
+
+    `(None, {})` where the terms that need them are off, which the log says.
+    """
+    if not config.loss.vgg16_weights:
+        logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
+        return None, {}
+    module, params = vgg.load(config.loss.vgg16_weights, jnp.dtype(config.model.dtype), config.model.conv_impl)
+
+    def features(params, images):
+        return module.apply({"params": params}, images)
+
+    return jax.checkpoint(features) if config.model.remat else features, params

@@ -14,7 +14,7 @@ import jax
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
-from pconv_jax.ops import onednn
+from pconv_jax.ops.cpu import onednn
 
 MIN_SECONDS = 0.1  # of compilation; what takes less is not worth a file
 

@@ -178,7 +178,7 @@ def quiet_libraries():
     """Keeps orbax's and JAX's dozens of INFO lines per checkpoint out of the log; their warnings stay.
 
     So does what orbax tells of a save that failed, pages of it: it raises the same error, which we tell in a line
-    (checkpoint.py).
+    (checkpoints.py).
     """
     ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
     orbax = f"{os.sep}orbax{os.sep}"

@@ -11,7 +11,7 @@ import cv2
 import ml_collections
 from absl import logging
 
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import validation
 
 CONFIG, DATA, VERSIONS, LOCK = "config.json", "data.json", "versions.json", "lock"
 TEMPORARY = ".tmp"  # ends the names of files that were not finished
@@ -92,8 +92,8 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
 
 def check_config(workdir: str, config: ml_collections.ConfigDict):
     """Raises ValueError unless a run directory belongs to a config; the differing keys are listed."""
-    before = config_rules.flatten(read_config(workdir))
-    now = config_rules.flatten(json.loads(json.dumps(config.to_dict())))
+    before = validation.flatten(read_config(workdir))
+    now = validation.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
         f"{key}: {before.get(key, 'absent')} there, {now.get(key, 'absent')} now"
         for key in sorted(before.keys() | now.keys())

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from pconv_jax.ops import composite, losses
-from pconv_jax.training import build, phases, state
+from pconv_jax.ops import compositing, losses
+from pconv_jax.training import build, phases, train_state
 
 
 def loss_terms(output, target, mask, features: Callable | None):
@@ -21,7 +21,7 @@ def loss_terms(output, target, mask, features: Callable | None):
       features: images -> list of feature maps (VGG16), or None. Called once for the target, without gradient, and once
         for output and composite together.
     """
-    filled = composite.composite(target, output, mask)
+    filled = compositing.composite(target, output, mask)
     terms = {
         "valid": losses.valid(output, target, mask),
         "hole": losses.hole(output, target, mask),
@@ -50,7 +50,7 @@ def from_config(config, features: Callable | None, phase: phases.Phase):
     """The training step of a config in a phase; `features` as in `make_train_step`."""
     return make_train_step(
         build.unet_model(config),
-        state.optimizer(config),
+        train_state.optimizer(config),
         functools.partial(loss_weights, config),
         features,
         phase,
@@ -150,6 +150,6 @@ def make_predict(model):
     def predict(variables, image, mask):
         image = image.astype(jnp.float32) / 255.0
         output, _ = model.apply(variables, image, mask.astype(jnp.float32), train=False)
-        return output, composite.composite(image, jnp.clip(output, 0.0, 1.0), mask)
+        return output, compositing.composite(image, jnp.clip(output, 0.0, 1.0), mask)
 
     return predict

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from pconv_jax.training import checkpoint
+from pconv_jax.training import checkpoints
 
 
 def parameters(path: str, abstract_state) -> tuple:
@@ -26,22 +26,22 @@ def parameters(path: str, abstract_state) -> tuple:
         folder = os.path.join(folder, "checkpoints")
     if not os.path.isdir(folder):
         raise ValueError(f"{path} holds no checkpoint: give a run directory, or one of its checkpoints/<step>")
-    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=checkpoint.alone())
-    with ocp.CheckpointManager(folder, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as checkpoints:
-        steps = checkpoints.all_steps()
+    options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=checkpoints.alone())
+    with ocp.CheckpointManager(folder, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as manager:
+        steps = manager.all_steps()
         step = max(steps, default=None) if step is None else step
         if step not in steps:
             found = ", ".join(map(str, sorted(steps))) or "none"
             raise ValueError(f"{path} is no complete checkpoint: those of {folder} are {found}")
         try:
-            saved = checkpoints.item_metadata(step).tree
+            saved = manager.item_metadata(step).tree
         except Exception as error:
             raise ValueError(_unreadable(path, error)) from error
         name = "ema" if saved.get("ema") else "params"
         taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
         taken = {name: tree for name, tree in taken.items() if tree}
         wanted = {"params": abstract_state.params, "batch_stats": abstract_state.batch_stats}
-        checkpoint.check_tree({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
+        checkpoints.check_tree({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
         to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), taken)
         arguments = ocp.args.PyTreeRestore(item=taken, restore_args=to_host, partial_restore=True)
         try:
@@ -52,4 +52,4 @@ def parameters(path: str, abstract_state) -> tuple:
 
 
 def _unreadable(path, error):
-    return f"init_from, {path}, cannot be read ({checkpoint.first_line(error)}): give another checkpoint"
+    return f"init_from, {path}, cannot be read ({checkpoints.first_line(error)}): give another checkpoint"

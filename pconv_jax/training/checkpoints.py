@@ -30,7 +30,7 @@ class Damaged(ValueError):
 
 
 @contextlib.contextmanager
-def manager(workdir: str, keep: int = 1, clean: bool = False):
+def open_manager(workdir: str, keep: int = 1, clean: bool = False):
     """Opens the checkpoints of a run, as a context that ends when what is being saved is there.
 
     Args:
@@ -62,47 +62,47 @@ def manager(workdir: str, keep: int = 1, clean: bool = False):
         create=False,
         multiprocessing_options=alone(),
     )
-    checkpoints = ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
+    manager = ocp.CheckpointManager(path, item_handlers=ocp.StandardCheckpointHandler(), options=options)
     try:
-        yield checkpoints
+        yield manager
     finally:
         with _told(path):
-            checkpoints.close()
+            manager.close()
 
 
-def save(checkpoints: ocp.CheckpointManager, state, psnr: float = math.nan):
+def save(manager: ocp.CheckpointManager, state, psnr: float = math.nan):
     """Saves under `state.step`, in the background. The PSNR decides which is best; no number is worse than any.
 
     Raises:
       OSError: the disk has no room for it, or the checkpoint before could not be written. What is there stays as it is.
     """
-    with _told(checkpoints.directory):
-        checkpoints.wait_until_finished()  # of the one before: what it still writes is not free
+    with _told(manager.directory):
+        manager.wait_until_finished()  # of the one before: what it still writes is not free
     state = jax.device_get(state)  # arrays of the host: orbax would write those of devices from all hosts of a job
-    size, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(checkpoints.directory).free
+    size, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(manager.directory).free
     if free < size:
         text = (
             f"no room for checkpoint {int(state.step)} ({size / 2**20:.0f} MiB, {free / 2**20:.0f} free): make room "
-            f"and start again, which goes on from step {_newest(checkpoints.directory)}"
+            f"and start again, which goes on from step {_newest(manager.directory)}"
         )
-        raise rundir.NotWritten(errno.ENOSPC, text, str(checkpoints.directory))
+        raise rundir.NotWritten(errno.ENOSPC, text, str(manager.directory))
     arguments, metadata = ocp.args.StandardSave(state), {_DIGEST: digest(state)}
-    with _told(checkpoints.directory):
-        checkpoints.save(int(state.step), args=arguments, metrics={METRIC: psnr}, custom_metadata=metadata)
+    with _told(manager.directory):
+        manager.save(int(state.step), args=arguments, metrics={METRIC: psnr}, custom_metadata=metadata)
 
 
-def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None = None):
+def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = None):
     """The state at `step`, or the newest, on the host; None if there is no checkpoint.
 
     Raises:
       ValueError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
       Damaged: it cannot be read, or its arrays are not those that were saved.
     """
-    step = checkpoints.latest_step() if step is None else step
+    step = manager.latest_step() if step is None else step
     if step is None:
         return None
     try:
-        saved, metadata = checkpoints.item_metadata(step), checkpoints.metadata(step).custom_metadata
+        saved, metadata = manager.item_metadata(step), manager.metadata(step).custom_metadata
     except Exception as error:
         if _says_nothing_about_the_files(error):
             raise
@@ -112,7 +112,7 @@ def restore(checkpoints: ocp.CheckpointManager, abstract_state, step: int | None
     check_tree(saved, abstract_state, step)
     arrays = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_state)  # restored as they are: on the host
     try:
-        state = checkpoints.restore(step, args=ocp.args.StandardRestore(arrays))
+        state = manager.restore(step, args=ocp.args.StandardRestore(arrays))
     except Exception as error:
         if _says_nothing_about_the_files(error):
             raise
@@ -128,14 +128,14 @@ def restore_chosen(workdir: str, abstract_state, which: str):
     Raises:
       ValueError: as `restore`; or there is no checkpoint.
     """
-    with manager(workdir) as checkpoints:
+    with open_manager(workdir) as manager:
         while True:
-            step = checkpoints.best_step() if which == "best" else checkpoints.latest_step()
+            step = manager.best_step() if which == "best" else manager.latest_step()
             try:
-                state = restore(checkpoints, abstract_state, step)
+                state = restore(manager, abstract_state, step)
             except Damaged:
-                checkpoints.reload()
-                if step == (checkpoints.best_step() if which == "best" else checkpoints.latest_step()):
+                manager.reload()
+                if step == (manager.best_step() if which == "best" else manager.latest_step()):
                     raise
                 logging.info("training has removed checkpoint %d meanwhile: taking the next", step)
                 continue
@@ -144,28 +144,28 @@ def restore_chosen(workdir: str, abstract_state, which: str):
             return state
 
 
-def resume(checkpoints: ocp.CheckpointManager, abstract_state):
+def resume(manager: ocp.CheckpointManager, abstract_state):
     """The newest state that is not damaged, or None if there is no checkpoint. Damaged ones are put aside.
 
     Raises:
       ValueError: as `restore`; or all are damaged, which then stay where they are.
     """
     damaged = []
-    for step in sorted(checkpoints.all_steps(), reverse=True):
+    for step in sorted(manager.all_steps(), reverse=True):
         try:
-            state = restore(checkpoints, abstract_state, step)
+            state = restore(manager, abstract_state, step)
         except Damaged as error:
             logging.warning("%s", error)
             damaged.append(step)
             continue
         for number in damaged:
-            _put_aside(checkpoints.directory, number)
+            _put_aside(manager.directory, number)
         if damaged:
-            checkpoints.reload()
+            manager.reload()
         return state
     if damaged:
         raise ValueError(
-            f"all checkpoints in {checkpoints.directory} are damaged ({', '.join(map(str, damaged))}): restore one "
+            f"all checkpoints in {manager.directory} are damaged ({', '.join(map(str, damaged))}): restore one "
             "from a copy, or choose another --workdir"
         )
     return None

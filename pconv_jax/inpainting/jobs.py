@@ -3,7 +3,7 @@
 import dataclasses
 import os
 
-from pconv_jax.data import photograph
+from pconv_jax.inpainting import photograph
 
 
 @dataclasses.dataclass(frozen=True)

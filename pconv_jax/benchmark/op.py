@@ -1,6 +1,6 @@
 """How fast each layer of the U-Net is by itself: forward, gradient of its input, gradient of its kernel, its mask.
 
-    python -m pconv_jax.tools.benchmark op [--sizes=256] [--batches=2] [--config.model.conv_impl=xla]
+    python -m pconv_jax.benchmark op [--sizes=256] [--batches=2] [--config.model.conv_impl=xla]
 
 A layer is what the network calls (`ops.conv_impl`), on random features with masks of the config, compiled by itself:
 what it shares with its neighbours in a whole step, or is fused with, is not seen here. A gradient is computed without
@@ -11,7 +11,7 @@ import tempfile
 
 from absl import flags, logging
 
-from pconv_jax.tools.benchmark import arguments, operations, opponents, report, workers
+from pconv_jax.benchmark import arguments, competitors, operations, report, workers
 
 arguments.define(sizes="256", batches="2", steps=10)
 flags.DEFINE_list("layers", [], "Only these, e.g. enc1,dec1; empty: all.")
@@ -30,7 +30,7 @@ def measure(config) -> list[dict]:
     for size in arguments.integers("sizes"):
         for batch in arguments.integers("batches"):
             rows += _network(arguments.sized(config, size, batch), given.steps, given.malloc, given.layers)
-    return opponents.with_shares(rows)
+    return competitors.with_shares(rows)
 
 
 def show(rows: list[dict]) -> str:
@@ -70,12 +70,12 @@ def _network(config, steps, malloc, only):
         tempfile.TemporaryDirectory() as directory,
         workers.Worker(workers.OURS, workers.environment(malloc)) as worker,
     ):
-        path = opponents.save_examples(config, directory)
+        path = competitors.save_examples(config, directory)
 
         def row(what, subject, options, needed=0):
             request = {"config": config.to_dict(), "batch": path, "options": options}
             first = worker.ask(do="prepare", subject=subject, **request)
-            times = report.times(worker.ask(do="steps", count=opponents.WARM + steps)["seconds"][opponents.WARM :])
+            times = report.times(worker.ask(do="steps", count=competitors.WARM + steps)["seconds"][competitors.WARM :])
             rate = {"gflops": batch * needed / times["min_s"] / 1e9} if needed else {}
             compile_s = max(first["first_s"] - times["min_s"], 0.0)
             return {"what": what, **shared, "settings": first["settings"], "compile_s": compile_s, **times, **rate}
@@ -87,4 +87,4 @@ def _network(config, steps, malloc, only):
                 rows.append(row(f"{layer.name} {part}", "layer", options, layer.forward if counted else 0))
             logging.info("%s: %s ms", layer.name, ", ".join(f"{row['min_s'] * 1e3:.2f}" for row in rows[-len(PARTS) :]))
         rows.append(row("all masks", "masks", {}))
-        return rows + [opponents.large(worker, "ours", config.model.dtype)]
+        return rows + [competitors.large(worker, "ours", config.model.dtype)]

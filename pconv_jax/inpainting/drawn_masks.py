@@ -3,7 +3,8 @@
 import cv2
 import numpy as np
 
-from pconv_jax.data import masks, photograph
+from pconv_jax.data import masks
+from pconv_jax.inpainting import photograph
 
 ALPHA = "alpha"
 POLARITIES = (*masks.POLARITIES, ALPHA)

@@ -1,6 +1,6 @@
 """How fast a training step is, by the functions that training uses: on a batch that lies on the device already.
 
-    python -m pconv_jax.tools.benchmark train [--against=torch] [--sizes=256] [--batches=2] [--objectives=l1,full]
+    python -m pconv_jax.benchmark train [--against=torch] [--sizes=256] [--batches=2] [--objectives=l1,full]
 
 "l1" has the terms without VGG16, "full" all six. Without `--config.loss.vgg16_weights=FILE` VGG16's weights are random,
 which costs the same.
@@ -8,7 +8,7 @@ which costs the same.
 
 from absl import flags
 
-from pconv_jax.tools.benchmark import arguments, comparison, opponents
+from pconv_jax.benchmark import arguments, comparison, competitors
 
 arguments.define(sizes="256", batches="2", steps=10)
 arguments.define_against()
@@ -29,12 +29,12 @@ def measure(config) -> list[dict]:
     unknown = [name for name in given.objectives if name not in NAMES]
     if unknown or not given.objectives:
         raise ValueError(f"--objectives={','.join(given.objectives)}; needs some of {', '.join(NAMES)}")
-    how = opponents.How(given.steps, malloc=given.malloc, at_once=given.at_once)
-    who = opponents.opponents(config, bool(given.against), given.torch_compile)
+    how = competitors.How(given.steps, malloc=given.malloc, at_once=given.at_once)
+    who = competitors.opponents(config, bool(given.against), given.torch_compile)
     rows = []
     for objective in given.objectives:
         for size in arguments.integers("sizes"):
             for batch in arguments.integers("batches"):
-                fitting = opponents.with_objective(arguments.sized(config, size, batch), objective)
-                rows += opponents.measure(NAMES[objective], "train", fitting, who, how)
-    return opponents.with_shares(rows)
+                fitting = competitors.with_objective(arguments.sized(config, size, batch), objective)
+                rows += competitors.measure(NAMES[objective], "train", fitting, who, how)
+    return competitors.with_shares(rows)

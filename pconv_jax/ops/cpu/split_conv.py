@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from pconv_jax.ops import onednn
+from pconv_jax.ops.cpu import onednn
 
 _FEW_CHANNELS = 8  # of the input; copies by runs of so few are slow
 

@@ -21,7 +21,8 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import decoder, onednn, partial_conv, phase_conv, split_conv
+from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops.cpu import onednn, phase_conv, split_conv
 
 IMPLS = ("auto", "onednn", "xla")
 

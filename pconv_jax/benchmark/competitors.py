@@ -9,9 +9,9 @@ import tempfile
 import numpy as np
 from absl import logging
 
+from pconv_jax.benchmark import operations, report, workers
 from pconv_jax.data import masks
-from pconv_jax.tools.benchmark import operations, report, workers
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import validation
 
 WARM = 2  # steps after the first that do not count: the heap still grows
 
@@ -139,7 +139,7 @@ def save_examples(config, directory: str) -> str:
 def examples(config) -> dict[str, np.ndarray]:
     """A training batch of noise with the masks of the config: the same for whoever is measured."""
     size, count = config.data.size, config.train.batch_size
-    family, rng = config_rules.train_masks(config), np.random.default_rng(config.seed)
+    family, rng = validation.train_masks(config), np.random.default_rng(config.seed)
     return {
         "image": rng.integers(0, 256, (count, size, size, config.model.channels), np.uint8),
         "mask": np.stack([masks.draw(family, config.seed, 0, index, (size, size)) for index in range(count)]),

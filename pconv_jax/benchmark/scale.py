@@ -1,6 +1,6 @@
 """How a training step grows: over image sizes, over batches, over devices, one of them at a time.
 
-    python -m pconv_jax.tools.benchmark scale [--sizes=128,256,512,1024] [--batches=1,2,4,8] [--devices=1,2,4]
+    python -m pconv_jax.benchmark scale [--sizes=128,256,512,1024] [--batches=1,2,4,8] [--devices=1,2,4]
 
 Sizes are measured at the first of the batches, batches at `--at` pixels, devices at `--at` with the largest of the
 batches over all of them. On a CPU devices are simulated: they share its cores, so more of them show what dividing
@@ -9,7 +9,7 @@ costs, and no gain. Each is measured in a process of its own, and its memory is 
 
 from absl import flags
 
-from pconv_jax.tools.benchmark import arguments, opponents
+from pconv_jax.benchmark import arguments, competitors
 
 arguments.define(sizes="128,256,512,1024", batches="1,2,4,8", steps=10)
 flags.DEFINE_integer("at", 256, "Pixels per side for batches and devices.", lower_bound=4)
@@ -33,6 +33,6 @@ def measure(config) -> list[dict]:
     for size, batch, count in dict.fromkeys(cases):
         fitting = arguments.sized(config, size, batch)
         fitting.loss.vgg16_weights = ""
-        how = opponents.How(given.steps, malloc=given.malloc, devices=count)
-        rows += opponents.measure("train L1", "train", fitting, opponents.opponents(fitting, False), how)
-    return opponents.with_shares(rows)
+        how = competitors.How(given.steps, malloc=given.malloc, devices=count)
+        rows += competitors.measure("train L1", "train", fitting, competitors.opponents(fitting, False), how)
+    return competitors.with_shares(rows)

@@ -1,6 +1,6 @@
 """Seconds from the command to the first finished step of a training run, without compiled programs and with them.
 
-    python -m pconv_jax.tools.benchmark start [--repeats=3] [--config=experiments/quickstart.py]
+    python -m pconv_jax.benchmark start [--repeats=3] [--config=experiments/quickstart.py]
 
 Starts `./launch.sh train` in processes of their own and ends each after its first step: "cold" with an empty cache
 directory of the user (XDG_CACHE_HOME), "warm" with the one that the cold start has filled with compiled programs. The
@@ -18,12 +18,12 @@ import time
 from absl import flags, logging
 from ml_collections import config_flags
 
-from pconv_jax.tools.benchmark import arguments, report, workers
+from pconv_jax.benchmark import arguments, report, workers
 
 arguments.define_output()
 flags.DEFINE_integer("repeats", 3, "Starts of each kind, of which minimum and median are told.", lower_bound=1)
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIRST_STEP = re.compile(r"first step after ([\d.]+) s")  # what train.py logs
 
 

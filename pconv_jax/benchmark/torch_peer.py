@@ -9,7 +9,7 @@ import logging
 
 import torch
 
-from pconv_jax.tools.benchmark import serving, torch_reference
+from pconv_jax.benchmark import serving, torch_reference
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TRIALS = 3  # steps that decide between compiled and not

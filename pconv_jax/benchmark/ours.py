@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pconv_jax import evaluate, train
+from pconv_jax.benchmark import operations, serving, single_layer
+from pconv_jax.evaluation import evaluator
 from pconv_jax.models import vgg
-from pconv_jax.ops import conv_impl
-from pconv_jax.tools.benchmark import operations, serving, single_layer
-from pconv_jax.training import build, parallel, phases, state, steps
+from pconv_jax.ops.cpu import dispatch
+from pconv_jax.training import build, parallel, phases, steps, train_state
 
 
 def make(subject, config, batch, options) -> serving.Work:
@@ -36,9 +36,9 @@ def make(subject, config, batch, options) -> serving.Work:
 
 def training(config, batch):
     """One training step of the first phase per call, on a batch that lies on the devices."""
-    features, vgg16 = train.vgg16_features(config)
+    features, vgg16 = build.vgg16_features(config)
     mapped = parallel.map_step(steps.from_config(config, features, phases.from_config(config)[0]))
-    now, vgg16 = parallel.replicate(state.from_config(config)), parallel.replicate(vgg16)
+    now, vgg16 = parallel.replicate(train_state.from_config(config)), parallel.replicate(vgg16)
     batch = next(parallel.prefetch([batch]))
 
     def step():
@@ -51,8 +51,8 @@ def training(config, batch):
 
 def prediction(config, batch):
     """What evaluation does with a batch, without moving the result back."""
-    predict = evaluate.compiled(config)
-    variables = parallel.replicate(build.variables(config, state.from_config(config)))
+    predict = evaluator.compiled(config)
+    variables = parallel.replicate(build.variables(config, train_state.from_config(config)))
     return lambda: jax.block_until_ready(predict(variables, batch["image"], batch["mask"]))
 
 
@@ -72,7 +72,7 @@ def convolution(dtype, batch, size, channels):
 
     @jax.jit
     def compiled(x, kernel):
-        return conv_impl.ordinary_conv(x, kernel, 1, "onednn")
+        return dispatch.ordinary_conv(x, kernel, 1, "onednn")
 
     return lambda: jax.block_until_ready(compiled(x, kernel))
 

@@ -1,4 +1,4 @@
-"""Measures how fast pconv_jax is on this machine: `python -m pconv_jax.tools.benchmark SUBJECT [flags]`.
+"""Measures how fast pconv_jax is on this machine: `python -m pconv_jax.benchmark SUBJECT [flags]`.
 
 Each subject is a module of this package with `main(argv)`; `SUBJECT --help` lists its flags.
 """
@@ -34,7 +34,7 @@ def choose(argv):
 if __name__ == "__main__":
     subject = choose(sys.argv)
     # Imported alone, so that the flags of one subject are not those of another.
-    module = importlib.import_module(f"pconv_jax.tools.benchmark.{subject}")
+    module = importlib.import_module(f"pconv_jax.benchmark.{subject}")
     arguments = sys.argv[2:]
     if subject != "data" and not any(argument.lstrip("-").split("=")[0] == "config" for argument in arguments):
         arguments = [f"--config={DEFAULTS.get(subject, 'experiments/default.py')}", *arguments]

@@ -5,7 +5,8 @@ import os
 
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import layers, unet
-from pconv_jax.ops import conv_impl, losses, mask_update
+from pconv_jax.ops import losses, mask_update
+from pconv_jax.ops.cpu import dispatch
 
 
 def _number(low, high=float("inf"), kind=float):
@@ -83,7 +84,7 @@ RULES = {
     "model.momentum": _number(0, 0.9999999),
     "model.remat": _SWITCH,
     "model.dtype": _choice(("float32", "bfloat16")),
-    "model.conv_impl": _choice(conv_impl.IMPLS),
+    "model.conv_impl": _choice(dispatch.IMPLS),
     "model.mask_update": _choice(mask_update.RULES),
     **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
     "loss.style_warmup_steps": _integer(0),

@@ -10,10 +10,11 @@ import pytest
 import networks
 import runs
 from pconv_jax.models import unet
-from pconv_jax.ops import conv_impl, decoder, partial_conv
-from pconv_jax.training import build, parallel, phases, state, steps
+from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops.cpu import dispatch
+from pconv_jax.training import build, parallel, phases, steps, train_state
 
-AUTO = functools.partial(conv_impl.decoder_conv, impl="auto")
+AUTO = functools.partial(dispatch.decoder_conv, impl="auto")
 
 # (batch, height and width of low, channels of low, of skip, of the output, window)
 PHASES = {
@@ -107,7 +108,7 @@ def test_encoder_equals_the_operator(case):
     half = shape[-1] // 2
     operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=((half, half), (half, half)))
     with jax.enable_x64(True):
-        fast = with_gradients(functools.partial(conv_impl.conv, stride=stride, impl="auto"))
+        fast = with_gradients(functools.partial(dispatch.conv, stride=stride, impl="auto"))
         plain = with_gradients(operator)
         for valid in (0.3, 0.0, 1.0):
             x, mask, kernel, bias = arrays = encoder_layer(*shape, valid=valid)
@@ -203,7 +204,7 @@ def test_under_vmap(case):
     """Over images, masks, kernels and biases, with gradients, in float64: each result as the operator alone has it."""
     if case == "enc5":
         *shape, stride = ENCODER[case]
-        layer, fast = encoder_layer, functools.partial(conv_impl.conv, stride=stride, impl="auto")
+        layer, fast = encoder_layer, functools.partial(dispatch.conv, stride=stride, impl="auto")
         operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=((1, 1), (1, 1)))
     else:
         shape = FEW[case[5:]] if case.startswith("few") else PHASES[case]
@@ -234,7 +235,7 @@ def test_the_network_is_the_same():
     with jax.enable_x64(True):
         image, mask = jnp.asarray(rng.uniform(size=(2, 8, 8, 3))), jnp.asarray(holes(rng, (2, 8, 8), 0.7), float)
         results = []
-        for impl in conv_impl.IMPLS:
+        for impl in dispatch.IMPLS:
             model = unet.UNet(depth=2, width=16, max_width=32, kernels=(3,), dtype=jnp.float64, conv_impl=impl)
             if not results:
                 variables = jax.jit(model.init)(jax.random.key(0), image, mask)
@@ -259,13 +260,13 @@ def test_the_network_is_the_same():
 def test_a_step_on_four_devices_is_the_same():
     """Mapped over devices, from the same state: its tree, and so a checkpoint, does not depend on the formulation."""
     after = {}
-    for impl in conv_impl.IMPLS:
+    for impl in dispatch.IMPLS:
         config = runs.tiny(**{"model.conv_impl": impl})
         model = build.unet_model(config)
         assert model.conv_impl == impl
         train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
-        fresh = state.from_config(runs.tiny(**{"model.conv_impl": "xla"}))
-        assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, state.shapes(config))
+        fresh = train_state.from_config(runs.tiny(**{"model.conv_impl": "xla"}))
+        assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, train_state.shapes(config))
         batch = next(parallel.prefetch(iter([runs.batch(config)])))
         after[impl], metrics = jax.device_get(train_step(parallel.replicate(fresh), batch, {}))
         after[impl] = metrics["loss"], after[impl].batch_stats

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from absl import logging
 
-PACKAGE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-OURS, TORCH = "pconv_jax.tools.benchmark.ours", "pconv_jax.tools.benchmark.torch_peer"
+PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+OURS, TORCH = "pconv_jax.benchmark.ours", "pconv_jax.benchmark.torch_peer"
 REQUIREMENTS = os.path.join("pconv_jax", "tools", "benchmark", "requirements.txt")
 
 # Starts a module without the package's own __init__, which imports JAX: in PyTorch's worker it would count as memory.

@@ -5,8 +5,8 @@ import copy
 from absl import app, flags, logging
 
 from pconv_jax import command_line
-from pconv_jax.tools.benchmark import report
-from pconv_jax.training import config as config_rules
+from pconv_jax.benchmark import report
+from pconv_jax.training import validation
 
 FLAGS = flags.FLAGS
 
@@ -62,7 +62,7 @@ def sized(config, size: int, batch: int):
     while size % 2 == 0 and size >= 4:
         size, halvings = size // 2, halvings + 1
     config.model.depth = min(config.model.depth, max(halvings, 1))
-    config_rules.validate(config)
+    validation.validate(config)
     if config.model.kind == "gated":
         raise ValueError('model.kind is "gated", whose operations are not counted: choose another')
     return config

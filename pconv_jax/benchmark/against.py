@@ -1,6 +1,6 @@
 """Ours beside PyTorch in one table: training steps without and with VGG16, forward passes, and peak memory.
 
-    python -m pconv_jax.tools.benchmark against [--out=DIR] [--update=docs/performance.md]
+    python -m pconv_jax.benchmark against [--out=DIR] [--update=docs/performance.md]
 
 The paper's network; 256 pixels and batch 2 for training, batch 1 for forward passes at 256 and 512, and the memory of
 training at 512 pixels and batch 8, one opponent after another and only a few steps.
@@ -10,7 +10,7 @@ import dataclasses
 
 from absl import flags
 
-from pconv_jax.tools.benchmark import arguments, comparison, opponents
+from pconv_jax.benchmark import arguments, comparison, competitors
 
 arguments.define_output()
 arguments.define_torch()
@@ -30,18 +30,18 @@ def main(argv):
 def measure(config) -> list[dict]:
     """The rows of all five comparisons."""
     given = arguments.FLAGS
-    how = opponents.How(given.steps, malloc=given.malloc)
-    who, rows = opponents.opponents(config, True, given.torch_compile), []
+    how = competitors.How(given.steps, malloc=given.malloc)
+    who, rows = competitors.opponents(config, True, given.torch_compile), []
     for what, size, batch in CASES:
         rows += _case(config, what, size, batch, who, dataclasses.replace(how, turn=1 if "train" in what else 2))
-    without_compiler = opponents.opponents(config, True, try_compile=False)
+    without_compiler = competitors.opponents(config, True, try_compile=False)
     without_compiler = {by: one for by, one in without_compiler.items() if not by.endswith(comparison.BF16)}
     alone = dataclasses.replace(how, steps=MEMORY_STEPS, at_once=False)
-    return opponents.with_shares(rows + _case(config, *MEMORY, without_compiler, alone))
+    return competitors.with_shares(rows + _case(config, *MEMORY, without_compiler, alone))
 
 
 def _case(config, what, size, batch, who, how):
     fitting = arguments.sized(config, size, batch)
     if what == "forward":
-        return opponents.measure(what, "forward", fitting, who, how)
-    return opponents.measure(what, "train", opponents.with_objective(fitting, what.split()[1].lower()), who, how)
+        return competitors.measure(what, "forward", fitting, who, how)
+    return competitors.measure(what, "train", competitors.with_objective(fitting, what.split()[1].lower()), who, how)

@@ -1,6 +1,6 @@
 """How many examples the input pipeline of a config delivers, per second and per second of CPU time.
 
-    python -m pconv_jax.tools.benchmark data --config=experiments/folder.py --config.data.path=DIR
+    python -m pconv_jax.benchmark data --config=experiments/folder.py --config.data.path=DIR
 
 It is the pipeline that training uses, in the same process or processes, with nothing that consumes the batches beside
 it. Then decoding, cropping with resizing, and drawing the mask are timed by themselves, on one thread.
@@ -15,10 +15,9 @@ import numpy as np
 from absl import app, flags, logging
 
 from pconv_jax import command_line
+from pconv_jax.benchmark import report
 from pconv_jax.data import masks, pipeline
-from pconv_jax.tools.benchmark import report
-from pconv_jax.training import build
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import build, validation
 
 _REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements, of which minimum and median are told.", lower_bound=1)
 _BATCHES = flags.DEFINE_integer("batches", 20, "Batches per measurement.", lower_bound=1)
@@ -38,7 +37,7 @@ def main(argv):
         logging.set_verbosity(logging.INFO)
     where = report.machine()
     try:
-        config_rules.validate(config)
+        validation.validate(config)
         if _OUT.value:
             report.check(_OUT.value)
         rows = measure(config, _REPEATS.value, _BATCHES.value)
@@ -92,7 +91,7 @@ def _pipeline(config, source, repeats, batches):
 
 def _parts(config, source, examples):
     """Mean seconds per example, `[wall or CPU, part]`, of decoding, cropping and mask drawing."""
-    view, family = build.train_view(config), config_rules.train_masks(config)
+    view, family = build.train_view(config), validation.train_masks(config)
     total = np.zeros((2, len(PARTS)))
     for index in range(examples):
         rng = np.random.default_rng([config.seed, index])

@@ -136,7 +136,7 @@ def origin(where: dict) -> str:
     """A sentence about machine, date and command, to stand above a table."""
     of = versions()
     libraries = ", ".join(f"{name} {of[name]}" for name in ("jax", "jaxlib", "torch") if name in of)
-    command = shlex.join(["python", "-m", "pconv_jax.tools.benchmark", *sys.argv[1:]])
+    command = shlex.join(["python", "-m", "pconv_jax.benchmark", *sys.argv[1:]])
     return f"{where['processor']}, {where['cores']} cores, {libraries}, {time.strftime('%Y-%m-%d')}: `{command}`."
 
 

@@ -7,11 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from pconv_jax.data import tiles
+from pconv_jax.inpainting import tiles
 from pconv_jax.models import unet
-from pconv_jax.training import build, rundir, state
-from pconv_jax.training import checkpoint as saved
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import build, checkpoints, rundir, train_state, validation
 
 TILE = 1024  # pixels per side of what is computed at once
 
@@ -76,8 +74,8 @@ class Inpainter:
         if checkpoint not in ("last", "best"):
             raise ValueError(f'checkpoint is "{checkpoint}"; needs last or best')
         config = rundir.read_config(run)
-        config_rules.validate(config)
-        now = saved.restore_chosen(run, state.shapes(config), checkpoint)
+        validation.validate(config)
+        now = checkpoints.restore_chosen(run, train_state.shapes(config), checkpoint)
         return cls(build.unet_model(config), now.eval_variables, tile)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:

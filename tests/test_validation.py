@@ -17,8 +17,7 @@ from experiments import default
 from pconv_jax.data import masks
 from pconv_jax.models import unet
 from pconv_jax.ops import losses
-from pconv_jax.training import build
-from pconv_jax.training import config as config_rules
+from pconv_jax.training import build, validation
 
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "pconv_jax"
@@ -55,14 +54,14 @@ def test_experiments_are_valid(name):
             *path, leaf = key.split(".")
             section = functools.reduce(getattr, path, config)
             section[leaf] = value if isinstance(section[leaf], str) else ast.literal_eval(value)
-        config_rules.validate(config)
+        validation.validate(config)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_have_the_keys_of_default(name):
     """Each derives from default.py: the same keys, none added."""
     module = importlib.import_module(f"experiments.{name}")
-    assert config_rules.flatten(module.get_config()).keys() == config_rules.flatten(default.get_config()).keys()
+    assert validation.flatten(module.get_config()).keys() == validation.flatten(default.get_config()).keys()
 
 
 def test_experiments_have_their_own_run_directory():
@@ -73,7 +72,7 @@ def test_experiments_have_their_own_run_directory():
 
 def test_every_key_has_a_rule():
     """The keys of default.py are the keys of the rules."""
-    assert config_rules.flatten(default.get_config()).keys() == config_rules.RULES.keys()
+    assert validation.flatten(default.get_config()).keys() == validation.RULES.keys()
 
 
 def test_default_is_the_paper():
@@ -106,7 +105,7 @@ def test_default_is_the_paper():
 def reads(*paths):
     """What files read of a config: `section.key` of attribute chains; keys under a computed name as patterns.
 
-    training/config.py does not count: a key that is checked and then ignored is dead.
+    training/validation.py does not count: a key that is checked and then ignored is dead.
     """
     found, patterns = set(), []
     for path in paths or PACKAGE.rglob("*.py"):
@@ -144,7 +143,7 @@ def test_every_key_is_read():
         "model": (unet.UNet, "self", reads(PACKAGE / "models" / "unet.py")[0]),
     }
     dead = []
-    for key in config_rules.RULES:
+    for key in validation.RULES:
         section, _, leaf = key.rpartition(".")
         if section in whole:
             receiver, owner, there = whole[section]
@@ -188,8 +187,8 @@ def test_whole_sections_reach_their_receiver():
         model__dtype="bfloat16",
         model__conv_impl="xla",
     )
-    assert config_rules.train_masks(config) == masks.Family("boxes", (0.2, 0.3), 0.1, "there", "black_hole", False)
-    family = config_rules.evaluation_masks(config)
+    assert validation.train_masks(config) == masks.Family("boxes", (0.2, 0.3), 0.1, "there", "black_hole", False)
+    family = validation.evaluation_masks(config)
     assert (family.kind, family.border, family.polarity, family.augment) == ("shapes", 0.05, "white_hole", False)
     model = build.unet_model(config)
     assert (model.kernels, model.depth, model.width, model.max_width) == ((5, 3), 4, 8, 16)
@@ -197,13 +196,13 @@ def test_whole_sections_reach_their_receiver():
     assert (model.dtype, model.conv_impl) == ("bfloat16", "xla")
 
 
-@pytest.mark.parametrize("key", config_rules.RULES)
+@pytest.mark.parametrize("key", validation.RULES)
 @pytest.mark.parametrize("value", [None, {"a": 1}])
 def test_every_key_refuses_another_type(key, value):
     """None and a section in place of a value are named with their key."""
     with pytest.raises(ValueError, match=r"the config does not work:\n") as caught:
-        config_rules.validate(changed(**{key.replace(".", "__"): value}))
-    wanted = config_rules.RULES[key][1]
+        validation.validate(changed(**{key.replace(".", "__"): value}))
+    wanted = validation.RULES[key][1]
     lines = str(caught.value).split("\n  ")
     expected = f"{key} is None; needs {wanted}" if value is None else f"unknown key {key}.a: did you mean "
     assert any(line.startswith(expected) for line in lines), lines
@@ -286,7 +285,7 @@ def test_wrong_values_are_named(key, values, wanted):
     for value in values:
         found = re.escape(f"{key.replace('__', '.')} is {value!r}")
         with pytest.raises(ValueError, match=rf"\n  {found}; needs {wanted}"):
-            config_rules.validate(changed(**{key: value}))
+            validation.validate(changed(**{key: value}))
 
 
 @pytest.mark.parametrize(
@@ -303,19 +302,19 @@ def test_wrong_values_are_named(key, values, wanted):
 def test_unknown_keys_are_named(changes, message):
     """A typo is an error, with the key that was meant where one is near."""
     with pytest.raises(ValueError, match=message):
-        config_rules.validate(changed(**changes))
+        validation.validate(changed(**changes))
 
 
 def test_missing_keys_are_named():
     """A config from scratch has to be derived from default.py."""
     with pytest.raises(ValueError, match=r"missing key data.size: derive the config from experiments/default.py"):
-        config_rules.validate(removed("data", "size"))
+        validation.validate(removed("data", "size"))
 
 
 def test_all_problems_are_told_at_once():
     """Not one per attempt."""
     with pytest.raises(ValueError) as caught:
-        config_rules.validate(changed(train__steps=-1, model__norm="x", trian__steps=1))
+        validation.validate(changed(train__steps=-1, model__norm="x", trian__steps=1))
     assert len(str(caught.value).split("\n  ")) == 4
 
 
@@ -374,7 +373,7 @@ def test_all_problems_are_told_at_once():
 def test_wrong_combinations_are_named(changes, message):
     """Values that are right alone and do not fit together: which, and what to change."""
     with pytest.raises(ValueError, match=rf"\n  .*{message}"):
-        config_rules.validate(changed(**changes))
+        validation.validate(changed(**changes))
 
 
 @pytest.mark.parametrize(
@@ -394,7 +393,7 @@ def test_wrong_combinations_are_named(changes, message):
 )
 def test_right_combinations_pass(changes):
     """Rules refuse nothing that works; lists do for pairs, integers for numbers, as JSON and the command line give."""
-    config_rules.validate(changed(**changes))
+    validation.validate(changed(**changes))
 
 
 @pytest.mark.parametrize(

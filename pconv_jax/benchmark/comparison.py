@@ -1,6 +1,6 @@
 """How many times as long others take, from rows of the same work by several opponents."""
 
-from pconv_jax.tools.benchmark import operations, report
+from pconv_jax.benchmark import operations, report
 
 OURS, BF16 = "ours", "_bf16"
 

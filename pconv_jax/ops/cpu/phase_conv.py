@@ -8,7 +8,7 @@ on whether the output's row and column are even, so there are four kernels of 2 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pconv_jax.ops import split_conv
+from pconv_jax.ops.cpu import split_conv
 
 
 def conv(low: Float[Array, "n h w c"], kernel: Float[Array, "3 3 c o"], library: str) -> Float[Array, "n h2 w2 o"]:

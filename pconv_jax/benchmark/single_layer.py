@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pconv_jax.ops import conv_impl, decoder, partial_conv
-from pconv_jax.tools.benchmark import operations
+from pconv_jax.benchmark import operations
+from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops.cpu import dispatch
 
 
 def call(config, batch, name, part):
@@ -30,8 +31,8 @@ def call(config, batch, name, part):
     def apply(inputs, seen, kernel):
         if layer.skip:
             (low, skip), (low_mask, skip_mask) = inputs, seen
-            return conv_impl.decoder_conv(low, low_mask, skip, skip_mask, kernel, None, impl)[0]
-        return conv_impl.conv(inputs, seen, kernel, None, layer.stride, impl)[0]
+            return dispatch.decoder_conv(low, low_mask, skip, skip_mask, kernel, None, impl)[0]
+        return dispatch.conv(inputs, seen, kernel, None, layer.stride, impl)[0]
 
     def input_gradient(inputs, seen, kernel, dy):
         return jax.vjp(lambda inputs: apply(inputs, seen, kernel), inputs)[1](dy)
