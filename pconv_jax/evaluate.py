@@ -9,17 +9,16 @@ python -m pconv_jax.evaluate --run=runs/a --lpips_weights=lpips.npz --fid_weight
 
 import os
 
-import numpy as np
 from absl import app, flags, logging
 
 from pconv_jax.evaluation import (
     baselines,
     evaluator,
-    image_grids,
     inputs,
     manifest,
     perceptual,
     predictions,
+    report,
     scores,
     tables,
 )
@@ -87,9 +86,7 @@ def run(given: flags.FlagValues):
 
 
 def _score(given, title, chosen, methods, measures, about, batch_size, threads):
-    """Scores, writes tables and pictures, prints the table."""
-    from pconv_jax.evaluation import figures  # takes Matplotlib half a second, which training should not pay
-
+    """Scores all methods, writes the report and prints the tables."""
     records = scores.score(methods, inputs.batches(chosen, batch_size, threads), **measures)
     first = next(iter(methods))
     own = [record for record in records if record["method"] == first]
@@ -103,21 +100,24 @@ def _score(given, title, chosen, methods, measures, about, batch_size, threads):
         **{name: measure.about for name, measure in measures.items()},
         "versions": rundir.versions(),
     }
-    options = {"with_references": given.references, "fid": measures.get(perceptual.FID)}
-    options["notes"] = perceptual.notes(measures, len(own))
-    rows, compared = evaluator.publish(path, f"{title}, {len(own)} composites", records, about, **options)
+    _, compared = report.write(
+        path,
+        title,
+        records,
+        about,
+        chosen,
+        methods[first],
+        grid_rows=batch_size,
+        with_figures=True,
+        with_references=given.references,
+        fid=measures.get(perceptual.FID),
+        notes=perceptual.notes(measures, len(own)),
+    )
     overall = [row for row in compared if row["bucket"] == tables.ALL]
     shown = (tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent", perceptual.LPIPS))
     print(*filter(None, shown), sep="\n")
     if given.references:
         print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")
-    image_grids.save(f"{path}.png", evaluator.sample_grid(chosen, methods[first], batch_size))
-    rundir.write_atomically(f"{path}_psnr.png", figures.psnr_over_area(records, rows))
-    shown = figures.chosen(own)
-    examples = [chosen[index] for _, index in shown]
-    labels = [f"{label} {own[index]['psnr']:.1f} dB" for label, index in shown]
-    raw = np.concatenate([methods[first]([example]) for example in examples])
-    image_grids.save(f"{path}_errors.png", figures.errors(examples, raw, labels))
     print(f"written: {path}*")
 
 

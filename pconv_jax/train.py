@@ -115,7 +115,7 @@ def _run(config, workdir, vgg16, initial, train_source, evaluation_source, signa
             _checkpoint(now, evaluation, outputs, signals)  # from here on the run does not need the other one
         now = _loop(config, now, vgg16, train_source, evaluation, outputs, signals)
     if parallel.is_first_host():
-        evaluator.report(evaluation, now, workdir, "last", signals)
+        evaluator.evaluate_and_report(evaluation, now, workdir, "last", signals)
     return now
 
 

@@ -167,7 +167,7 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     networks.save_run(run.workdir, run.config, [(best, 30.0), (last, 20.0)])
     evaluation = evaluator.Evaluator(run.config, build.image_sources(run.config)[1])
     last = parallel.replicate(last)
-    evaluator.report(evaluation, last, run.workdir, "last")
+    evaluator.evaluate_and_report(evaluation, last, run.workdir, "last")
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
     expected = pictures.sheet(examples, {"baseline": evaluation.network(last)(examples)})
     found = comparison.read(made)

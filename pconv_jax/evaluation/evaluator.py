@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from pconv_jax.evaluation import baselines, image_grids, inputs, scores, tables
+from pconv_jax.evaluation import baselines, inputs, report, scores
 from pconv_jax.training import build, checkpoints, parallel, preemption, rundir, steps, train_state
 
 
@@ -33,10 +33,12 @@ class Evaluator:
 
     def sheet(self, now: train_state.TrainState, count: int) -> np.ndarray:
         """A picture of the first `count` examples: masked, prediction, composite, original."""
-        return sample_grid(self.inputs, self.network(now), count)
+        return report.sample_grid(self.inputs, self.network(now), count)
 
 
-def report(evaluator: Evaluator, now: train_state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()):
+def evaluate_and_report(
+    evaluator: Evaluator, now: train_state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()
+):
     """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and a sheet.
 
     Raises:
@@ -48,9 +50,10 @@ def report(evaluator: Evaluator, now: train_state.TrainState, workdir: str, name
     left = f"in the last evaluation; all {int(now.step)} steps are saved, only the evaluation is left"
     batches = preemption.until_asked(signals, batches, left)
     about = {**about_network(config, now), "versions": rundir.versions()}
-    path, heading = os.path.join(workdir, "eval", name), f"{title(config, now)}, {len(evaluator.inputs)} composites"
-    publish(path, heading, scores.score(methods, batches), about)
-    image_grids.save(f"{path}.png", evaluator.sheet(now, config.eval.batch_size))
+    path = os.path.join(workdir, "eval", name)
+    records = scores.score(methods, batches)
+    fill = methods[scores.NETWORK]
+    report.write(path, title(config, now), records, about, evaluator.inputs, fill, grid_rows=config.eval.batch_size)
     logging.info("parameters sha256 %s", about["parameters_sha256"])
     logging.info("written: %s.{json,csv,md,png}", path)
 
@@ -67,21 +70,6 @@ def restore(path: str, config, which: str) -> train_state.TrainState:
 def compiled(config):
     """The network of a config: `predict(variables, image, mask) -> (output, composite)`, as of `make_predict`."""
     return parallel.map_predict(steps.make_predict(build.unet_model(config)))
-
-
-def publish(path, title, records, about, **options):
-    """Writes the tables and prints the short one, and what to know about it."""
-    directory, name = os.path.split(path)
-    rows, compared = tables.write(directory, name, title, records, about, **options)
-    print(f"\n{title}\n\n{tables.markdown(rows)}")
-    for note in options.get("notes", ()):
-        print(f"{note}\n")
-    return rows, compared
-
-
-def sample_grid(chosen, fill, count):
-    examples = [chosen[index] for index in range(min(count, len(chosen)))]
-    return image_grids.samples(*scores.stack(examples), fill(examples) / 255)
 
 
 def about_network(config, now):
