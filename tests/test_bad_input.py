@@ -526,7 +526,7 @@ def test_masks_that_seldom_fit_are_told(tmp_path, caplog):
     family = masks.Family("folder", (0.1, 0.6), path=str(tmp_path), augment=False)
     masks.check_folder(family, [family.area], (16, 16))
     (message,) = [record.getMessage() for record in caplog.records]
-    assert f"of 40 masks looked at in {tmp_path}, 1 fit the hole area (0.1, 0.6)" in message
+    assert f"of 40 masks tried in {tmp_path}, 1 fit the hole area (0.1, 0.6)" in message
     drawn = [masks.hole_area(masks.draw(family, 0, 0, index, (16, 16))) for index in range(30)]
     assert drawn == [0.5] * 30
 

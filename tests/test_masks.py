@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 
-from pconv_jax.data import elements, mask_folder, masks, pipeline
+from pconv_jax.data import elements, grown_masks, mask_folder, masks, pipeline
 
 DRAWN = ("shapes", "strokes", "boxes")
 SIZES = [(16, 16), (64, 48), (48, 200), (128, 128)]
@@ -82,7 +82,7 @@ def test_areas_fill_the_range(kind):
 @pytest.mark.parametrize("kind", DRAWN)
 def test_a_hole_is_completed_where_elements_do_not_get_there(kind, monkeypatch):
     """However few elements are drawn, the area is reached, and the border stays free."""
-    monkeypatch.setattr(masks, "_MAX_ELEMENTS", 2)
+    monkeypatch.setattr(grown_masks, "_MAX_ELEMENTS", 2)
     mask = masks.draw(masks.Family(kind, (0.7, 0.8), border=0.04), 0, 0, 0, (64, 48))
     assert 0.7 * mask.size < holes(mask) <= 0.8 * mask.size
     assert holes(mask) == holes(mask[3:-3, 2:-2])

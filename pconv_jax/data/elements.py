@@ -1,6 +1,6 @@
-"""What drawn masks are made of: `element(hole, rng, scale)` adds one to a hole, uint8 `[H, W]`, 1 = hole, in place.
+"""Elements of drawn masks: `element(hole, rng, scale)` adds one to a uint8 hole `[H, W]`, 1 = hole, in place.
 
-Sizes are relative to the shorter side, times `scale`. Drawing is OpenCV's.
+Sizes are relative to the shorter side and multiplied by `scale`, a number in (0, 1]. OpenCV draws.
 """
 
 import math
@@ -9,8 +9,14 @@ import cv2
 import numpy as np
 
 
-def shape(hole, rng, scale):
-    """One line, circle or ellipse, as the Keras project drew them: thickness and radii of a few percent of the side."""
+def shape(hole: np.ndarray, rng: np.random.Generator, scale: float):
+    """Draws one line, circle or ellipse whose thickness and radii are 3 to 10 % of the side (the Keras project's).
+
+    Args:
+      hole: uint8 `[H, W]`, changed in place.
+      rng: random generator.
+      scale: factor of all sizes.
+    """
     height, width = hole.shape
     side = min(height, width)
     kind, x1, y1, x2, y2, angle = rng.integers(0, (3, width, height, width, height, 180)).tolist()
@@ -26,39 +32,51 @@ def shape(hole, rng, scale):
         cv2.ellipse(hole, (x1, y1), axes, angle, 0, 360, 1, thickness)
 
 
-def stroke(hole, rng, scale):
-    """One free-form brush stroke (Yu et al. 2019): a walk of 4 to 12 turns with round joints."""
+def stroke(hole: np.ndarray, rng: np.random.Generator, scale: float):
+    """Draws one free-form brush stroke (Yu et al. 2019): a random walk of 4 to 12 turns with round joints.
+
+    Args:
+      hole: uint8 `[H, W]`, changed in place.
+      rng: random generator.
+      scale: factor of the step lengths and the thickness.
+    """
     height, width = hole.shape
     side = min(height, width)
     turns = int(rng.integers(4, 13))
-    drawn = rng.random(2 * turns + 4)  # at once: a call costs as much as drawing a line
+    fractions = rng.random(2 * turns + 4)  # In one call: a call costs as much as drawing a line.
     corner = np.array((width, height))
     points = np.empty((turns + 1, 2))
-    points[0] = drawn[:2] * corner
-    angles = 2 * math.pi * drawn[2] + np.cumsum(_between(-1.2, 1.2, drawn[3 : turns + 3]))
-    lengths = _between(0.05, 0.25, drawn[turns + 3 : -1]) * side * scale
+    points[0] = fractions[:2] * corner
+    angles = 2 * math.pi * fractions[2] + np.cumsum(_between(-1.2, 1.2, fractions[3 : turns + 3]))
+    lengths = _between(0.05, 0.25, fractions[turns + 3 : -1]) * side * scale
     points[1:, 0], points[1:, 1] = np.cos(angles) * lengths, np.sin(angles) * lengths
     points[1:] = points[0] + np.cumsum(points[1:], axis=0)
-    # Kept inside by reflection at the border, so that strokes do not run out of the image.
+    # Reflected at the border, so that strokes do not leave the image.
     points = np.abs((points + corner) % (2 * corner) - corner)
     points = np.minimum(np.rint(points), corner - 1).astype(np.int32)
-    thickness = max(1, round(float(_between(0.03, 0.12, drawn[-1])) * side * scale))
+    thickness = max(1, round(float(_between(0.03, 0.12, fractions[-1])) * side * scale))
     cv2.polylines(hole, [points], False, 1, thickness)
     for point in points.tolist():
         cv2.circle(hole, point, thickness // 2, 1, -1)
 
 
-def _between(low, high, fractions):
-    """What `Generator.uniform(low, high)` makes of its `random()`."""
-    return low + (high - low) * fractions
+def box(hole: np.ndarray, rng: np.random.Generator, scale: float):
+    """Draws one rectangle whose sides are 10 to 50 % of the image's.
 
-
-def box(hole, rng, scale):
-    """One rectangle, each side 10 to 50 % of the image's."""
+    Args:
+      hole: uint8 `[H, W]`, changed in place.
+      rng: random generator.
+      scale: factor of both sides.
+    """
     height, width = hole.shape
     w, h = (max(1, round(side)) for side in rng.uniform(0.1, 0.5, 2) * (width, height) * scale)
     x, y = rng.integers(0, (max(1, width - w + 1), max(1, height - h + 1)))
     hole[y : y + h, x : x + w] = 1
 
 
-ELEMENTS = {"shapes": shape, "strokes": stroke, "boxes": box}  # by kind of mask
+def _between(low, high, fractions):
+    """Maps fractions in [0, 1) to [low, high) with the same bits as `Generator.uniform(low, high)`."""
+    return low + (high - low) * fractions
+
+
+ELEMENTS = {"shapes": shape, "strokes": stroke, "boxes": box}  # Kind of mask -> element.

@@ -9,7 +9,7 @@ from pconv_jax.data import masks
 from pconv_jax.evaluation import image_grids
 
 _OUT = flags.DEFINE_string("out", None, "PNG to write.", required=True)
-_KIND = flags.DEFINE_enum("kind", "strokes", masks.FAMILIES, "Family of masks.")
+_KIND = flags.DEFINE_enum("kind", "strokes", list(masks.FAMILIES), "Family of masks.")
 _AREA = flags.DEFINE_list("area", ["0.01", "0.6"], "Range of the hole area, as fractions.")
 _BORDER = flags.DEFINE_float("border", 0.0, "Frame without holes, as a fraction of the side.")
 _FOLDER = flags.DEFINE_string("path", "", "Directory of mask images, for --kind=folder.")
