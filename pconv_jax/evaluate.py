@@ -41,7 +41,7 @@ def define_flags(given: flags.FlagValues):
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of each run.", given)
     flags.DEFINE_list("compare", [], "Other run directories, on the same inputs.", given)
     flags.DEFINE_list("predictions", [], "Folders of other programs' results for the inputs, <name>.png.", given)
-    flags.DEFINE_list("baselines", list(baselines.BASELINES), "Fillings without learning; empty: none.", given)
+    flags.DEFINE_list("baselines", list(baselines.DEFAULT), "Classical fillers; also FSR, GMIC (slow).", given)
     flags.DEFINE_string("manifest", None, "Folder of inputs to use in place of the run's own.", given)
     flags.DEFINE_string("write_manifest", None, "Write the run's inputs to this folder, and nothing else.", given)
     flags.DEFINE_string("lpips_weights", None, f"Adds LPIPS; the file is made by {lpips.TOOL}.", given)

@@ -6,7 +6,11 @@ import skimage.restoration
 
 import pictures
 import scoring
+from pconv_jax.errors import UserError
 from pconv_jax.evaluation import baselines
+
+needs_gmic = pytest.mark.skipif(not baselines.gmic_is_installed(), reason="the program gmic is not installed")
+METHODS = [pytest.param(name, marks=needs_gmic) if name == "GMIC" else name for name in baselines.BASELINES]
 
 
 def smooth(channels, height=20, width=24):
@@ -16,7 +20,7 @@ def smooth(channels, height=20, width=24):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("method", baselines.BASELINES)
+@pytest.mark.parametrize("method", METHODS)
 def test_baselines_keep_valid_pixels_and_read_no_hole(method, channels):
     """Valid pixels come back unchanged, and what lies in the hole decides nothing."""
     image, mask = pictures.noise(0, 20, 24, channels), scoring.hole()
@@ -29,7 +33,7 @@ def test_baselines_keep_valid_pixels_and_read_no_hole(method, channels):
         np.testing.assert_array_equal(baselines.BASELINES[method](spoiled, mask), filled)
 
 
-@pytest.mark.parametrize("method", baselines.BASELINES)
+@pytest.mark.parametrize("method", METHODS)
 def test_baselines_without_and_with_nothing_but_holes(method):
     """No hole: the image itself. Nothing valid: some image, no error."""
     image, mask = pictures.noise(0, 20, 24), np.ones((20, 24, 1), np.uint8)
@@ -48,9 +52,9 @@ def test_mean_fill_is_the_mean_of_the_valid_pixels():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("method", ["Telea", "Navier-Stokes"])
-def test_opencv_fills_holes_and_not_the_rest(method, channels):
-    """On a ramp both beat the mean by far: the mask's polarity is OpenCV's."""
+@pytest.mark.parametrize("method", ["Telea", "Navier-Stokes", "FSR", pytest.param("GMIC", marks=needs_gmic)])
+def test_fillers_by_others_fill_holes_and_not_the_rest(method, channels):
+    """On a ramp they beat the mean by far: each gets the mask in its own polarity."""
     image, mask = smooth(channels), scoring.hole()
     error = np.abs(baselines.BASELINES[method](image, mask).astype(int) - image)[mask[..., 0] == 0].mean()
     mean_error = np.abs(baselines.mean_fill(image, mask).astype(int) - image)[mask[..., 0] == 0].mean()
@@ -66,5 +70,38 @@ def test_biharmonic_is_scikit_images():
     np.testing.assert_array_equal(baselines.biharmonic(smooth(3), mask)[6:12, 8:16], smooth(3)[6:12, 8:16])
 
 
-def test_the_end_of_training_leaves_out_what_is_slow():
-    assert set(baselines.BASELINES) - set(baselines.QUICK) == {"biharmonic"}
+def test_frequency_selective_extends_periodic_texture():
+    """Stripes go on through the hole, where Telea's smooth continuation loses them."""
+    stripes = np.round(128 + 100 * np.sin(2 * np.pi * np.arange(48) / 8)).astype(np.uint8)
+    image = np.ascontiguousarray(np.broadcast_to(stripes[None, :, None], (48, 48, 3)))
+    mask = np.ones((48, 48, 1), np.uint8)
+    mask[16:32, 16:32] = 0
+    hole = mask[..., 0] == 0
+    errors = [
+        np.abs(fill(image, mask).astype(int) - image)[hole].mean()
+        for fill in (baselines.frequency_selective, baselines.telea)
+    ]
+    assert errors[0] < 0.3 * errors[1]
+
+
+@needs_gmic
+def test_gmic_keeps_the_order_of_channels_and_the_users_home(monkeypatch, tmp_path):
+    """Three ramps of different slopes come back in their order, and nothing is written to the user's home."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    image, mask = smooth(3), scoring.hole()
+    filled = baselines.gmic_pde(image, mask)[6:12, 8:16].astype(int)
+    assert np.abs(filled - image[6:12, 8:16]).mean(axis=(0, 1)).max() < 6
+    assert not list(tmp_path.iterdir())
+
+
+def test_gmic_that_is_not_installed(monkeypatch):
+    """The message names the flag to change."""
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UserError, match="gmic is not on PATH: install G'MIC, or leave GMIC out of --baselines"):
+        baselines.gmic_pde(smooth(3), scoring.hole())
+
+
+def test_slow_fillers_are_left_to_the_user():
+    """Training ends with the quick ones, and the command evaluate adds the biharmonic one by default."""
+    assert set(baselines.BASELINES) - set(baselines.DEFAULT) == {"FSR", "GMIC"}
+    assert set(baselines.DEFAULT) - set(baselines.QUICK) == {"biharmonic"}

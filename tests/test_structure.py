@@ -257,7 +257,7 @@ packages_distributions = functools.cache(importlib.metadata.packages_distributio
 
 
 def import_names(distribution):
-    """What a distribution is imported as: opencv-python-headless -> cv2."""
+    """What a distribution is imported as: opencv-contrib-python-headless -> cv2."""
     wanted = re.sub(r"[-_.]+", "-", distribution).lower()
     installed = packages_distributions()
     names = {
