@@ -1,4 +1,4 @@
-"""The dilation by runs of bits is OpenCV's."""
+"""The dilation by runs of bits equals OpenCV's."""
 
 import cv2
 import numpy as np
@@ -9,7 +9,7 @@ from pconv_jax.data import dilation
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 3), (40, 64), (70, 63), (33, 130)])
 def test_dilation_equals_opencv(shape):
-    """Ellipses from 1 to 64 pixels and beyond a word, even ones (not symmetric), rectangles; pixels at every border."""
+    """It holds for ellipses of 1 to 64 pixels and more, also even (asymmetric) ones, rectangles, and border pixels."""
     rng = np.random.default_rng(0)
     ellipses = [cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (k, k)) for k in [*range(1, 65), 98, 150]]
     others = [np.ones((4, 9), np.uint8), np.ones((1, 300), np.uint8)]

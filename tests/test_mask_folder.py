@@ -1,4 +1,4 @@
-"""Masks of a folder are decoded once, in bounded memory, and their folder has a fingerprint."""
+"""Mask images of a folder are decoded once, in bounded memory, and the folder has a fingerprint."""
 
 import concurrent.futures
 import os
@@ -12,7 +12,7 @@ from pconv_jax.data import mask_folder, masks
 
 @pytest.fixture
 def folder(tmp_path):
-    """Six masks of odd sizes, and their holes."""
+    """Writes six masks of odd sizes; returns the directory and the holes by path."""
     rng, holes = np.random.default_rng(0), {}
     for index in range(6):
         hole = rng.integers(0, 2, (30 + index, 45), np.uint8)
@@ -24,7 +24,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """The paths that are decoded from here on, with an empty cache."""
+    """Empties the cache and returns the list that collects the paths of decoded files."""
     paths, decode = [], mask_folder._decode
     monkeypatch.setattr(mask_folder, "_cache", mask_folder._Cache())
     monkeypatch.setattr(mask_folder, "_decode", lambda path, *rest: paths.append(path) or decode(path, *rest))
@@ -32,7 +32,7 @@ def decoded(monkeypatch):
 
 
 def test_a_mask_is_decoded_once(folder, decoded):
-    """Bit for bit the same the second time, by polarity, and what is done to one does not reach the next."""
+    """Later reads give the same bits for either polarity, and changing a result does not change the next one."""
     for _ in range(3):
         for path, hole in folder[1].items():
             for polarity, wanted in (("white_hole", hole), ("black_hole", 1 - hole)):
@@ -44,7 +44,7 @@ def test_a_mask_is_decoded_once(folder, decoded):
 
 
 def test_memory_is_bounded(folder, decoded, monkeypatch):
-    """What has no room is decoded each time, and the same."""
+    """Masks that do not fit into the cache are decoded each time, with the same result."""
     first, *others = folder[1]
     monkeypatch.setattr(mask_folder, "MAX_CACHED", 2 * -(-31 * 45 // 8))  # room for the first, and another or none
     for _ in range(3):
@@ -67,7 +67,7 @@ def test_a_changed_file_is_read_again(folder, decoded):
 
 
 def test_threads_share_it(folder, decoded):
-    """Many at once: the same bits, and the account of the bytes is right."""
+    """Reading from many threads gives the same bits, and the cache's byte count stays right."""
     paths = [*folder[1]] * 50
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         for path, hole in zip(paths, pool.map(lambda p: mask_folder.read_hole(p, "white_hole"), paths), strict=True):
@@ -76,7 +76,7 @@ def test_threads_share_it(folder, decoded):
 
 
 def test_draws_are_the_same_with_and_without(folder, decoded, monkeypatch):
-    """Augmented ones, which are made from the mask again and again."""
+    """Augmented masks, made from one mask image many times, are the same with and without the cache."""
     family = masks.Family("folder", (0.1, 0.95), path=str(folder[0]))
     cached = [masks.draw(family, 0, 0, index, (32, 32)) for index in range(20)]
     assert len(decoded) <= 6
@@ -88,7 +88,10 @@ def test_draws_are_the_same_with_and_without(folder, decoded, monkeypatch):
 
 
 def test_fingerprint(tmp_path):
-    """Names and sizes, in any depth; other files than masks do not matter. Each folder is listed once in a process."""
+    """The fingerprint depends on names and sizes at any depth and not on other files.
+
+    Each folder is listed once in a process, so every case has its own folder.
+    """
 
     def make(name, **contents):
         for file, content in contents.items():

@@ -41,7 +41,7 @@ def folder_family(directory, **changes):
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("area", AREAS)
 def test_masks_are_exact_and_of_the_wanted_area(kind, size, area):
-    """uint8, exactly 0 and 1, and the hole's area in (low, high], also in narrow ranges and near-full holes."""
+    """Masks are uint8, exactly 0 and 1, with a hole area in (low, high], also for narrow ranges and near-full holes."""
     for index in range(4):
         mask = masks.draw(masks.Family(kind, area), 3, 1, index, size)
         assert mask.dtype == np.uint8 and mask.shape == (*size, 1)
@@ -90,7 +90,7 @@ def test_a_hole_is_completed_where_elements_do_not_get_there(kind, monkeypatch):
 
 @pytest.mark.parametrize("kind", DRAWN)
 def test_border_is_kept_and_reached(kind):
-    """No hole in the frame, and nothing more than the frame is kept free."""
+    """The frame has no hole, and no more than the frame is kept free."""
     family = masks.Family(kind, (0.2, 0.4), border=0.1)
     drawn = np.stack([masks.draw(family, 0, 0, i, (64, 48)) for i in range(20)])[..., 0]
     inside = np.zeros((64, 48), bool)
@@ -125,7 +125,7 @@ def test_touches_border_sees_a_frame_of_20_of_512(size, frame):
 
 
 def test_has_area_rounds_as_draw_does():
-    """Open below, closed above, in whole pixels: 10 and 20 % of 50 pixels are 5 and 10."""
+    """The range is open below and closed above, in whole pixels: 10 and 20 % of 50 pixels are 5 and 10."""
     for count in range(51):
         mask = np.ones(50, np.uint8)
         mask[:count] = 0
@@ -144,7 +144,7 @@ def test_a_mask_is_a_function_of_seed_stream_and_index(kind):
 
 
 def plain_stroke(hole, rng, scale):
-    """A stroke one number at a time."""
+    """Draws the stroke of `elements.stroke` with one random number per call."""
     height, width = hole.shape
     side, turns = min(height, width), int(rng.integers(4, 13))
     x, y = rng.uniform(0, 1) * width, rng.uniform(0, 1) * height
@@ -170,7 +170,7 @@ def plain_stroke(hole, rng, scale):
 
 
 def plain_shape(hole, rng, scale):
-    """A line, circle or ellipse one number at a time."""
+    """Draws the shape of `elements.shape` with one random number per call."""
     height, width = hole.shape
     side = min(height, width)
     kind, x1, y1, x2, y2, angle = (int(rng.integers(0, n)) for n in (3, width, height, width, height, 180))
@@ -249,7 +249,7 @@ def test_grey_is_binarised_at_six_tenths(tmp_path, polarity):
 @pytest.mark.parametrize("augment", [False, True])
 @pytest.mark.parametrize("size", [(32, 32), (40, 72), (200, 150)])
 def test_jpeg_masks_are_exact(tmp_path, augment, size):
-    """Blurred edges and JPEG's ringing, resized, dilated and rotated: still exactly 0 and 1."""
+    """Blurred edges and JPEG's ringing stay exactly 0 and 1 when masks are resized, dilated and rotated."""
     image = np.zeros((96, 96), np.uint8)
     cv2.circle(image, (40, 50), 20, 255, -1)
     write(tmp_path, "mask.jpg", cv2.GaussianBlur(image, (9, 9), 3))
@@ -273,7 +273,10 @@ def test_unaugmented_resize_is_nearest(tmp_path):
 
 
 def test_augmentation_dilates_and_varies(tmp_path):
-    """One mask file gives many masks, mostly with larger holes, the same for the same index, in the area and border."""
+    """One mask file gives many masks, mostly with larger holes, that keep the area and the border.
+
+    The same index gives the same mask.
+    """
     image = np.zeros((128, 128), np.uint8)
     cv2.circle(image, (64, 64), 24, 255, -1)
     write(tmp_path, "mask.png", image)
@@ -305,7 +308,7 @@ def test_unaugmented_masks_are_chosen_by_area_and_border(tmp_path):
 
 
 def test_folder_is_searched_at_any_depth_without_hidden_files(tmp_path):
-    """Sorted, nested folders included; files that begin with a dot (macOS) are no masks."""
+    """Files are listed sorted, nested folders included; names that begin with a dot (macOS) are left out."""
     for name in ("b.png", "a/z.PNG", "a/c.bmp"):
         path = write(tmp_path, name.lower(), np.zeros((4, 4), np.uint8))
         os.rename(path, tmp_path / name)
@@ -351,7 +354,7 @@ def test_folder_errors(tmp_path):
     ],
 )
 def test_wrong_families_are_named(arguments, message):
-    """A ValueError says what was found and what is wanted."""
+    """The error names the wrong value and the wanted one."""
     with pytest.raises(ValueError, match=message):
         masks.Family(**arguments)
 
@@ -366,8 +369,10 @@ def test_an_area_without_pixels_is_an_error(kind):
 
 
 def test_nvidia_masks_are_white_holes(shared_data):
-    """File number // 2000 is the hole-area bucket, and the first 1000 of each have no hole within 20 pixels of the
-    border: true only if white is the hole."""
+    """File number // 2000 is the hole-area bucket, and the first 1000 of each bucket keep 20 pixels of border free.
+
+    Both hold only if white is the hole.
+    """
     files = sorted(shared_data("nvidia_masks").glob("*.png"))
     assert files
     for path in files:
@@ -389,7 +394,7 @@ def test_nvidia_masks_are_drawn_by_bucket(shared_data):
 
 @pytest.mark.parametrize("size", [512, 256, 64, 26])
 def test_nvidia_masks_touch_the_border_as_their_numbers_say(shared_data, size):
-    """At any size that a frame of a pixel fits into: the first 1000 of each bucket never do, most others do."""
+    """The first 1000 masks of each bucket never touch the border and most others do, at any size from 26 pixels."""
     directory = shared_data("nvidia_masks")
     touching = {}
     for path in sorted(directory.glob("*.png")):
@@ -400,7 +405,7 @@ def test_nvidia_masks_touch_the_border_as_their_numbers_say(shared_data, size):
 
 
 def test_masks_of_a_folder_have_names(tmp_path):
-    """Relative to the folder, whatever its depth; drawn ones have none, and the mask is that of `draw`."""
+    """Names are relative to the folder at any depth; drawn masks have none; the mask equals that of `draw`."""
     rng = np.random.default_rng(0)
     (tmp_path / "sub").mkdir()
     for name in ("a.png", "sub/b.png"):

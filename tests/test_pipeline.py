@@ -1,4 +1,4 @@
-"""Batches are a function of (seed, k), whatever prepares them; the evaluation set is fixed, balanced and complete."""
+"""Batches are a function of (seed, k), with threads and processes; the evaluation set is fixed and balanced."""
 
 import itertools
 import multiprocessing
@@ -22,13 +22,13 @@ COUNT = 5
 
 @pytest.fixture
 def source():
-    """Five photographs in memory."""
+    """Returns a source of five photographs in memory."""
     encoded = tuple(pictures.encode(pictures.noise(i)) for i in range(COUNT))
     return sources.DecodedSource(pictures.MemorySource(encoded))
 
 
 def train(source, count, *, seed=3, batch_size=4, **options):
-    """The first batches."""
+    """Returns the first `count` training batches."""
     batches = pipeline.train_batches(source, VIEW, FAMILY, seed=seed, batch_size=batch_size, **options)
     return list(itertools.islice(batches, count))
 
@@ -51,7 +51,7 @@ def assert_same(a, b):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_shapes_and_ranges(channels):
-    """uint8 images, masks of exactly 0 and 1 in the wanted area, counts of skipped images."""
+    """Batches have uint8 images, masks of exactly 0 and 1 with the wanted area, and counts of skipped images."""
     encoded = (*(pictures.encode(pictures.noise(i)) for i in range(3)), b"broken")
     source = sources.DecodedSource(pictures.MemorySource(encoded), channels)
     batches = train(source, 4)
@@ -93,7 +93,7 @@ def test_batch_size_keeps_the_examples(source):
 
 
 def test_every_epoch_has_every_image():
-    """Each image once per epoch, in an order that changes; crops and masks are drawn anew."""
+    """Each image occurs once per epoch, in an order that changes; crops and masks are drawn anew."""
     encoded = tuple(pictures.encode(np.full((30, 30, 3), 10 * i, np.uint8)) for i in range(COUNT))
     source = sources.DecodedSource(pictures.MemorySource(encoded))
     drawn = train(source, 6, batch_size=COUNT)
@@ -111,7 +111,7 @@ def test_seeds_differ(source):
 
 
 def test_a_broken_source_stops_the_training():
-    """The error of a source in which nothing can be read reaches the training loop."""
+    """The error of a source without a readable image reaches the training loop."""
     source = sources.DecodedSource(pictures.MemorySource((b"broken",) * 3))
     with pytest.raises(ValueError, match="3 images in a row cannot be decoded"):
         train(source, 1)
@@ -160,7 +160,7 @@ def test_workers_end_with_a_killed_parent():
 
 
 def test_a_killed_worker_ends_the_batches():
-    """As a system without memory kills one: an error that main.py knows, and no waiting for it."""
+    """A worker killed by the system (out of memory) raises the error that main.py recognises, without a hang."""
     flags.FLAGS.is_parsed() or flags.FLAGS.mark_as_parsed()
     source = sources.DecodedSource(sources.photos()[1])
     batches = pipeline.train_batches(source, VIEW, FAMILY, seed=3, batch_size=4, workers=1)
@@ -173,7 +173,7 @@ def test_a_killed_worker_ends_the_batches():
 
 
 def test_crop_keeps_the_pixels_where_nothing_is_resized():
-    """A crop of the wanted side is a piece of the image, flipped about every other time where that is wanted."""
+    """A crop that is not resized is a piece of the image; with `flip` about half of them are flipped."""
     image = np.arange(20 * 30, dtype=np.int64).astype(np.uint8).reshape(20, 30, 1).repeat(3, axis=-1)
     image[..., 1], image[..., 2] = np.arange(20)[:, None], np.arange(30)  # each pixel holds its place
     for flip in (False, True):
@@ -204,7 +204,7 @@ def test_crop_scale_is_the_share_of_the_shorter_side():
 @pytest.mark.parametrize("shape", [(7, 50), (50, 7), (1, 1), (24, 24), (100, 80)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_crop_takes_any_image(shape, channels):
-    """Smaller than the example, one pixel, just as large: always the wanted size and channels."""
+    """Images smaller than the example, of one pixel, or of its size give the wanted size and channels."""
     image = pictures.noise(0, *shape, channels)
     cut = pipeline.crop(image, VIEW, np.random.default_rng(0))
     assert cut.dtype == np.uint8 and cut.shape == (24, 24, channels) and cut.flags["C_CONTIGUOUS"]
@@ -218,7 +218,7 @@ def test_crop_shrinks_without_aliasing():
 
 
 def test_evaluation_is_the_same_each_time(source):
-    """Two passes agree (naoto0804 drew its validation masks afresh); another seed or thread number does not matter."""
+    """Two passes agree (naoto0804 drew its validation masks afresh), with any number of threads; seeds differ."""
     first = evaluation(source, 9)
     assert_same(first, evaluation(source, 9))
     assert (joined(first)["mask"] != joined(evaluation(source, 9, seed=4))["mask"]).any(axis=(1, 2, 3)).all()
@@ -233,7 +233,7 @@ def test_evaluation_is_apart_from_training(source):
 
 
 def test_last_batch_is_short(source):
-    """N = batch + 1 gives a batch and one more example: nothing dropped (flax's example), nothing twice."""
+    """N = batch + 1 gives a full batch and one more example: none is dropped (flax's example drops it) or repeated."""
     batches = evaluation(source, 5, batch_size=4)
     assert [len(batch["image"]) for batch in batches] == [4, 1]
     for name, dtype, shape in (("image", np.uint8, (24, 24, 3)), ("mask", np.uint8, (24, 24, 1))):
@@ -245,7 +245,7 @@ def test_last_batch_is_short(source):
 
 @pytest.mark.parametrize("examples", [6, 30, 33])
 def test_buckets_and_photographs_are_balanced(source, examples):
-    """Each bucket and each photograph come up equally often, give or take one, and areas lie in their bucket."""
+    """Each bucket and each photograph occurs equally often, up to one, and areas lie in their bucket."""
     drawn = joined(evaluation(source, examples))
     for name, count in (("bucket", 6), ("record", COUNT)):
         numbers = np.bincount(drawn[name], minlength=count)
@@ -264,12 +264,12 @@ def test_records_name_the_photographs():
 
 
 def test_opencv_starts_no_threads_of_its_own():
-    """They only get in the way of grain's; importing the module switches them off, in workers too."""
+    """Importing the module switches OpenCV's own threads off, which would compete with grain's."""
     assert cv2.getNumThreads() == 1
 
 
 def test_crop_turns_and_permutes():
-    """All four turns and all six orders of the channels occur, each of the image itself; off, the crop is untouched."""
+    """All four rotations and all six channel orders occur; without these settings the crop equals the image."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (12, 12, 3), np.uint8)
     turned = {pipeline.crop(image, pipeline.View(12, (1, 1), rotate=True), rng).tobytes() for _ in range(60)}
@@ -283,7 +283,7 @@ def test_crop_turns_and_permutes():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_crop_is_resized_then_flipped_turned_and_permuted(channels):
-    """In this order and by NumPy's meaning of each, whatever does it; every draw is taken as documented."""
+    """The steps have this order and equal NumPy's operations, and every random number is drawn as documented."""
     view = pipeline.View(24, (0.3, 1.0), flip=True, rotate=True, permute_channels=True)
     image = pictures.noise(0, 60, 50, channels)
     for index in range(60):
@@ -298,7 +298,7 @@ def test_crop_is_resized_then_flipped_turned_and_permuted(channels):
 
 
 def test_an_evaluation_example_is_named_after_the_photograph_it_shows():
-    """Also where a corrupt photograph is replaced by the next: `record` is never that of the corrupt one."""
+    """Where the next photograph replaces a corrupt one, `record` is the index of the one that is shown."""
     encoded = [pictures.encode(np.full((30, 30, 3), 40 * i, np.uint8)) for i in range(COUNT)]
     encoded[-1] = b"no image"  # the next one is the first
     examples = joined(evaluation(sources.DecodedSource(pictures.MemorySource(tuple(encoded))), 20))

@@ -41,7 +41,7 @@ def pair(directory, splits=("train", "validation"), key="image", name="celeb_a")
 
 
 def test_images_are_the_bytes_that_went_in(celeba):
-    """All of them, each once."""
+    """Each image of a split is read once, with the bytes that were prepared."""
     directory, images = celeba
     for splits in (("train", "validation"), ("test", "train[:50%]")):
         for split, source in zip(splits, pair(directory, splits), strict=True):
@@ -67,7 +67,7 @@ def test_order_and_splits(celeba):
 
 
 def test_names_cost_nothing(celeba):
-    """A million of them are made when asked for."""
+    """Names are made when they are read, so a million of them cost no memory."""
     train_source, evaluation = pair(celeba[0], ("train[:40%]", "validation"))
     assert list(evaluation.names) == [f"validation[{i}]" for i in range(4)]
     assert train_source.names[3] == "train[:40%][3]"
@@ -78,7 +78,7 @@ def test_names_cost_nothing(celeba):
 
 
 def test_sources_can_be_sent_to_workers(celeba):
-    """Pickling keeps the path, used or not, and the copy reads the same."""
+    """A pickled source keeps only its path, whether it was used or not, and the copy reads the same."""
     source, _ = pair(celeba[0])
     expected = source[3]
     sent = pickle.dumps(sources.DecodedSource(source))
@@ -93,7 +93,7 @@ def test_sources_can_be_sent_to_workers(celeba):
     [
         ({"name": "celeba"}, r"TFDS has no dataset celeba: did you mean celeb_a\?"),
         ({"name": "zzzzzz"}, r"TFDS has no dataset zzzzzz: all names: https://www.tensorflow.org/datasets"),
-        ({"name": "huggingface:mnist"}, '"huggingface:mnist" is no name of a TFDS dataset; needs e.g. celeb_a'),
+        ({"name": "huggingface:mnist"}, '"huggingface:mnist" is not the name of a TFDS dataset; needs e.g. celeb_a'),
         ({"name": "imagenet_resized/9x9"}, "TFDS cannot open .*9x9 not found .*configurations of .*: 8x8, 16x16, "),
         ({"name": "celeb_a:1.0.0"}, "TFDS cannot open celeb_a:1.0.0: .* only: 2.1.0"),
         (
@@ -111,7 +111,7 @@ def test_sources_can_be_sent_to_workers(celeba):
     ],
 )
 def test_errors_say_what_to_do(celeba, monkeypatch, change, message):
-    """Without the network, whose time-outs they would wait for."""
+    """Every error says what to do, and none is looked up in the network."""
     monkeypatch.setattr(socket, "socket", None)
     with pytest.raises(ValueError, match=message):
         pair(celeba[0], **change)
@@ -127,7 +127,7 @@ def test_unprepared_without_a_data_dir(tmp_path, monkeypatch):
 
 
 def changed_copy(celeba, tmp_path, file, change):
-    """The prepared dataset with one file changed, or removed where `change` gives None."""
+    """Copies the prepared dataset with one file changed, or removed where `change` returns None."""
     directory = tmp_path / "a copy"
     shutil.copytree(celeba[0], directory)
     (path,) = directory.glob(f"celeb_a/2.1.0/{file}")
@@ -140,7 +140,7 @@ def changed_copy(celeba, tmp_path, file, change):
 
 
 def test_another_format_is_refused(celeba, tmp_path):
-    """tfrecord has no random access; the command names another directory, because TFDS would find this one ready."""
+    """tfrecord has no random access; the command names another directory, as TFDS considers this one prepared."""
     directory = changed_copy(
         celeba, tmp_path, "dataset_info.json", lambda content: content.replace(b"array_record", b"tfrecord")
     )
@@ -152,7 +152,7 @@ def test_another_format_is_refused(celeba, tmp_path):
 
 
 def test_an_incomplete_copy_is_refused(celeba, tmp_path):
-    """A file of records that did not come along, or the files that TFDS writes last."""
+    """A copy without a file of records, or without the files that TFDS writes last, is refused."""
     directory = changed_copy(celeba, tmp_path, "celeb_a-validation*", lambda _: None)
     with pytest.raises(
         ValueError, match=rf"celeb_a is incomplete, 1 files are missing, e.g. .*validation.*: copy them .*\n  {COMMAND}"
@@ -165,7 +165,7 @@ def test_an_incomplete_copy_is_refused(celeba, tmp_path):
 
 @pytest.mark.parametrize("kept", [0, 0.4, 0.9])
 def test_damaged_records_are_unreadable_images(celeba, tmp_path, kept):
-    """A shard that was cut off ends in the error of a folder of broken files, and not in a traceback."""
+    """A truncated shard ends in the same error as a folder of broken files, without a traceback."""
     directory = changed_copy(celeba, tmp_path, "celeb_a-train*", lambda content: content[: int(kept * len(content))])
     source, evaluation = pair(directory)
     with pytest.raises(OSError, match=r"record 2 of train in .*2\.1\.0: "):
@@ -177,7 +177,7 @@ def test_damaged_records_are_unreadable_images(celeba, tmp_path, kept):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ECONNRESET])
 def test_a_disk_that_fails_is_no_damaged_record(number):
-    """array_record hands the system's words on: no other image takes its place, the run stops."""
+    """An error of the disk, which array_record passes on as text, stops the run: no image is replaced."""
 
     class Failing(list):
         def __getitem__(self, index):
@@ -223,7 +223,7 @@ def test_nothing_is_written_when_the_data_is_not_ready(tmp_path):
     ],
 )
 def test_experiments_stop_without_the_data(tmp_path, experiment, dataset):
-    """With the command, and nothing is written."""
+    """The error has the command that prepares the dataset, and nothing is written."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "HOME": str(tmp_path), "TFDS_DATA_DIR": str(tmp_path / "data")}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=1"
     arguments = [f"--config=experiments/{experiment}.py", f"--workdir={tmp_path}/run"]
@@ -255,7 +255,7 @@ def test_no_face_is_enlarged():
 
 
 def test_keys_reach_the_source(celeba):
-    """Splits, key and directory of the config."""
+    """The config's splits, key and directory reach the source."""
     config = config_of(celeba[0], **{"data.train_split": "test", "data.eval_split": "train[:20%]"})
     train_source, evaluation = build.image_sources(config)
     assert (train_source.source.split, evaluation.source.split) == ("test", "train[:20%]")

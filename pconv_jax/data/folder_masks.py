@@ -74,9 +74,7 @@ def none_fits(family, hole_pixels: Sequence[int | None], size: tuple[int, int]) 
       size: `(height, width)` in pixels.
     """
     areas = [pixels / (size[0] * size[1]) for pixels in hole_pixels if pixels is not None]
-    unusable = (
-        f"{len(hole_pixels) - len(areas)} cannot be read, or have a hole in the border of {family.border}"
-    )
+    unusable = f"{len(hole_pixels) - len(areas)} cannot be read, or have a hole in the border of {family.border}"
     if not areas:
         return f"of {len(hole_pixels)} masks of {family.path} {unusable}: check the files, or set the border to 0"
     return (

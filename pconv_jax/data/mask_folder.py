@@ -1,7 +1,7 @@
-"""Mask images of a folder: which files there are, what they hold, and a fingerprint of them.
+"""Lists and reads the mask images of a folder.
 
-Decoding a PNG of 512 x 512 takes 0.4 ms, a third of what drawing a mask from it costs, so decoded masks stay in memory,
-as bits: 32 KiB each, up to `MAX_CACHED` bytes in a process. Files beyond that are decoded each time.
+Decoding a PNG of 512 x 512 takes 0.4 ms, a third of the cost of a mask drawn from it. Decoded masks therefore stay in
+memory as bits (32 KiB each), up to `MAX_CACHED` bytes in a process; masks beyond that are decoded each time.
 """
 
 import functools
@@ -11,47 +11,55 @@ import threading
 import cv2
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.data import encoded as encoded_images
 from pconv_jax.data import sources
 
 POLARITIES = ("white_hole", "black_hole")
 EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
-MAX_CACHED = 2**29  # 16,384 masks of 512 x 512: all of NVIDIA's test set
+MAX_CACHED = 2**29  # Room for 16,384 masks of 512 x 512: all of NVIDIA's test set.
 
 _MAX_PIXELS = 100_000_000
 
 
 @functools.lru_cache(maxsize=8)
 def files(path: str) -> tuple[str, ...]:
-    """The mask images under a directory, sorted, hidden files left out.
+    """Returns the paths of the mask images under a directory at any depth, sorted, without hidden files.
 
     Raises:
-      ValueError: there is none.
+      UserError: it is not a directory, or holds no mask image.
     """
     if not os.path.isdir(os.path.expanduser(path)):
-        raise ValueError(f"{path} is not a directory: set the path of the mask folder")
-    found = []
+        raise errors.UserError(f"{path} is not a directory: set the path of the mask folder")
+    paths = []
     for directory, _, names in os.walk(os.path.expanduser(path)):
-        found += [
+        paths += [
             os.path.join(directory, name)
             for name in names
             if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
         ]
-    if not found:
-        raise ValueError(f"no mask images ({', '.join(EXTENSIONS)}) under {path}: set the path of the mask folder")
-    return tuple(sorted(found))
+    if not paths:
+        raise errors.UserError(
+            f"no mask images ({', '.join(EXTENSIONS)}) under {path}: set the path of the mask folder"
+        )
+    return tuple(sorted(paths))
 
 
 def relative(file: str, path: str) -> str:
-    """The name of a file below its mask folder, with forward slashes."""
+    """Returns the path of a file relative to its mask folder, with forward slashes.
+
+    Args:
+      file: path of the mask image.
+      path: path of the mask folder.
+    """
     return os.path.relpath(file, os.path.expanduser(path)).replace(os.sep, "/")
 
 
 def fingerprint(path: str) -> str:
-    """Of the names and sizes of a folder's mask images, to notice that a run goes on with others.
+    """Returns a hash of the names and sizes of a folder's mask images, so that a run notices that they changed.
 
     Raises:
-      ValueError: as `files`.
+      UserError: it is not a directory, or holds no mask image.
     """
     names = tuple(relative(file, path) for file in files(path))
     return sources.FileSource(os.path.expanduser(path), names).fingerprint()
@@ -74,7 +82,7 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
 
 
 def _version(path):
-    """Another one if the file was changed; none where it cannot be looked at, which reading it will tell about."""
+    """Returns a key that changes when the file does; `(None,)` if its status cannot be read (opening it will fail)."""
     try:
         about = os.stat(path)
     except OSError:
@@ -93,14 +101,14 @@ def _decode(path, polarity):
 
 
 class _Cache:
-    """Masks as `(shape, bits)` by key, of `MAX_CACHED` bytes at most; nothing is ever thrown out. For all threads."""
+    """Thread-safe dictionary of masks `(shape, bits)` with at most `MAX_CACHED` bytes; entries are never removed."""
 
     def __init__(self):
         self._masks, self._bytes, self._lock = {}, 0, threading.Lock()
         self.get = self._masks.get
 
     def add(self, key, mask):
-        """Keeps a mask, if it has room."""
+        """Stores a mask `(shape, bits)` under a key if there is room for it."""
         with self._lock:
             if key not in self._masks and self._bytes + mask[1].nbytes <= MAX_CACHED:
                 self._masks[key], self._bytes = mask, self._bytes + mask[1].nbytes

@@ -1,7 +1,7 @@
-"""From sources to batches: source -> shuffle -> repeat -> decode -> crop, flip, mask -> shard -> batch.
+"""Turns sources into batches: source -> shuffle -> repeat -> decode -> crop, flip, mask -> shard -> batch.
 
-Example k is a function of (seed, k) and batch k of (seed, k, batch size), for any number of threads, workers and
-hosts. Resuming is starting at another batch: there is no iterator state to save. Images and masks stay uint8 until
+Example k is a function of (seed, k), and batch k of (seed, k, batch size), for any number of threads, workers and
+hosts. A run resumes by starting at another batch: there is no iterator state to save. Images and masks stay uint8 until
 they are on the device.
 """
 
@@ -19,27 +19,27 @@ import numpy as np
 
 from pconv_jax.data import masks, sources
 
-# OpenCV's own threads only get in the way of grain's; here, so that worker processes have it too.
+# OpenCV's own threads would compete with grain's. Set on import, so that it holds in worker processes too.
 cv2.setNumThreads(0)
 
-# Random streams: one per use, so that no two draw the same numbers from a seed.
+# One random stream per use, so that no two uses draw the same numbers from a seed.
 _ORDER, _CROP, _MASK, _EVAL_CROP, _EVAL_MASK, _EVAL_ORDER = range(6)
 
-# Counter-clockwise by 90 degrees, 180, 270.
-_TURNS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
+# Rotations counter-clockwise by 0, 90, 180 and 270 degrees.
+_ROTATIONS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
 BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """How an example is cut from a photograph.
+    """Crop and augmentation settings that turn a photograph into an example.
 
     Attributes:
-      size: of the square example in pixels.
-      scale: range of the crop's side as a fraction of the image's shorter side.
+      size: side of the square example in pixels.
+      scale: range of the crop's side, as a fraction of the image's shorter side.
       flip: whether to flip horizontally at random.
-      rotate: whether to turn by a random multiple of 90 degrees.
+      rotate: whether to rotate by a random multiple of 90 degrees.
       permute_channels: whether to put the colour channels in a random order.
     """
 
@@ -62,43 +62,44 @@ def train_batches(
     threads: int = 2,
     workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless batches from batch `start` on.
+    """Returns an endless iterator of training batches that starts at batch `start`.
 
     Args:
       source: decoded images.
-      view, family: how to cut examples and draw masks.
-      seed: of order, crops, flips and masks.
+      view: crop and augmentation settings.
+      family: the masks to draw.
+      seed: seed of order, crops, flips and masks.
       batch_size: examples per batch of this shard.
-      start: number of batches to leave out, at no cost.
+      start: index of the first batch; earlier ones are not computed.
       shard: `(index, count)` of this host.
-      threads: that prepare batches in this process (or in each worker).
-      workers: processes that prepare batches; 0 for threads only.
+      threads: number of threads that prepare batches, in this process or in each worker.
+      workers: number of processes that prepare batches; 0 uses threads only.
 
     Yields:
       `image` uint8 `[B, size, size, 3]`, `mask` uint8 `[B, size, size, 1]`, `skipped` int32 `[B]`.
     """
     make = _TrainExample(source, view, family, seed)
     dataset = grain.MapDataset.range(len(source)).repeat().map_with_index(make)
-    dataset = dataset[shard[0] :: shard[1]]  # after repeat: hosts stay in step over epochs
+    dataset = dataset[shard[0] :: shard[1]]  # After repeat, so that hosts stay in step over epochs.
     dataset = dataset.batch(batch_size, drop_remainder=True)[start:]
     iterator = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        iterator = iterator.mp_prefetch(options, worker_init_fn=_leave_the_end_to_the_parent)
+        iterator = iterator.mp_prefetch(options, worker_init_fn=_ignore_signals)
     return iter(iterator)
 
 
-def _leave_the_end_to_the_parent(*_):
-    """For worker processes: they end with their parent, however it ends, and not by signals.
+def _ignore_signals(*_):
+    """Makes a worker process ignore signals and exit when its parent exits, for whatever reason.
 
-    Ctrl-C and SLURM signal all processes of a run, and the training process needs batches until it has stopped.
+    Ctrl-C and SLURM signal all processes of a run, but the training process needs batches until it has stopped.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    threading.Thread(target=_exit_after_parent, daemon=True).start()
 
 
-def _end_with_the_parent():
+def _exit_after_parent():
     multiprocessing.parent_process().join()
     os._exit(1)
 
@@ -113,61 +114,82 @@ def evaluation_batches(
     batch_size: int,
     threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """A fixed evaluation set: hole-area buckets in turn, photographs evenly, the last batch as short as it comes.
+    """Returns an iterator over the fixed evaluation set.
+
+    Hole-area buckets alternate, each photograph is used equally often, and the last batch may be smaller.
 
     Args:
-      source, view, family: as in `train_batches`; the family's area is replaced by each bucket's.
-      seed: of crops, masks and the pairing of photographs with buckets.
+      source: decoded images.
+      view: crop and augmentation settings.
+      family: the masks to draw; each bucket's range replaces `family.area`.
+      seed: seed of crops, masks and the pairing of photographs with buckets.
       examples: size of the set.
       batch_size: examples per batch.
-      threads: that prepare examples.
+      threads: number of threads that prepare examples.
 
     Yields:
-      `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the photograph; `bucket` int32 `[B]`, into `BUCKETS`;
-      `mask_file` str `[B]`, of `masks.draw_named`.
+      `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the index of the photograph; `bucket` int32 `[B]`, an
+      index into `BUCKETS`; `mask_file` str `[B]`, the name from `masks.draw_named`.
     """
-    chosen = EvaluationSet(source, view, family, seed, examples)
-    dataset = grain.MapDataset.range(examples).map(chosen.__getitem__).batch(batch_size, drop_remainder=False)
+    evaluation_set = EvaluationSet(source, view, family, seed, examples)
+    dataset = grain.MapDataset.range(examples).map(evaluation_set.__getitem__).batch(batch_size, drop_remainder=False)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
 def bucket(mask: np.ndarray) -> int | None:
-    """Where in `BUCKETS` the hole area of a mask `[H, W, 1]` lies; None if nowhere."""
+    """Returns the index in `BUCKETS` of the hole area of a mask `[H, W, 1]`, or None if it lies in no bucket."""
     return next((i for i, area in enumerate(BUCKETS) if masks.has_area(mask, area)), None)
 
 
 def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
-    """A random square crop, resized to `view.size` (by area when it shrinks, else bilinearly) and augmented."""
+    """Cuts a random square, resizes it and augments it.
+
+    Args:
+      image: uint8 `[H, W, C]`.
+      view: crop and augmentation settings.
+      rng: random generator that all draws are taken from.
+
+    Returns:
+      uint8 `[size, size, C]`. Shrinking averages areas, enlarging is bilinear.
+    """
     height, width = image.shape[:2]
     side = max(1, round(min(height, width) * rng.uniform(*view.scale)))
     y, x = rng.integers(0, (height - side + 1, width - side + 1))
     cut = image[y : y + side, x : x + side]
     flipped = view.flip and rng.integers(2) == 1
-    turns = rng.integers(4) if view.rotate else 0
+    quarter_turns = rng.integers(4) if view.rotate else 0
     channels = rng.permutation(image.shape[-1]) if view.permute_channels else None
     if side != view.size:
         method = cv2.INTER_AREA if side > view.size else cv2.INTER_LINEAR
         cut = cv2.resize(cut, (view.size, view.size), interpolation=method)
-    # By OpenCV, which takes a tenth of the time of NumPy's views and their copies.
+    # OpenCV takes a tenth of the time of NumPy's views and their copies.
     if flipped:
         cut = cv2.flip(cut, 1)
-    if turns:
-        cut = cv2.rotate(cut, _TURNS[turns])
+    if quarter_turns:
+        cut = cv2.rotate(cut, _ROTATIONS[quarter_turns])
     if channels is not None:
         permuted = np.empty((view.size, view.size, len(channels)), np.uint8)
         cv2.mixChannels([cut], [permuted], np.stack([channels, range(len(channels))], axis=1).ravel().tolist())
         cut = permuted
-    return np.ascontiguousarray(cut).reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel
+    return np.ascontiguousarray(cut).reshape(view.size, view.size, image.shape[-1])  # OpenCV drops a single channel.
 
 
 @functools.lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
-    """The order of an epoch's records. Not grain's shuffle, which takes 1.5 ms per example of a set of a dozen."""
+    """Returns the order of the records in an epoch, a permutation of `range(count)`.
+
+    It replaces grain's shuffle, which takes 1.5 ms per example for a set of a dozen images.
+
+    Args:
+      seed: seed of the training data.
+      epoch: number of the epoch, from 0.
+      count: number of records.
+    """
     return np.random.default_rng([seed, _ORDER, epoch]).permutation(count)
 
 
 class _TrainExample:
-    """index -> example. A class, so that worker processes can receive it."""
+    """Makes training example `index`. It is a class, and not a closure, so that it can be sent to worker processes."""
 
     def __init__(self, source, view, family, seed):
         self.source, self.view, self.family, self.seed = source, view, family, seed
@@ -184,7 +206,7 @@ class _TrainExample:
 
 
 class EvaluationSet:
-    """The fixed evaluation set by index; examples as `evaluation_batches` stacks them."""
+    """The fixed evaluation set: `set[i]` is example i with the entries of `evaluation_batches`, not batched."""
 
     def __init__(self, source, view, family, seed, examples):
         self.source, self.view, self.family, self.seed = source, view, family, seed

@@ -1,7 +1,7 @@
-"""Where images come from: sources of encoded bytes by index, and their decoding.
+"""Sources of encoded images, and the decoder that training reads them through.
 
 A source has a length, `source[i]` (the bytes of image i) and `source.names[i]`. Sources hold paths and no open files,
-so that they can be sent to worker processes. Order is sorted and does not depend on the machine.
+so that they can be sent to worker processes. Their order is sorted and does not depend on the machine.
 """
 
 import dataclasses
@@ -15,13 +15,14 @@ import cv2
 import numpy as np
 from absl import logging
 
+from pconv_jax import errors
 from pconv_jax.data import encoded as encoded_images
 
 SOURCES = ("photos", "folder", "tfds")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-# The photographs in scikit-image's wheel (0.26; its own downloads are never touched). Split by photograph, and
-# the two views of the motorcycle, one scene, are on the same side: no evaluation photograph is ever trained on.
+# The photographs in scikit-image's wheel (0.26); its downloads are never used. They are split by photograph, and the
+# two views of the motorcycle, one scene, are on the same side: no evaluation photograph is ever trained on.
 TRAIN_PHOTOS = (
     "astronaut.png",
     "brick.png",
@@ -38,7 +39,7 @@ TRAIN_PHOTOS = (
 )
 EVALUATION_PHOTOS = ("camera.png", "chelsea.png", "moon.png", "rocket.jpg")
 
-# Consecutive unreadable images after which a source is called broken.
+# After so many unreadable images in a row, reading fails.
 _MAX_SKIPS = 16
 
 
@@ -56,17 +57,17 @@ class FileSource:
         return encoded_images.read(os.path.join(self.root, self.names[index]))
 
     def fingerprint(self) -> str:
-        """Of the names and sizes of the files, to notice that a run goes on with other data."""
+        """Returns a hash of the files' names and sizes, so that a run notices that it resumes with other data."""
         sha = hashlib.sha256()
         for name in self.names:
             path = os.path.join(self.root, name)
-            size = os.path.getsize(path) if os.path.exists(path) else -1  # a dead link is skipped when it is read
+            size = os.path.getsize(path) if os.path.exists(path) else -1  # A dead link is skipped when it is read.
             sha.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
         return f"{len(self)} files, sha256 {sha.hexdigest()}"
 
 
 def photos() -> tuple[FileSource, FileSource]:
-    """The photographs that ship inside scikit-image: `(train, evaluation)`."""
+    """Returns the photographs that ship inside scikit-image as `(train, evaluation)`."""
     root = str(importlib.resources.files("skimage") / "data")
     return FileSource(root, TRAIN_PHOTOS), FileSource(root, EVALUATION_PHOTOS)
 
@@ -79,7 +80,7 @@ def folder(path: str) -> FileSource:
     """
     root = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(root):
-        raise ValueError(f"{root} is not a directory: set data.path to a folder of images")
+        raise errors.UserError(f"{root} is not a directory: set data.path to a folder of images")
     names, visited = [], {os.path.realpath(root)}
     for directory, subdirectories, files in os.walk(root, followlinks=True):
         # Sorted, because of several links to one directory the first one counts.
@@ -90,27 +91,34 @@ def folder(path: str) -> FileSource:
             if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
                 names.append(os.path.relpath(os.path.join(directory, name), root).replace(os.sep, "/"))
     if not names:
-        raise ValueError(f"no images ({', '.join(EXTENSIONS)}) under {root}: set data.path to a folder of images")
+        raise errors.UserError(f"no images ({', '.join(EXTENSIONS)}) under {root}: set data.path to a folder of images")
     return FileSource(root, tuple(sorted(names)))
 
 
 def _first_visit(directory, visited):
-    """False for a directory seen before: a link that leads back would make the walk endless."""
+    """Returns whether a directory was not visited before; a link to a parent would make the walk endless."""
     real = os.path.realpath(directory)
-    first = real not in visited
+    is_first = real not in visited
     visited.add(real)
-    return first
+    return is_first
 
 
 def split(source: FileSource, fraction: float) -> tuple[FileSource, FileSource]:
-    """Splits by file into `(train, evaluation)`, by a hash of the name: the order of files and the seed do not matter.
+    """Splits a source by file, by a hash of each name: the order of the files and the seed do not matter.
+
+    Args:
+      source: the files to split.
+      fraction: share of the files that is held out for evaluation, in [0, 1]; at least one file is on each side.
+
+    Returns:
+      `(train, evaluation)`.
 
     Raises:
-      ValueError: there are fewer than two files.
+      UserError: there are fewer than two files.
     """
     count = len(source)
     if count < 2:
-        raise ValueError(
+        raise errors.UserError(
             f"{source.root} has {count} image; needs at least 2, one of them for evaluation: add images, or "
             "set data.eval_path to another folder"
         )
@@ -123,15 +131,21 @@ def split(source: FileSource, fraction: float) -> tuple[FileSource, FileSource]:
 
 
 def without(source: FileSource, other: FileSource) -> FileSource:
-    """The files of a source that are not also files of another one, whatever links lead there.
+    """Returns a source without the files that also belong to another one, with links resolved.
+
+    Args:
+      source: the files to keep.
+      other: the files to leave out.
 
     Raises:
-      ValueError: none is left.
+      UserError: no file is left.
     """
     taken = {os.path.realpath(os.path.join(other.root, name)) for name in other.names}
     names = tuple(n for n in source.names if os.path.realpath(os.path.join(source.root, n)) not in taken)
     if not names:
-        raise ValueError(f"all images of {source.root} are evaluation images of {other.root}: they need to be apart")
+        raise errors.UserError(
+            f"all images of {source.root} are evaluation images of {other.root}: they need to be apart"
+        )
     if len(names) < len(source):
         logging.info(
             "%d evaluation images lie among the training images and are left out there", len(source) - len(names)
@@ -180,7 +194,7 @@ class DecodedSource:
             if image is not None:
                 return image, skipped
         name = encoded_images.shown(self.source.names[index])
-        raise ValueError(f"{skipped + 1} images in a row cannot be decoded, from {name}: check the files")
+        raise errors.UserError(f"{skipped + 1} images in a row cannot be decoded, from {name}: check the files")
 
     def _decode(self, index):
         if self._cache is not None and index in self._cache:
