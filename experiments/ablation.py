@@ -11,6 +11,7 @@ for all variants; those that would be the baseline itself are left out.
 """
 
 from experiments import quickstart
+from pconv_jax.ops import losses
 
 SEEDS = (0, 1, 2)
 SMOKE = {
@@ -91,7 +92,7 @@ def _partial(config, key, value):
 
 
 def _without(config, term):
-    if term in ("perceptual", "style_out", "style_comp") and not config.loss.vgg16_weights:
+    if term in losses.FEATURE_TERMS and not config.loss.vgg16_weights:
         return "the term is off in all variants: it needs loss.vgg16_weights (tools.prepare_vgg16 makes the file)"
     return {f"loss.weights.{term}": 0.0}
 

@@ -149,7 +149,7 @@ def test_every_key_is_read():
             receiver, owner, there = whole[section]
             used = leaf in {field.name for field in dataclasses.fields(receiver)} and f"{owner}.{leaf}" in there
         elif section == "loss.weights":
-            used = leaf in losses.TERMS and "loss.weights" in found
+            used = leaf in losses.term_names() and "loss.weights" in found
         else:
             used = is_read(key, found, patterns)
         if not used:
@@ -362,9 +362,12 @@ def test_all_problems_are_told_at_once():
             {"model__channels": 1, "loss__vgg16_weights": "there.npz"},
             "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text",
         ),
-        ({"loss__weights": dict.fromkeys(losses.TERMS, 0)}, r"loss.weights that are on \(valid, hole, tv\) are 0"),
         (
-            {"loss__weights": dict.fromkeys(losses.TERMS, 0) | {"style_out": 120}},
+            {"loss__weights": dict.fromkeys(losses.term_names(), 0)},
+            r"loss.weights that are on \(valid, hole, tv\) are 0",
+        ),
+        (
+            {"loss__weights": dict.fromkeys(losses.term_names(), 0) | {"style_out": 120}},
             r"on \(valid, hole, tv\) are 0",
         ),
         ({"masks__path": "there"}, 'masks.path is there and the kind "strokes": set masks.kind=folder'),

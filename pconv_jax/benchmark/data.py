@@ -128,6 +128,6 @@ def _cpu_seconds():
 
 def _settings(config, source):
     data, drawn = config.data, config.masks
-    images = {"photos": "photos", "folder": data.path, "tfds": f"{data.name} {data.train_split}"}[data.source]
+    images = data.path or (f"{data.name} {data.train_split}" if data.name else data.source)
     text = f"{len(source)} images of {images}, masks {drawn.kind} {drawn.area[0]:g} to {drawn.area[1]:g}"
     return text + (", decoded images cached" if data.cache else "")

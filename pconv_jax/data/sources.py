@@ -10,6 +10,8 @@ import importlib.resources
 import math
 import os
 import zlib
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,8 +19,8 @@ from absl import logging
 
 from pconv_jax import errors
 from pconv_jax.data import encoded as encoded_images
+from pconv_jax.data import tfds_source
 
-SOURCES = ("photos", "folder", "tfds")
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 # The photographs in scikit-image's wheel (0.26); its downloads are never used. They are split by photograph, and the
@@ -215,3 +217,57 @@ class DecodedSource:
         if self._cache is not None:
             self._cache[index] = image
         return image
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """A kind of source, as the config's `data.source` names it.
+
+    Attributes:
+      load: takes the config's `data` section and returns `(train, evaluation)`, two sources without a common image.
+      required: the keys of `data` that this kind needs, each with a description of its value.
+      own: the keys of `data` that only this kind reads and that are empty by default; with another kind they are
+        refused.
+      problems: takes `data` and returns a message for everything else that is wrong with it.
+    """
+
+    load: Callable[[Any], tuple[Any, Any]]
+    required: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    own: tuple[str, ...] = ()
+    problems: Callable[[Any], list[str]] = lambda data: []
+
+
+def _load_folder(data):
+    if data.eval_path:
+        evaluation = folder(data.eval_path)
+        return without(folder(data.path), evaluation), evaluation
+    return split(folder(data.path), data.eval_fraction)
+
+
+def _load_tfds(data):
+    splits = (data.train_split, data.eval_split)
+    return tfds_source.train_and_evaluation(data.name, splits, data.key, data.dir)
+
+
+def _equal_splits(data):
+    if data.train_split != data.eval_split or not data.train_split:
+        return []
+    return [f'data.train_split and data.eval_split are both "{data.eval_split}"; need to be apart']
+
+
+# All kinds of sources. To add one, add an entry here and the keys that it reads to experiments/default.py.
+SOURCES = {
+    "photos": Kind(lambda data: photos()),
+    "folder": Kind(_load_folder, {"path": "a folder of images"}, ("path", "eval_path")),
+    "tfds": Kind(
+        _load_tfds,
+        {
+            "name": "a dataset of TFDS, e.g. celeb_a",
+            "key": "the feature that holds the image",
+            "train_split": "a split, e.g. train",
+            "eval_split": "a split, e.g. validation",
+        },
+        ("name", "dir"),
+        _equal_splits,
+    ),
+}

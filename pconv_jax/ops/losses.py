@@ -13,8 +13,6 @@ from jaxtyping import Array, Float, Shaped
 
 from pconv_jax.ops import partial_conv
 
-TERMS = ("valid", "hole", "perceptual", "style_out", "style_comp", "tv")
-
 Images = Float[ArrayLike, "n h w c"]
 Masks = Shaped[ArrayLike, "n h w 1"]
 Features = Sequence[Float[ArrayLike, "_ _ _ _"]]
@@ -72,3 +70,23 @@ def _l1_over_layers(a, b):
 def _wide(x):
     """In float32, or float64 if it is that."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+# The terms of the loss by the name of their weight. To add one, add an entry to one of these two, and its weight to
+# experiments/default.py. Terms of images are functions of `(output, target, mask, composite)`, terms of VGG16's
+# features of `(of_output, of_composite, of_target)`, each a list of feature maps.
+IMAGE_TERMS = {
+    "valid": lambda output, target, mask, composite: valid(output, target, mask),
+    "hole": lambda output, target, mask, composite: hole(output, target, mask),
+    "tv": lambda output, target, mask, composite: total_variation(composite, mask),
+}
+FEATURE_TERMS = {
+    "perceptual": perceptual,
+    "style_out": lambda of_output, of_composite, of_target: style(of_output, of_target),
+    "style_comp": lambda of_output, of_composite, of_target: style(of_composite, of_target),
+}
+
+
+def term_names(features: bool = True) -> tuple[str, ...]:
+    """Returns the names of all terms, or of those that do without VGG16's features."""
+    return (*IMAGE_TERMS, *FEATURE_TERMS) if features else tuple(IMAGE_TERMS)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from absl import logging
 
-from pconv_jax.data import mask_folder, masks, pipeline, sources, tfds_source
+from pconv_jax.data import mask_folder, masks, pipeline, sources
 from pconv_jax.models import unet, vgg
 from pconv_jax.training import parallel, validation
 
@@ -21,18 +21,9 @@ def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]
       ValueError: a folder that is missing, empty, or too small to split; a TFDS dataset that is not prepared.
     """
     data = config.data
-    if data.source == "photos":
-        train, evaluation = sources.photos()
-    elif data.source == "tfds":
-        splits = (data.train_split, data.eval_split)
-        train, evaluation = tfds_source.train_and_evaluation(data.name, splits, data.key, data.dir)
-    elif data.eval_path:
-        evaluation = sources.folder(data.eval_path)
-        train = sources.without(sources.folder(data.path), evaluation)
-    else:
-        train, evaluation = sources.split(sources.folder(data.path), data.eval_fraction)
+    pair = sources.SOURCES[data.source].load(data)
     settings = config.model.channels, data.cache, data.max_pixels
-    return tuple(sources.DecodedSource(source, *settings) for source in (train, evaluation))
+    return tuple(sources.DecodedSource(source, *settings) for source in pair)
 
 
 def check_masks(config):

@@ -13,7 +13,7 @@ from pconv_jax.training import build, phases, train_state
 
 
 def loss_terms(output, target, mask, features: Callable | None):
-    """The terms of `losses.TERMS` as a dict of scalars; without `features` no perceptual and style terms.
+    """Returns the terms of the loss by name, each a scalar; without `features` those of images alone.
 
     Args:
       output, target: `[N, H, W, C]`, float32 in [0, 1].
@@ -22,18 +22,12 @@ def loss_terms(output, target, mask, features: Callable | None):
         for output and composite together.
     """
     filled = compositing.composite(target, output, mask)
-    terms = {
-        "valid": losses.valid(output, target, mask),
-        "hole": losses.hole(output, target, mask),
-        "tv": losses.total_variation(filled, mask),
-    }
+    terms = {name: term(output, target, mask, filled) for name, term in losses.IMAGE_TERMS.items()}
     if features is not None:
         of_target = lax.stop_gradient(features(target))
         both = features(jnp.concatenate([output, filled]))
         of_output, of_filled = [f[: len(output)] for f in both], [f[len(output) :] for f in both]
-        terms["perceptual"] = losses.perceptual(of_output, of_filled, of_target)
-        terms["style_out"] = losses.style(of_output, of_target)
-        terms["style_comp"] = losses.style(of_filled, of_target)
+        terms |= {name: term(of_output, of_filled, of_target) for name, term in losses.FEATURE_TERMS.items()}
     return terms
 
 

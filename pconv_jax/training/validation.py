@@ -86,7 +86,7 @@ RULES = {
     "model.dtype": _choice(("float32", "bfloat16")),
     "model.conv_impl": _choice(dispatch.IMPLS),
     "model.mask_update": _choice(mask_update.RULES),
-    **{f"loss.weights.{term}": _number(0) for term in losses.TERMS},
+    **{f"loss.weights.{term}": _number(0) for term in losses.term_names()},
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
     "optim.lr": _number(0),
@@ -195,7 +195,7 @@ def _combinations(config):
         problems.append(
             "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text"
         )
-    active = ("valid", "hole", "tv") if not config.loss.vgg16_weights else losses.TERMS
+    active = losses.term_names(features=bool(config.loss.vgg16_weights))
     if not any(config.loss.weights[term] for term in active):
         problems.append(f"all of loss.weights that are on ({', '.join(active)}) are 0: nothing would be learned")
     for section in (config.masks, config.eval.masks):
@@ -205,24 +205,17 @@ def _combinations(config):
 
 
 def _wrong_sources(data):
-    """What the chosen source lacks, and what another one would need."""
-    wanted = {
-        ("folder", "path"): "a folder of images",
-        ("tfds", "name"): "a dataset of TFDS, e.g. celeb_a",
-        ("tfds", "key"): "the feature that holds the image",
-        ("tfds", "train_split"): "a split, e.g. train",
-        ("tfds", "eval_split"): "a split, e.g. validation",
-    }
+    """Returns a message for each key that the chosen source lacks, and for each that belongs to another source."""
+    chosen = sources.SOURCES[data.source]
     problems = [
-        f'data.source is "{source}" and data.{key} is empty: set --config.data.{key} to {what}'
-        for (source, key), what in wanted.items()
-        if data.source == source and not data[key]
+        f'data.source is "{data.source}" and data.{key} is empty: set --config.data.{key} to {description}'
+        for key, description in chosen.required.items()
+        if not data[key]
     ]
     problems += [
-        f'data.{key} is set and data.source is "{data.source}": set --config.data.source={source}'
-        for source, key in (("folder", "path"), ("folder", "eval_path"), ("tfds", "name"), ("tfds", "dir"))
-        if data.source != source and data[key]
+        f'data.{key} is set and data.source is "{data.source}": set --config.data.source={name}'
+        for name, source in sources.SOURCES.items()
+        for key in source.own
+        if key not in chosen.own and data[key]
     ]
-    if data.source == "tfds" and data.train_split == data.eval_split != "":
-        problems.append(f'data.train_split and data.eval_split are both "{data.eval_split}"; need to be apart')
-    return problems
+    return problems + chosen.problems(data)
