@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import layer_cases
 import networks
 import runs
 from pconv_jax.models import unet
@@ -15,64 +16,6 @@ from pconv_jax.ops.cpu import dispatch
 from pconv_jax.training import build, parallel, phases, steps, train_state
 
 AUTO = functools.partial(dispatch.decoder_conv, impl="auto")
-
-# (batch, height and width of low, channels of low, of skip, of the output, window)
-PHASES = {
-    "dec1": (2, 8, 8, 16, 3, 3, 3),
-    "dec2": (1, 8, 8, 16, 8, 8, 3),
-    "not square": (2, 5, 7, 3, 2, 4, 3),
-    "one position, one channel": (3, 1, 1, 1, 1, 1, 3),
-    "one row": (2, 1, 6, 3, 1, 2, 3),
-}
-FEW = {
-    "dec7": (2, 2, 2, 8, 8, 16, 3),
-    "one position": (1, 1, 1, 2, 1, 3, 3),
-    "not square, window 5": (1, 1, 3, 2, 3, 6, 5),
-}
-# (batch, height and width, channels, outputs, window, stride)
-ENCODER = {
-    "enc5": (2, 4, 4, 8, 16, 3, 2),
-    "window 7, stride 1": (1, 3, 5, 2, 8, 7, 1),
-    "odd size, window 5": (1, 5, 7, 2, 8, 5, 2),
-    "one position, one channel": (1, 1, 1, 1, 1, 3, 2),
-}
-
-
-def holes(rng, shape, valid):
-    """A mask with a share of valid positions, none of them in the first rows: larger holes remain holes."""
-    mask = rng.uniform(size=(*shape, 1)) < valid
-    mask[:, : shape[1] * (valid < 1) // 2] = False
-    return mask
-
-
-def decoder_layer(n, h, w, c, d, o, k, *, valid=0.3, dtype=np.float64):
-    rng = np.random.default_rng(0)
-    low, skip = rng.normal(size=(n, h, w, c)), rng.normal(size=(n, 2 * h, 2 * w, d))
-    masks = holes(rng, low.shape[:3], valid), holes(rng, skip.shape[:3], valid)
-    kernel, bias = rng.normal(size=(k, k, c + d, o)), rng.normal(size=o)
-    return [jnp.asarray(a, dtype) for a in (low, masks[0], skip, masks[1], kernel, bias)]
-
-
-def encoder_layer(n, h, w, c, o, k, *, valid=0.3, dtype=np.float64):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(n, h, w, c))
-    arrays = x, holes(rng, x.shape[:3], valid), rng.normal(size=(k, k, c, o)), rng.normal(size=o)
-    return [jnp.asarray(a, dtype) for a in arrays]
-
-
-def with_gradients(layer):
-    """`(arrays, direction) -> (y, m', gradients of y . direction by all arrays)`; masks have none."""
-
-    @jax.jit
-    def call(arrays, direction):
-        y, transpose, m = jax.vjp(lambda *a: layer(*a), *arrays, has_aux=True)
-        return y, m, transpose(direction.astype(y.dtype))
-
-    return call
-
-
-def direction(*shape):
-    return np.random.default_rng(1).normal(size=shape)
 
 
 def assert_equal(fast, plain):
@@ -86,51 +29,46 @@ def assert_equal(fast, plain):
         np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("case", [*PHASES, *(f"few: {name}" for name in FEW)])
+@pytest.mark.parametrize("case", layer_cases.DECODER)
 def test_decoder_equals_the_operator(case):
     """Holes everywhere, in places, and only outside; what lies in them is not read."""
-    few = case.startswith("few")
-    shape = FEW[case.removeprefix("few: ")] if few else PHASES[case]
+    shape = layer_cases.DECODER[case]
     n, h, w, _, _, o, _ = shape
     with jax.enable_x64(True):
-        fast, plain = with_gradients(AUTO), with_gradients(decoder.decoder_conv)
+        fast, plain = layer_cases.with_gradients(AUTO), layer_cases.with_gradients(decoder.decoder_conv)
         for valid in (0.3, 0.0, 1.0):
-            low, low_mask, skip, skip_mask, kernel, bias = arrays = decoder_layer(*shape, valid=valid)
-            expected = plain(arrays, direction(n, 2 * h, 2 * w, o))
-            assert_equal(fast(arrays, direction(n, 2 * h, 2 * w, o)), expected)
+            low, low_mask, skip, skip_mask, kernel, bias = arrays = layer_cases.decoder_layer(*shape, valid=valid)
+            cotangent = layer_cases.cotangent(n, 2 * h, 2 * w, o)
+            expected = plain(arrays, cotangent)
+            assert_equal(fast(arrays, cotangent), expected)
             spoiled = jnp.where(low_mask == 1, low, jnp.nan), low_mask, jnp.where(skip_mask == 1, skip, jnp.inf)
-            assert_equal(fast([*spoiled, skip_mask, kernel, bias], direction(n, 2 * h, 2 * w, o)), expected)
+            assert_equal(fast([*spoiled, skip_mask, kernel, bias], cotangent), expected)
 
 
-@pytest.mark.parametrize("case", ENCODER)
+@pytest.mark.parametrize("case", layer_cases.ENCODER)
 def test_encoder_equals_the_operator(case):
-    *shape, stride = ENCODER[case]
+    *shape, stride = layer_cases.ENCODER[case]
     half = shape[-1] // 2
     operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=((half, half), (half, half)))
     with jax.enable_x64(True):
-        fast = with_gradients(functools.partial(dispatch.conv, stride=stride, impl="auto"))
-        plain = with_gradients(operator)
+        fast = layer_cases.with_gradients(functools.partial(dispatch.conv, stride=stride, impl="auto"))
+        plain = layer_cases.with_gradients(operator)
         for valid in (0.3, 0.0, 1.0):
-            x, mask, kernel, bias = arrays = encoder_layer(*shape, valid=valid)
-            given = direction(*operator(*arrays)[0].shape)
-            expected = plain(arrays, given)
-            assert_equal(fast(arrays, given), expected)
-            assert_equal(fast([jnp.where(mask == 1, x, jnp.nan), mask, kernel, bias], given), expected)
-
-
-def lowered(layer, arrays, platform):
-    """The program of a layer's gradients for a platform, which need not be there."""
-    call = jax.jit(jax.grad(lambda *a: layer(*a)[0].sum(), (0, 2)))
-    return call.trace(*arrays).lower(lowering_platforms=(platform,)).as_text()
+            x, mask, kernel, bias = arrays = layer_cases.encoder_layer(*shape, valid=valid)
+            cotangent = layer_cases.cotangent(*operator(*arrays)[0].shape)
+            expected = plain(arrays, cotangent)
+            assert_equal(fast(arrays, cotangent), expected)
+            assert_equal(fast([jnp.where(mask == 1, x, jnp.nan), mask, kernel, bias], cotangent), expected)
 
 
 @pytest.mark.parametrize("case", ["dec1", "few: dec7"])
 def test_the_choice_follows_platform_and_config(case):
     """On a CPU another program than the operator's; on a GPU, and with "xla", the operator's and nothing beside it."""
-    arrays = decoder_layer(*(FEW[case[5:]] if case.startswith("few") else PHASES[case]), dtype=np.float32)
+    arrays = layer_cases.decoder_layer(*layer_cases.DECODER[case], dtype=np.float32)
 
     def operations(layer, platform):
-        return [lowered(layer, arrays, platform).count(f"stablehlo.{name} ") for name in ("dot_general", "pad")]
+        text = layer_cases.lowered(layer, arrays, platform)
+        return [text.count(f"stablehlo.{name} ") for name in ("dot_general", "pad")]
 
     plain = operations(decoder.decoder_conv, "cpu")
     assert operations(AUTO, "cpu") != plain
@@ -142,7 +80,7 @@ def test_the_choice_follows_the_shape():
     """Phases for windows of 3 where outputs are more than twice the channels."""
 
     def program(shape):
-        return str(jax.make_jaxpr(AUTO)(*decoder_layer(*shape, dtype=np.float32)))
+        return str(jax.make_jaxpr(AUTO)(*layer_cases.decoder_layer(*shape, dtype=np.float32)))
 
     assert program((1, 2, 2, 3, 2, 8, 3)).count("name=conv") == 1
     assert program((1, 2, 2, 3, 2, 7, 3)).count("name=conv") == 2  # of low and of skip
@@ -151,10 +89,11 @@ def test_the_choice_follows_the_shape():
 
 def test_phases_save_half_of_the_operations():
     """16 products per position of the upsampled half instead of 36, forward and in both gradients."""
-    arrays = decoder_layer(1, 32, 32, 32, 1, 32, 3, dtype=np.float32)
+    arrays = layer_cases.decoder_layer(1, 32, 32, 32, 1, 32, 3, dtype=np.float32)
 
     def flops(layer):
-        return with_gradients(layer).lower(arrays, direction(1, 64, 64, 32)).compile().cost_analysis()["flops"]
+        traced = layer_cases.with_gradients(layer).lower(arrays, layer_cases.cotangent(1, 64, 64, 32))
+        return traced.compile().cost_analysis()["flops"]
 
     assert flops(AUTO) < 0.55 * flops(decoder.decoder_conv)
 
@@ -187,8 +126,8 @@ def test_masks_of_a_network_are_not_folded(impl):
 @pytest.mark.parametrize("case", ["dec1", "few: dec7"])
 def test_bfloat16_is_rounded_once(case):
     """From float32 sums: within half a unit in the last place of the same layer in float32."""
-    shape = FEW[case[5:]] if case.startswith("few") else PHASES[case]
-    half = decoder_layer(*shape, dtype=jnp.bfloat16)
+    shape = layer_cases.DECODER[case]
+    half = layer_cases.decoder_layer(*shape, dtype=jnp.bfloat16)
     y, m = jax.jit(AUTO)(*half)
     expected, expected_mask = jax.jit(decoder.decoder_conv)(*(a.astype(jnp.float32) for a in half))
     assert y.dtype == jnp.bfloat16 and m.dtype == jnp.float32
@@ -203,26 +142,26 @@ def test_bfloat16_is_rounded_once(case):
 def test_under_vmap(case):
     """Over images, masks, kernels and biases, with gradients, in float64: each result as the operator alone has it."""
     if case == "enc5":
-        *shape, stride = ENCODER[case]
-        layer, fast = encoder_layer, functools.partial(dispatch.conv, stride=stride, impl="auto")
+        *shape, stride = layer_cases.ENCODER[case]
+        layer, fast = layer_cases.encoder_layer, functools.partial(dispatch.conv, stride=stride, impl="auto")
         operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=((1, 1), (1, 1)))
     else:
-        shape = FEW[case[5:]] if case.startswith("few") else PHASES[case]
-        layer, fast, operator = decoder_layer, AUTO, decoder.decoder_conv
+        shape = layer_cases.DECODER[case]
+        layer, fast, operator = layer_cases.decoder_layer, AUTO, decoder.decoder_conv
     with jax.enable_x64(True):
         cases = [layer(*shape, valid=valid) for valid in (0.3, 0.0, 1.0)]
         cases = [[*images, (k + 1) * kernel, bias - k] for k, (*images, kernel, bias) in enumerate(cases)]
-        directions = direction(3, *operator(*cases[0])[0].shape)
+        cotangents = layer_cases.cotangent(3, *operator(*cases[0])[0].shape)
         stacked = [jnp.stack(arrays) for arrays in zip(*cases, strict=True)]
-        together = jax.vmap(with_gradients(fast))(stacked, directions)
-        plain = with_gradients(operator)
+        together = jax.vmap(layer_cases.with_gradients(fast))(stacked, cotangents)
+        plain = layer_cases.with_gradients(operator)
         for k, arrays in enumerate(cases):
-            assert_equal(jax.tree.map(lambda x, k=k: x[k], together), plain(arrays, directions[k]))
+            assert_equal(jax.tree.map(lambda x, k=k: x[k], together), plain(arrays, cotangents[k]))
 
 
 def test_xla_stays_differentiable_forward():
     """What "auto" gives up; `pconv_jax.partial_conv` itself has it too (test_partial_conv)."""
-    low, *rest = decoder_layer(*PHASES["dec1"], dtype=np.float32)
+    low, *rest = layer_cases.decoder_layer(*layer_cases.DECODER["dec1"], dtype=np.float32)
     layer = functools.partial(AUTO, impl="xla")
     _, tangent = jax.jvp(lambda low: layer(low, *rest)[0], (low,), (low,))
     without_bias = layer(low, *rest[:-1], jnp.zeros(3))[0] - layer(0 * low, *rest[:-1], jnp.zeros(3))[0]
@@ -233,7 +172,8 @@ def test_the_network_is_the_same():
     """Outputs and gradients of the whole U-Net in float64, with the same parameters."""
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
-        image, mask = jnp.asarray(rng.uniform(size=(2, 8, 8, 3))), jnp.asarray(holes(rng, (2, 8, 8), 0.7), float)
+        image = jnp.asarray(rng.uniform(size=(2, 8, 8, 3)))
+        mask = jnp.asarray(layer_cases.random_mask(rng, (2, 8, 8), 0.7), float)
         results = []
         for impl in dispatch.IMPLS:
             model = unet.UNet(depth=2, width=16, max_width=32, kernels=(3,), dtype=jnp.float64, conv_impl=impl)

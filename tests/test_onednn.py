@@ -10,8 +10,8 @@ from absl import logging
 from jax import lax
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
+import layer_cases
 import runs
-import test_dispatch as layers
 from pconv_jax.models import vgg
 from pconv_jax.ops import decoder, partial_conv
 from pconv_jax.ops.cpu import dispatch, onednn
@@ -77,25 +77,27 @@ def test_product(transpose_a, transpose_b, dtype):
 @pytest.mark.parametrize("case", ["dec1", "not square", "few: dec7", "enc5", "odd size, window 5"])
 def test_layers_equal_the_operator(case, dtype):
     """Holes everywhere, in places, and none: outputs rounded once, masks equal, gradients; holes are not read."""
-    if case in layers.ENCODER:
-        *shape, stride = layers.ENCODER[case]
-        half, make = shape[-1] // 2, layers.encoder_layer
+    if case in layer_cases.ENCODER:
+        *shape, stride = layer_cases.ENCODER[case]
+        half, make = shape[-1] // 2, layer_cases.encoder_layer
         pads = ((half, half), (half, half))
         operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
         fast = functools.partial(dispatch.conv, stride=stride, impl="onednn")
     else:
-        shape, make = layers.FEW[case[5:]] if case.startswith("few") else layers.PHASES[case], layers.decoder_layer
+        shape, make = layer_cases.DECODER[case], layer_cases.decoder_layer
         operator, fast = decoder.decoder_conv, functools.partial(dispatch.decoder_conv, impl="onednn")
-    found, wanted = layers.with_gradients(fast), layers.with_gradients(operator)
+    found, wanted = layer_cases.with_gradients(fast), layer_cases.with_gradients(operator)
     for valid in (0.3, 0.0, 1.0):
         given = make(*shape, valid=valid, dtype=dtype)
         wide = [a.astype(jnp.float32) for a in given]
-        direction = jnp.asarray(layers.direction(*jax.eval_shape(operator, *wide)[0].shape), dtype).astype(jnp.float32)
-        y, mask, gradients = found(given, direction)
-        expected, expected_mask, expected_gradients = wanted(wide, direction)
+        cotangent = layer_cases.cotangent(*jax.eval_shape(operator, *wide)[0].shape)
+        cotangent = jnp.asarray(cotangent, dtype).astype(jnp.float32)
+        y, mask, gradients = found(given, cotangent)
+        expected, expected_mask, expected_gradients = wanted(wide, cotangent)
         assert y.dtype == dtype and not np.asarray(y)[np.broadcast_to(mask == 0, y.shape)].any()
         np.testing.assert_array_equal(mask, expected_mask)
-        if dtype == jnp.bfloat16 and case in layers.PHASES:  # whose kernels are sums of weights, rounded as well
+        if dtype == jnp.bfloat16 and case in layer_cases.POLYPHASE:
+            # Their kernels are sums of weights, which are rounded as well.
             np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0, atol=0.01 * np.abs(expected).max())
         else:
             close(y, expected, dtype)
@@ -104,12 +106,12 @@ def test_layers_equal_the_operator(case, dtype):
             scale = max(np.abs(right).max(), 1e-6)
             np.testing.assert_allclose(gradient.astype(jnp.float32), right, rtol=0, atol=tolerance * scale)
         spoiled = [jnp.where(given[1] == 1, given[0], jnp.nan), *given[1:]]
-        assert np.asarray(found(spoiled, direction)[0]).tobytes() == np.asarray(y).tobytes()
+        assert np.asarray(found(spoiled, cotangent)[0]).tobytes() == np.asarray(y).tobytes()
     assert calls(lambda *a: fast(*a)[0], *given) >= 1
 
 
 def test_under_vmap(dtype):
-    x, mask, kernel, bias = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
+    x, mask, kernel, bias = layer_cases.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
     fast = functools.partial(dispatch.conv, stride=2, impl="onednn")
     stacked, kernels = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
     y, _ = jax.jit(jax.vmap(fast, in_axes=(0, None, 0, None)))(stacked, mask, kernels, bias)
@@ -118,16 +120,15 @@ def test_under_vmap(dtype):
 
 
 def test_other_platforms_have_their_own(dtype):
-    arrays = layers.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
+    arrays = layer_cases.encoder_layer(2, 6, 6, 5, 4, 3, dtype=dtype)
     fast = functools.partial(dispatch.conv, stride=2, impl="onednn")
 
     def ordinary(x, mask, kernel, bias):
         return (dispatch.ordinary_conv(x, kernel, 2, "onednn"),)
 
     for layer in (fast, ordinary):
-        assert "onednn" in layers.lowered(layer, arrays, "cpu") and "onednn" not in layers.lowered(
-            layer, arrays, "cuda"
-        )
+        assert "onednn" in layer_cases.lowered(layer, arrays, "cpu")
+        assert "onednn" not in layer_cases.lowered(layer, arrays, "cuda")
 
 
 def test_vgg16_and_ordinary_convolutions(uncached):
@@ -181,7 +182,7 @@ def test_it_is_not_used_where_programs_are_kept(uncached, tmp_path):
         jax.config.update("jax_compilation_cache_dir", str(tmp_path))
         jax.config.update("jax_enable_compilation_cache", True)
         assert not onednn.usable("float32")
-        arrays = layers.encoder_layer(1, 4, 4, 2, 3, 3, dtype=np.float32)
+        arrays = layer_cases.encoder_layer(1, 4, 4, 2, 3, 3, dtype=np.float32)
         assert not calls(lambda *a: dispatch.conv(*a, 1, "onednn")[0], *arrays)
     finally:
         jax.config.update("jax_compilation_cache_dir", directory)
