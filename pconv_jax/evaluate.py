@@ -154,14 +154,14 @@ def _drawn(path, configs):
     for other, other_config in configs.items():
         inputs.check_same(path, config, other, other_config)
     _, source = build.image_sources(config)
-    before = rundir.read_data(path)
-    fed = {"evaluation": source.source.fingerprint(), **build.evaluation_masks_fingerprint(config)}
-    for use, now in fed.items():
-        if before.get(use, now) != now:  # a run of an older version has no record of its masks
+    recorded = rundir.read_data(path)
+    current = {"evaluation": source.source.fingerprint(), **build.evaluation_masks_fingerprint(config)}
+    for use, fingerprint in current.items():
+        if recorded.get(use) != fingerprint:
             what = "masks" if use == build.EVALUATION_MASKS else "images"
             raise ValueError(
-                f"{path} was trained beside other evaluation {what} ({before[use]} then, {now} now): restore them, or "
-                "give --manifest=DIR"
+                f"{path} was trained beside other evaluation {what} ({recorded.get(use)} then, {fingerprint} now): "
+                "restore them, or give --manifest=DIR"
             )
     return inputs.Drawn(config, source)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pconv_jax.models import unet
-from pconv_jax.training import checkpoints, rundir, train_state
+from pconv_jax.training import build, checkpoints, rundir, train_state
 
 SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": True}
 
@@ -29,7 +29,7 @@ def random_state(config) -> train_state.TrainState:
 
 def save_run(workdir, config, scored):
     """Makes a run directory without training: `(state, PSNR)` pairs as its checkpoints. Returns its path."""
-    rundir.claim(str(workdir), config, {})
+    rundir.claim(str(workdir), config, build.fingerprints(config, *build.image_sources(config)))
     with checkpoints.open_manager(str(workdir), keep=5) as manager:
         for now, psnr in scored:
             checkpoints.save(manager, now, psnr)

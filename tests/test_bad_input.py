@@ -79,11 +79,20 @@ def a_run_with_masks(directory):
     return arguments
 
 
+def an_empty_run(directory, **files):
+    """Makes a run directory of the tiny experiment without checkpoints, and files in it."""
+    config = runs.tiny()
+    rundir.claim(str(directory / "run"), config, build.fingerprints(config, *build.image_sources(config)))
+    for name, content in files.items():
+        write(directory / "run" / name, content)
+
+
 def an_evaluation_with_masks(directory):
     """A run directory whose evaluation masks were nine files."""
     mask_folder(directory / "m", left_half())
     config = runs.tiny(**{"eval.masks.kind": "folder", "eval.masks.path": str(directory / "m")})
-    rundir.claim(str(directory / "run"), config, {"evaluation masks": "9 files"})
+    recorded = build.fingerprints(config, *build.image_sources(config))
+    rundir.claim(str(directory / "run"), config, {**recorded, "evaluation masks": "9 files"})
 
 
 def vgg_weights(path, **changes):
@@ -343,14 +352,14 @@ def test_out_of_memory(failure, message, trace, server, tmp_path):
     ("change", "message"),
     [
         (lambda d: None, r"run holds no run \(config.json is missing\): give the directory that training wrote"),
-        (lambda d: a_run(d, data_json=None), "run has no checkpoint yet: wait for the first one, or train again"),
+        (lambda d: an_empty_run(d), "run has no checkpoint yet: wait for the first one, or train again"),
         (
             lambda d: a_run(d, config_json=json.dumps(runs.tiny(**{"train.steps": 1}).to_dict()).replace("true", "7")),
             r"the config does not work:[^$]*data.flip is 7; needs True or False",
         ),
         (
-            lambda d: a_run(d, data_json=None, manager=b"x"),
-            "checkpoints is a file; needs the directory of manager: move it",
+            lambda d: an_empty_run(d, checkpoints=b"x"),
+            "checkpoints is a file; needs the directory of checkpoints: move it",
         ),
         (
             lambda d: a_run(d, data_json=json.dumps({"evaluation": "5 files"})),

@@ -105,9 +105,6 @@ def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_co
       config, other_config: of the runs.
     """
     values, others = (_deciding(c, path) for c, path in ((config, run), (other_config, other)))
-    # Of two folders with the same masks the paths may differ; a run of an older version recorded its path alone.
-    recorded = values[build.EVALUATION_MASKS] and others[build.EVALUATION_MASKS]
-    del values["eval.masks.path" if recorded else build.EVALUATION_MASKS]
     differing = [
         f"{key}: {values[key]} in {run}, {others[key]} in {other}" for key in values if values[key] != others[key]
     ]
@@ -119,12 +116,15 @@ def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_co
 
 
 def _deciding(config, run):
-    """What the pixels of an evaluation set follow from. Images by their fingerprint: paths may differ."""
+    """Returns everything that decides the pixels of an evaluation set.
+
+    Images and mask folders count by their fingerprints, so the same files may lie at different paths.
+    """
     data = rundir.read_data(run)
     return {
         **{f"eval.{key}": config.eval[key] for key in ("examples", "seed")},
         "eval.crop_scale": list(config.eval.crop_scale),
-        **{f"eval.masks.{key}": value for key, value in config.eval.masks.items()},
+        **{f"eval.masks.{key}": value for key, value in config.eval.masks.items() if key != "path"},
         "data.size": config.data.size,
         "model.channels": config.model.channels,
         "evaluation images": data.get("evaluation"),
