@@ -68,6 +68,22 @@ def test_parameter_tree():
     assert paths == expected
 
 
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({}, (16, 24)), ({"kind": "gated"}, (16, 24)), ({"mask_update": "vanish", "depth": 3, "center": True}, (24, 40))],
+    ids=str,
+)
+def test_padding_beyond_inside_changes_nothing(options, size):
+    """A padded image gives the very output of the image alone, whatever lies in the padding."""
+    model, variables = initialised(**options)
+    image, mask = (x[:1, : size[0], : size[1]] for x in example(40))
+    expected, _ = compiled(model)(variables, image, mask)
+    pad = ((0, 0), (0, 48 - size[0]), (0, 48 - size[1]), (0, 0))
+    padded = np.pad(image, pad, constant_values=0.7), np.pad(mask, pad)
+    output, _ = compiled(model)(variables, *padded, inside=np.pad(np.ones_like(mask), pad))
+    np.testing.assert_allclose(output[:, : size[0], : size[1]], expected, atol=2e-5)
+
+
 @pytest.mark.parametrize("kind", layers.CONV_KINDS)
 def test_gradient_reaches_every_skip(kind):
     """The half of each decoder kernel that reads the skip has a gradient (the Keras project dropped every skip)."""

@@ -87,12 +87,16 @@ class UNet(nn.Module):
     mask_update: str = "shrink"
 
     @nn.compact
-    def __call__(self, image, mask, *, train=False, freeze_encoder=False):
+    def __call__(self, image, mask, *, inside=None, train=False, freeze_encoder=False):
         """Returns `(output, final_mask)`: the raw float32 prediction of the whole image, and where the network saw
         anything valid (None for kinds other than "partial"). Content of holes is never read.
 
         Args:
           image, mask: as above.
+          inside: `[N, H, W, 1]`, 1 in a rectangle that starts in the upper left corner and 0 beyond it, or None for all
+            1. Beyond it, every layer sees what it sees beyond the border of an image, so that an image can be padded to
+            a size for which the network is compiled already. Group normalisation is the exception: its statistics
+            include the padding.
           train: normalise by the statistics of the batch, and let the running ones follow.
           freeze_encoder: the encoder uses its running statistics, and leaves them, all the same: holes pollute the
             statistics of the batch (paper, section 4.2).
@@ -121,6 +125,7 @@ class UNet(nn.Module):
 
         offset = compositing.valid_mean(image, mask) if self.center else 0.0
         x, mask = self._input(image - offset, mask)
+        x, mask = _cut(x, mask, inside, 0)
         skips = []
         for level in range(self.depth):
             skips.append((x, mask))
@@ -128,9 +133,10 @@ class UNet(nn.Module):
             x, mask = block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)(
                 x, mask, None, None, train and not freeze_encoder
             )
+            x, mask = _cut(x, mask, inside, level + 1)
         for level in reversed(range(1, self.depth)):
             layer = block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
-            x, mask = layer(x, mask, *skips[level], train)
+            x, mask = _cut(*layer(x, mask, *skips[level], train), inside, level)
         kind = "zero" if self.kind == "gated" else self.kind  # a gate is an activation, and the last layer has none
         layer = block("dec1", self.channels, 3, 1, "none", None, kind)
         x, mask = layer(x, mask, *skips[0], train)
@@ -144,6 +150,14 @@ class UNet(nn.Module):
         if self.kind == "zero":
             return image, None
         return jnp.concatenate([image, (mask != 0).astype(self.dtype)], axis=-1), None
+
+
+def _cut(x, mask, inside, level):
+    """Clears features and mask beyond `inside`, which has the input's resolution; `x` is halved `level` times."""
+    if inside is None:
+        return x, mask
+    kept = inside[:, :: 2**level, :: 2**level] != 0
+    return jnp.where(kept, x, 0), None if mask is None else jnp.where(kept, mask, 0)
 
 
 def prepared(variables, dtype):
