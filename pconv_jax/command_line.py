@@ -1,62 +1,182 @@
-"""The flag --config of the commands that take an experiment file, and its overrides."""
+"""Runs the commands of the package: parses flags, reads the experiment file, and reports a user's errors in one line.
 
+Every command is a module with `define_flags(flag_values)`, which adds its flags, and `main(flag_values)`, which does
+the work. It ends with
+
+    if __name__ == "__main__":
+        command_line.run(main, define_flags)
+"""
+
+import logging as std_logging
 import os
 import re
 import runpy
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 import ml_collections
-from absl import flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
+from pconv_jax import errors
 from pconv_jax.training import validation
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment file, e.g. experiments/quickstart.py.")
+
+def run(
+    main: Callable[..., int | None],
+    define_flags: Callable[[flags.FlagValues], None],
+    *,
+    argument: str | None = None,
+    interrupted: str = "interrupted",
+    leave: Callable[[str], NoReturn] = sys.exit,
+    argv: Sequence[str] | None = None,
+):
+    """Runs a command and ends the process with its exit code.
+
+    A `ValueError` or an `OSError` ends the command with one line on standard error
+    and exit code 1; `--traceback` shows the traceback as well. Every other exception is a defect of the program and
+    keeps its traceback.
+
+    Args:
+      main: does the work. Called with the parsed flags, and with the positional argument where the command takes one;
+        returns an exit code, or None for 0.
+      define_flags: adds the flags of the command.
+      argument: description of the one positional argument; None where the command takes none.
+      interrupted: what Ctrl-C prints.
+      leave: ends the process with a message and exit code 1.
+      argv: the command line, program name first; `sys.argv` by default.
+    """
+    flag_values = flags.FLAGS
+    define_flags(flag_values)
+    flags.DEFINE_bool("traceback", False, "Show where in the program a reported error was found.", flag_values)
+
+    def call(words):
+        expected = 1 if argument else 0
+        if len(words) - 1 < expected:
+            raise app.UsageError(f"needs {argument}")
+        if len(words) - 1 > expected:
+            raise app.UsageError(
+                f"unexpected argument {words[1 + expected]}: options are given as --name=value, see --help"
+            )
+        if flag_values["verbosity"].using_default_value:
+            logging.set_verbosity(logging.INFO)
+        quiet_libraries()
+        return main(flag_values, *words[1:])
+
+    try:
+        app.run(call, argv, flags_parser=_parse)
+    except KeyboardInterrupt:
+        sys.exit(interrupted)
+    except (ValueError, OSError) as error:
+        if flag_values["traceback"].value:
+            traceback.print_exc()
+        leave(f"error: {error}")
 
 
-def parse(argv):
-    """absl's parser; what is wrong with a flag or the experiment file is one line, without the parser's traceback."""
+def define_config(flag_values: flags.FlagValues):
+    """Adds --config, the experiment file, and its overrides, --config.key=value."""
+    about = "Experiment file, e.g. experiments/quickstart.py."
+    config_flags.DEFINE_config_file("config", None, about, flag_values=flag_values)
+    flags.mark_flag_as_required("config", flag_values)
+
+
+def experiment(flag_values: flags.FlagValues) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """Runs the experiment file once more, for all that it defines.
+
+    Args:
+      flag_values: parsed flags, with those of `define_config`.
+
+    Returns:
+      The file's path, what it defines by name, and the values that flags override by dotted key.
+
+    Raises:
+      UserError: the file raises an exception.
+    """
+    flag = flag_values["config"]
+    path = config_flags.get_config_filename(flag)
+    return path, call_experiment(path, runpy.run_path, path), dict(config_flags.get_override_values(flag))
+
+
+def call_experiment(path: str, function: Callable, *arguments) -> Any:
+    """Calls a function of an experiment file.
+
+    Args:
+      path: the experiment file.
+      function: defined in it, or running it.
+      *arguments: of the function.
+
+    Returns:
+      What the function returns.
+
+    Raises:
+      UserError: the function raises an exception; the message names the file and the line.
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:  # an experiment file is a program, which can raise anything
+        raise errors.UserError(_explanation(error, path)) from error
+
+
+def quiet_libraries():
+    """Leaves INFO messages of installed libraries out of the log, orbax's and JAX's dozens per checkpoint above all.
+
+    Warnings of libraries stay, and all messages of this package. The pages that orbax logs about a save that failed
+    are left out, too: it raises the same error, which checkpoints.py reports in a line.
+    """
+    ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
+    orbax = f"{os.sep}orbax{os.sep}"
+    show = sys.unraisablehook
+
+    def keep(record):
+        raised = record.levelno >= std_logging.ERROR and orbax in record.pathname
+        return record.pathname.startswith(ours) or (record.levelno >= std_logging.WARNING and not raised)
+
+    def show_others(unraisable):
+        # Orbax's reads and writes that an error overtook end so, in threads of their own.
+        if str(unraisable.exc_value) != "Event loop is closed":
+            show(unraisable)
+
+    logging.get_absl_handler().addFilter(keep)
+    sys.unraisablehook = show_others
+
+
+def _parse(argv):
+    """Parses the command line into `flags.FLAGS`, and returns what is left of it; a mistake is a UserError."""
+    if "config" in flags.FLAGS:
+        return _parse_with_config(argv)
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        raise errors.UserError(str(error)) from error
+
+
+def _parse_with_config(argv):
+    """Parses a command line with --config; the experiment file is run, and its config must be a ConfigDict."""
     overrides = [re.match(r"--?(?:no)?config\.([^=]+)", argument) for argument in argv[1:]]
-    wrong = [override[1] for override in overrides if override and override[1] not in validation.RULES]
-    if wrong:
-        sys.exit("error: " + "; ".join(map(validation.unknown, wrong)))
+    unknown = [override[1] for override in overrides if override and override[1] not in validation.RULES]
+    if unknown:
+        raise errors.UserError("; ".join(map(validation.unknown, unknown)))
     paths = re.findall(r"\n--?config[=\n]([^\n:]*)", "\n".join(argv))
     path = paths[-1] if paths else None
     if path is not None and not os.path.isfile(path):
-        sys.exit(f"error: {path!r} is no file: give an experiment, e.g. --config=experiments/quickstart.py")
+        raise errors.UserError(f"{path!r} is no file: give an experiment, e.g. --config=experiments/quickstart.py")
     try:
-        rest, config = flags.FLAGS(argv), CONFIG.value
-        getattr(config, "name", None)  # a file that could not be loaded says so when its config is used
-    except Exception as error:  # an experiment file is a program and raises what it likes
-        sys.exit(f"error: {_explanation(error, path)}")
+        rest, config = flags.FLAGS(argv), flags.FLAGS.config
+        getattr(config, "name", None)  # a file that could not be loaded raises its error when its config is used
+    except Exception as error:  # an experiment file is a program, which can raise anything
+        raise errors.UserError(_explanation(error, path)) from error
     if path is not None and not isinstance(config, ml_collections.ConfigDict):
         kind = type(config).__name__
-        sys.exit(f"error: {path}: get_config() gives {kind}; needs a ConfigDict: start from experiments/default.py")
+        raise errors.UserError(
+            f"{path}: get_config() returns {kind}; needs a ConfigDict: start from experiments/default.py"
+        )
     return rest
 
 
-def experiment() -> tuple[str, dict, dict]:
-    """`(path, names, overrides)` of the experiment file: what it defines, and by dotted key what flags override.
-
-    Raises:
-      ValueError: the file raises something.
-    """
-    flag = flags.FLAGS["config"]
-    path = config_flags.get_config_filename(flag)
-    return path, explained(path, runpy.run_path, path), dict(config_flags.get_override_values(flag))
-
-
-def explained(path: str, call, *arguments):
-    """`call(*arguments)`, code of an experiment file; what it raises becomes a ValueError that says where."""
-    try:
-        return call(*arguments)
-    except Exception as error:
-        raise ValueError(_explanation(error, path)) from error
-
-
 def _explanation(error, path):
-    """One line about what the parser raised."""
+    """Returns one line about an exception that the parser or the experiment file raised."""
     override = re.match(r"flag --(?:no)?config\.([\w.]+)", str(error))
     if override:
         return f"{error}; needs {validation.RULES[override[1]][1]}"

@@ -9,8 +9,9 @@ python -m pconv_jax.evaluate --run=runs/a --lpips_weights=lpips.npz --fid_weight
 
 import os
 
-from absl import app, flags, logging
+from absl import flags
 
+from pconv_jax import command_line
 from pconv_jax.evaluation import (
     baselines,
     evaluator,
@@ -27,7 +28,6 @@ from pconv_jax.training import (
     build,
     compilation_cache,
     parallel,
-    reporting,
     rundir,
     validation,
 )
@@ -35,64 +35,70 @@ from pconv_jax.training import (
 BATCH = 8  # of examples, where there is no run that has its own
 
 
-def define_flags(given: flags.FlagValues):
+def define_flags(flag_values: flags.FlagValues):
     """The command line of `python -m pconv_jax.evaluate`."""
-    flags.DEFINE_string("run", None, "Run directory that training wrote.", given)
-    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of each run.", given)
-    flags.DEFINE_list("compare", [], "Other run directories, on the same inputs.", given)
-    flags.DEFINE_list("predictions", [], "Folders of other programs' results for the inputs, <name>.png.", given)
-    flags.DEFINE_list("baselines", list(baselines.DEFAULT), "Classical fillers; also FSR, GMIC (slow).", given)
-    flags.DEFINE_string("manifest", None, "Folder of inputs to use in place of the run's own.", given)
-    flags.DEFINE_string("write_manifest", None, "Write the run's inputs to this folder, and nothing else.", given)
-    flags.DEFINE_string("lpips_weights", None, f"Adds LPIPS; the file is made by {lpips.TOOL}.", given)
-    flags.DEFINE_string("fid_weights", None, f"Adds FID; the file is made by {inception.TOOL}.", given)
-    flags.DEFINE_bool("references", False, "Show published scores below the tables.", given)
-    flags.DEFINE_string("out", None, "Folder of the results; default RUN/eval.", given)
-    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
+    flags.DEFINE_string("run", None, "Run directory that training wrote.", flag_values)
+    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of each run.", flag_values)
+    flags.DEFINE_list("compare", [], "Other run directories, on the same inputs.", flag_values)
+    flags.DEFINE_list("predictions", [], "Folders of other programs' results for the inputs, <name>.png.", flag_values)
+    flags.DEFINE_list("baselines", list(baselines.DEFAULT), "Classical fillers; also FSR, GMIC (slow).", flag_values)
+    flags.DEFINE_string("manifest", None, "Folder of inputs to use in place of the run's own.", flag_values)
+    flags.DEFINE_string("write_manifest", None, "Write the run's inputs to this folder, and nothing else.", flag_values)
+    flags.DEFINE_string("lpips_weights", None, f"Adds LPIPS; the file is made by {lpips.TOOL}.", flag_values)
+    flags.DEFINE_string("fid_weights", None, f"Adds FID; the file is made by {inception.TOOL}.", flag_values)
+    flags.DEFINE_bool("references", False, "Show published scores below the tables.", flag_values)
+    flags.DEFINE_string("out", None, "Folder of the results; default RUN/eval.", flag_values)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
 
 
-def run(given: flags.FlagValues):
+def main(flag_values: flags.FlagValues):
     """Checks everything that can be checked, restores the networks, scores all methods on the same inputs, writes.
 
     Raises:
       ValueError, OSError: before anything is written.
     """
-    _check_flags(given)
-    configs = {path: _config(path) for path in ([given.run] if given.run else []) + given.compare}
-    config = configs.get(given.run)
-    chosen = manifest.Manifest(given.manifest) if given.manifest else _drawn(given.run, configs)
+    _check_flags(flag_values)
+    compilation_cache.enable(flag_values.compilation_cache)
+    configs = {path: _config(path) for path in ([flag_values.run] if flag_values.run else []) + flag_values.compare}
+    config = configs.get(flag_values.run)
+    chosen = manifest.Manifest(flag_values.manifest) if flag_values.manifest else _drawn(flag_values.run, configs)
     batch_size, threads = (config.eval.batch_size, config.data.threads) if config else (BATCH, 2)
-    if given.write_manifest:
-        about = {"eval": config.eval.to_dict(), "evaluation images": rundir.read_data(given.run).get("evaluation")}
-        count = manifest.write(given.write_manifest, inputs.batches(chosen, batch_size, threads), about)
-        print(f"{count} inputs written to {given.write_manifest}: images, masks (white = hole), {manifest.FILE}")
+    if flag_values.write_manifest:
+        about = {
+            "eval": config.eval.to_dict(),
+            "evaluation images": rundir.read_data(flag_values.run).get("evaluation"),
+        }
+        count = manifest.write(flag_values.write_manifest, inputs.batches(chosen, batch_size, threads), about)
+        print(f"{count} inputs written to {flag_values.write_manifest}: images, masks (white = hole), {manifest.FILE}")
         return
-    if given.manifest:
+    if flag_values.manifest:
         for path, other in configs.items():
             _check_fits(path, other, chosen)
-    measures = perceptual.measures(given.lpips_weights, given.fid_weights, chosen[0].image.shape[:2])
-    methods = {path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in given.predictions}
-    networks, about, title = {}, {}, _base(given.manifest or "")
+    measures = perceptual.measures(flag_values.lpips_weights, flag_values.fid_weights, chosen[0].image.shape[:2])
+    methods = {
+        path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in flag_values.predictions
+    }
+    networks, about, title = {}, {}, _base(flag_values.manifest or "")
     for path, other in configs.items():
-        now = evaluator.restore(path, other, given.checkpoint)
-        name = scores.NETWORK if path == given.run else path
+        now = evaluator.restore(path, other, flag_values.checkpoint)
+        name = scores.NETWORK if path == flag_values.run else path
         networks[name] = scores.network(evaluator.compiled(other), build.variables(other, now), batch_size)
         about[name] = {"run": path, **evaluator.about_network(other, now)}
-        title = evaluator.title(config, now) if path == given.run else title
-    methods = {**networks, **methods, **{name: scores.baseline(name) for name in given.baselines}}
+        title = evaluator.title(config, now) if path == flag_values.run else title
+    methods = {**networks, **methods, **{name: scores.baseline(name) for name in flag_values.baselines}}
     if not methods:
         raise ValueError("nothing to score: give --run, --predictions or --baselines")
-    _score(given, title, chosen, methods, measures, about, batch_size, threads)
+    _score(flag_values, title, chosen, methods, measures, about, batch_size, threads)
 
 
-def _score(given, title, chosen, methods, measures, about, batch_size, threads):
+def _score(flag_values, title, chosen, methods, measures, about, batch_size, threads):
     """Scores all methods, writes the report and prints the tables."""
     records = scores.score(methods, inputs.batches(chosen, batch_size, threads), **measures)
     first = next(iter(methods))
     own = [record for record in records if record["method"] == first]
-    parts = (given.run and given.checkpoint, given.manifest and _base(given.manifest))
+    parts = (flag_values.run and flag_values.checkpoint, flag_values.manifest and _base(flag_values.manifest))
     name = "_".join(part for part in parts if part)
-    path = os.path.join(given.out or os.path.join(given.run, "eval"), name)
+    path = os.path.join(flag_values.out or os.path.join(flag_values.run, "eval"), name)
     about = {
         **about.get(scores.NETWORK, {}),
         "networks": about,
@@ -109,34 +115,34 @@ def _score(given, title, chosen, methods, measures, about, batch_size, threads):
         methods[first],
         grid_rows=batch_size,
         with_figures=True,
-        with_references=given.references,
+        with_references=flag_values.references,
         fid=measures.get(perceptual.FID),
         notes=perceptual.notes(measures, len(own)),
     )
     overall = [row for row in compared if row["bucket"] == tables.ALL]
     shown = (tables.markdown_compared(overall, metric) for metric in ("psnr", "ssim", "l1_percent", perceptual.LPIPS))
     print(*filter(None, shown), sep="\n")
-    if given.references:
+    if flag_values.references:
         print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")
     print(f"written: {path}*")
 
 
-def _check_flags(given):
+def _check_flags(flag_values):
     """What the flags say by themselves."""
-    unknown = [name for name in given.baselines if name not in baselines.BASELINES]
+    unknown = [name for name in flag_values.baselines if name not in baselines.BASELINES]
     if unknown:
         raise ValueError(f"--baselines={','.join(unknown)} is unknown; needs some of {', '.join(baselines.BASELINES)}")
-    if not given.run and not given.manifest:
+    if not flag_values.run and not flag_values.manifest:
         raise ValueError("no inputs: give --run=DIR, or --manifest=DIR with --predictions=DIR")
-    if not given.run and (given.compare or given.write_manifest):
+    if not flag_values.run and (flag_values.compare or flag_values.write_manifest):
         raise ValueError("--compare and --write_manifest need --run=DIR, which they start from")
-    if given.predictions and not given.manifest:
+    if flag_values.predictions and not flag_values.manifest:
         raise ValueError("--predictions needs --manifest=DIR, the inputs that the results are of")
-    if given.manifest and given.write_manifest:
+    if flag_values.manifest and flag_values.write_manifest:
         raise ValueError("--write_manifest writes the run's own inputs: leave --manifest out")
-    if not given.run and not given.out:
+    if not flag_values.run and not flag_values.out:
         raise ValueError("--out=DIR is missing: without --run there is no run directory to write to")
-    methods = [given.run, *given.compare, *given.predictions]
+    methods = [flag_values.run, *flag_values.compare, *flag_values.predictions]
     if len(set(methods)) < len(methods):
         raise ValueError(f"--run, --compare and --predictions name a folder twice: {', '.join(map(str, methods))}")
 
@@ -182,17 +188,5 @@ def _base(path):
     return os.path.basename(os.path.abspath(path))
 
 
-def main(argv):
-    """What a person can mend is one line without a traceback."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: use --run=DIR")
-    if flags.FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.INFO)
-    compilation_cache.enable(flags.FLAGS.compilation_cache)
-    with reporting.for_a_person("interrupted: nothing half-written is left"):
-        run(flags.FLAGS)
-
-
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main, define_flags, interrupted="interrupted: every file that was written is whole")

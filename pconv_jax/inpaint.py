@@ -16,8 +16,9 @@ import time
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from pconv_jax import command_line
 from pconv_jax.data import masks
 from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph
 from pconv_jax.training import compilation_cache, reporting, rundir
@@ -161,53 +162,48 @@ def fill_all(network: Inpainter, found: list[jobs.Job], options: Options) -> dic
     return failed
 
 
-def define_flags(given: flags.FlagValues):
+def define_flags(flag_values: flags.FlagValues):
     """Adds this program's flags. Not when the module is imported: other verbs have flags of the same names."""
-    flags.DEFINE_string("run", None, "Run directory that training wrote.", given, required=True)
-    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint to use.", given)
-    flags.DEFINE_string("image", None, "Photograph, or folder of photographs.", given, required=True)
-    flags.DEFINE_string("mask", None, "Mask of the photograph's size; or a folder of masks by the same names.", given)
-    flags.DEFINE_enum("polarity", None, drawn_masks.POLARITIES, "The hole: white or black of the mask; alpha.", given)
-    flags.DEFINE_string("out", None, "File to write (.png keeps all), or folder for PNGs.", given, required=True)
-    flags.DEFINE_integer("dilate", 0, "Pixels by which the hole grows first.", 0, flag_values=given)
-    flags.DEFINE_integer("feather", 0, "Pixels, of those, over which the filling sets in.", 0, flag_values=given)
-    flags.DEFINE_integer("tile", inpainter.TILE, "Larger photographs are filled in tiles.", 1, flag_values=given)
-    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=given)
-    flags.DEFINE_bool("overwrite", False, "Replace results that are there.", given)
-    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
+    flags.DEFINE_string("run", None, "Run directory that training wrote.", flag_values, required=True)
+    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint to use.", flag_values)
+    flags.DEFINE_string("image", None, "Photograph, or folder of photographs.", flag_values, required=True)
+    flags.DEFINE_string(
+        "mask", None, "Mask of the photograph's size; or a folder of masks by the same names.", flag_values
+    )
+    flags.DEFINE_enum(
+        "polarity", None, drawn_masks.POLARITIES, "The hole: white or black of the mask; alpha.", flag_values
+    )
+    flags.DEFINE_string("out", None, "File to write (.png keeps all), or folder for PNGs.", flag_values, required=True)
+    flags.DEFINE_integer("dilate", 0, "Pixels by which the hole grows first.", 0, flag_values=flag_values)
+    flags.DEFINE_integer("feather", 0, "Pixels, of those, over which the filling sets in.", 0, flag_values=flag_values)
+    flags.DEFINE_integer("tile", inpainter.TILE, "Larger photographs are filled in tiles.", 1, flag_values=flag_values)
+    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=flag_values)
+    flags.DEFINE_bool("overwrite", False, "Replace results that are there.", flag_values)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
 
 
-def run(given: flags.FlagValues):
+def main(flag_values: flags.FlagValues):
     """Checks everything that can be checked, restores the network, fills.
 
     Raises:
       ValueError, OSError: before anything is written.
       SystemExit: some photographs were not filled; the others were.
     """
-    if given.polarity is None:
+    if flag_values.polarity is None:
         raise ValueError("--polarity is missing: white_hole or black_hole with a --mask, or alpha without")
-    if (given.mask is None) != (given.polarity == drawn_masks.ALPHA):
+    if (flag_values.mask is None) != (flag_values.polarity == drawn_masks.ALPHA):
         raise ValueError(
-            f"--polarity is {given.polarity} and --mask {given.mask}; a mask is white_hole or black_hole, and alpha is "
-            "the photograph's own"
+            f"--polarity is {flag_values.polarity} and --mask {flag_values.mask}; a mask is white_hole or black_hole, "
+            "and alpha is the photograph's own"
         )
-    options = Options(given.polarity, given.dilate, given.feather, given.max_pixels)
-    found = jobs.match(given.image, given.mask, given.out, given.overwrite)
-    network = Inpainter.from_run(given.run, given.checkpoint, given.tile)
+    options = Options(flag_values.polarity, flag_values.dilate, flag_values.feather, flag_values.max_pixels)
+    found = jobs.match(flag_values.image, flag_values.mask, flag_values.out, flag_values.overwrite)
+    compilation_cache.enable(flag_values.compilation_cache)
+    network = Inpainter.from_run(flag_values.run, flag_values.checkpoint, flag_values.tile)
     failed = fill_all(network, found, options)
     if failed:
         sys.exit(f"error: {len(failed)} of {len(found)} not filled: {', '.join(failed)}" if len(found) > 1 else 1)
 
 
-def main(argv):
-    """What a person can mend is one line without a traceback."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: use --image=FILE")
-    compilation_cache.enable(flags.FLAGS.compilation_cache)
-    with reporting.for_a_person("interrupted: what is written is whole"):
-        run(flags.FLAGS)
-
-
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main, define_flags, interrupted="interrupted: every file that was written is whole")

@@ -7,62 +7,65 @@ import os
 import shlex
 import sys
 
-from absl import app, flags, logging
+from absl import flags, logging
 
 from pconv_jax import command_line
 from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
-from pconv_jax.training import build, compilation_cache, preemption, reporting, rundir
+from pconv_jax.training import build, compilation_cache, preemption, rundir
 
 SHOWN = 6  # examples on the sheet: one per bucket of hole area
 
 
-def define_flags(given: flags.FlagValues):
+def define_flags(flag_values: flags.FlagValues):
     """The command line of `python -m pconv_jax.sweep`, beside --config and its overrides, for all variants."""
-    flags.DEFINE_list("variants", [], "Which, beside the baseline; all by default.", given)
-    flags.DEFINE_list("seeds", [], "In place of the file's.", given)
-    flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default runs/<name>.", given)
-    flags.DEFINE_bool("smoke", False, "Everything at toy size, in runs/<name>_smoke.", given)
-    flags.DEFINE_bool("dry-run", False, "Print the commands, run and write nothing.", given)
-    flags.DEFINE_bool("report", False, "Write the report of what is there, run nothing.", given)
-    flags.DEFINE_bool("count", False, "Print the number of runs, and nothing else.", given)
-    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", given)
-    flags.DEFINE_integer("only", None, "Become this run, counted from 0: a task of a job array.", flag_values=given)
+    command_line.define_config(flag_values)
+    flags.DEFINE_list("variants", [], "Which, beside the baseline; all by default.", flag_values)
+    flags.DEFINE_list("seeds", [], "In place of the file's.", flag_values)
+    flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default runs/<name>.", flag_values)
+    flags.DEFINE_bool("smoke", False, "Everything at toy size, in runs/<name>_smoke.", flag_values)
+    flags.DEFINE_bool("dry-run", False, "Print the commands, run and write nothing.", flag_values)
+    flags.DEFINE_bool("report", False, "Write the report of what is there, run nothing.", flag_values)
+    flags.DEFINE_bool("count", False, "Print the number of runs, and nothing else.", flag_values)
+    flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
+    flags.DEFINE_integer(
+        "only", None, "Become this run, counted from 0: a task of a job array.", flag_values=flag_values
+    )
 
 
-def run(given: flags.FlagValues) -> int:
+def main(flag_values: flags.FlagValues) -> int:
     """Checks everything, runs what is not finished, reports. Returns the exit code.
 
     Raises:
       ValueError, OSError: before anything is run or written.
     """
-    sweep = _plan(given)
+    sweep = _plan(flag_values)
     if os.path.exists(os.path.join(sweep.directory, rundir.CONFIG)):
         raise ValueError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
     finished = [results.scores(one) is not None for one in sweep.runs]  # other configs are refused now
-    if given.count:
+    if flag_values.count:
         print(len(sweep.runs))
         return 0
-    more = [] if given.compilation_cache else ["--nocompilation_cache"]
-    if given.only is not None:
-        return _become(sweep, given.only, more)
+    more = [] if flag_values.compilation_cache else ["--nocompilation_cache"]
+    if flag_values.only is not None:
+        return _become(sweep, flag_values.only, more)
     for why in dict.fromkeys(sweep.left_out.values()):
         logging.info("left out, %s: %s", why, ", ".join(name for name in sweep.left_out if sweep.left_out[name] == why))
     gpus = processes.visible_gpus(os.environ)
-    if given["dry-run"].value:
+    if flag_values["dry-run"].value:
         for one, done in zip(sweep.runs, finished, strict=True):
             print(shlex.join(processes.command(one, more)) + ("  # finished" if done else ""))
         return 0
     outcome = processes.Outcome()
-    if not given.report:
+    if not flag_values.report:
         where = f"one per GPU ({', '.join(gpus)})" if gpus else "one after another"
         logging.info("%s: %d variants, %d runs, %s", sweep.name, len(sweep.variants), len(sweep.runs), where)
         outcome = processes.run_all(sweep.runs, gpus, more)
     try:
         if outcome.stopped:
             print(f"stopped; runs left: {len(outcome.stopped)}, the same command goes on", file=sys.stderr)
-        elif given.report or outcome.finished:
-            compilation_cache.enable(given.compilation_cache)
+        elif flag_values.report or outcome.finished:
+            compilation_cache.enable(flag_values.compilation_cache)
             _report(sweep, outcome.failed, gpus)
     finally:
         for one, reason in outcome.failed:
@@ -70,25 +73,30 @@ def run(given: flags.FlagValues) -> int:
     return preemption.EXIT_CODE if outcome.stopped else 1 if outcome.failed else 0
 
 
-def _plan(given):
-    path, names, overrides = command_line.experiment()
+def _plan(flag_values):
+    path, names, overrides = command_line.experiment(flag_values)
     missing = [name for name in ("get_config", "get_variants", "SEEDS") if name not in names]
     if missing:
         raise ValueError(f"{path} has no {' and no '.join(missing)}: start from experiments/ablation.py")
-    if given.smoke and "SMOKE" not in names:
+    if flag_values.smoke and "SMOKE" not in names:
         raise ValueError(
             f"{path} has no SMOKE, the overrides for --smoke: leave it out, or see experiments/ablation.py"
         )
-    seeds = [int(seed) if seed.strip().isdigit() else seed for seed in given.seeds]
+    seeds = [int(seed) if seed.strip().isdigit() else seed for seed in flag_values.seeds]
     file = plan.File(
         path,
         names["get_config"],
-        lambda config: command_line.explained(path, names["get_variants"], config),
+        lambda config: command_line.call_experiment(path, names["get_variants"], config),
         names["SEEDS"],
         names.get("SMOKE", {}),
         names.get("SMOKE_SEEDS", ()),
     )
-    options = {"variants": given.variants, "seeds": seeds, "smoke": given.smoke, "directory": given.workdir}
+    options = {
+        "variants": flag_values.variants,
+        "seeds": seeds,
+        "smoke": flag_values.smoke,
+        "directory": flag_values.workdir,
+    }
     return plan.make(file, overrides, **options)
 
 
@@ -140,17 +148,7 @@ def _sheet(sweep, found):
     return pictures.sheet(examples, outputs)
 
 
-def main(argv):
-    """What a person can mend is one line without a traceback."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
-    if flags.FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.INFO)
-    with reporting.for_a_person("interrupted: the runs are whole, the same command goes on"):
-        sys.exit(run(flags.FLAGS))
-
-
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    flags.mark_flag_as_required("config")
-    app.run(main, flags_parser=command_line.parse)
+    command_line.run(
+        main, define_flags, interrupted="interrupted: what the runs wrote is whole, the same command continues"
+    )

@@ -59,7 +59,8 @@ class Server:
 
     def __call__(self, directory, module, arguments, failure=None):
         out = directory / "printed"
-        request = {"module": f"pconv_jax.{module}", "arguments": arguments, "out": str(out), "failure": failure}
+        module = module if module.startswith("tests.") else f"pconv_jax.{module}"
+        request = {"module": module, "arguments": arguments, "out": str(out), "failure": failure}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())

@@ -21,10 +21,10 @@ from pconv_jax.models import inception, lpips
 
 def command(*words, module=evaluate):
     """The command line, in this process."""
-    given = flags.FlagValues()
-    module.define_flags(given)
-    given(["evaluate", *map(str, words)])
-    module.run(given)
+    flag_values = flags.FlagValues()
+    module.define_flags(flag_values)
+    flag_values(["evaluate", *map(str, words)])
+    module.main(flag_values)
 
 
 def save(directory, scale=1.0, **changes):

@@ -236,7 +236,7 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
         monkeypatch.setattr(inpainter.Inpainter, "from_run", lambda *_: network)
     before = tree(place)
     try:
-        inpaint.run(parsed(**{"run": run, **changes}))
+        inpaint.main(parsed(**{"run": run, **changes}))
         told = ""
     except ValueError as error:
         told = str(error)
@@ -309,10 +309,10 @@ def test_a_write_that_fails_leaves_nothing(network, monkeypatch):
 @pytest.mark.usefixtures("place")
 def test_overwrite_and_best(run):
     """By flags: the best checkpoint, in place of an older result."""
-    inpaint.run(parsed(run=run))
+    inpaint.main(parsed(run=run))
     first = pixels("out.png")
     pathlib.Path("out.png").write_bytes(b"old")
-    inpaint.run(parsed(run=run, checkpoint="best", overwrite=True))
+    inpaint.main(parsed(run=run, checkpoint="best", overwrite=True))
     np.testing.assert_array_equal(pixels("out.png"), first)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 import loopback
 import vgg_files
+from pconv_jax import errors
 from pconv_jax.models import vgg
 from pconv_jax.tools import download, prepare_vgg16
 
@@ -241,7 +242,12 @@ def test_missing_libraries(tmp_path, refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     refused("huggingface_hub is not installed: pip install huggingface_hub.*By hand", OSError)
     monkeypatch.setitem(sys.modules, "h5py", None)
-    refused("h5py", ModuleNotFoundError, source="keras", sources=published(b"", loopback.closed_port()))
+    refused(
+        "h5py is not installed: pip install h5py",
+        errors.UserError,
+        source="keras",
+        sources=published(b"", loopback.closed_port()),
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """What a run tells is complete, ends where its checkpoint ends, and does not hide a NaN; sheets show true colours."""
 
 import json
-import logging
 import struct
 import threading
 
@@ -9,11 +8,9 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from absl import logging as absl_logging
 from tensorboardX.proto import event_pb2
 
 import pictures
-from pconv_jax import train
 from pconv_jax.evaluation import image_grids
 from pconv_jax.training import reporting
 
@@ -229,42 +226,6 @@ def test_progress_line(monkeypatch):
     line = progress.line(100, {"loss": 0.123456, "lr": 2e-4, "skipped": 0.0}, rate)
     assert line == "step 100/400 (25%)  loss 0.1235  lr 0.0002  12.3 images/s  1m 05s left"
     assert "  3 corrupt images skipped  " in progress.line(100, {"loss": 1.0, "skipped": 3.0}, rate)
-
-
-def test_libraries_are_quiet_below_warnings():
-    """INFO lines of installed libraries are left out of the log; ours, and their warnings, stay."""
-    handler = absl_logging.get_absl_handler()
-    filters = list(handler.filters)
-    try:
-        reporting.quiet_libraries()
-
-        def shown(level, path):
-            return bool(handler.filter(logging.LogRecord("absl", level, path, 1, "", None, None)))
-
-        assert not shown(logging.INFO, "/venv/lib/site-packages/orbax/checkpoint.py")
-        assert shown(logging.WARNING, "/venv/lib/site-packages/orbax/checkpoint.py")
-        assert shown(logging.INFO, train.__file__)
-    finally:
-        handler.filters[:] = filters
-
-
-@pytest.mark.parametrize(
-    ("error", "line"),
-    [
-        (KeyboardInterrupt(), "interrupted"),
-        (FileNotFoundError(2, "No such file", "x"), "error: [Errno 2] No such file: 'x'"),
-        (ValueError("x is 1; needs 2"), "error: x is 1; needs 2"),
-        (SystemExit(75), 75),
-    ],
-)
-def test_what_a_person_can_mend_is_one_line(error, line, monkeypatch):
-    """A defect keeps its traceback."""
-    monkeypatch.setattr(reporting, "quiet_libraries", lambda: None)
-    with pytest.raises(SystemExit) as ended, reporting.for_a_person("interrupted"):
-        raise error
-    assert ended.value.code == line
-    with pytest.raises(TypeError), reporting.for_a_person("interrupted"):
-        raise TypeError
 
 
 def colour(red, green, blue, height=64, width=64):

@@ -117,6 +117,7 @@ def test_sweeps_are_refused(fault, server, tmp_path):
     assert [path for path in files(tmp_path) if "__pycache__" not in path.parts] == before
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.parametrize(
     ("finished", "failed", "stopped", "code", "reported"),
     [(2, 0, 0, 0, True), (1, 1, 0, 1, True), (0, 2, 0, 1, False), (1, 1, 1, 75, False), (0, 0, 2, 75, False)],
@@ -129,14 +130,14 @@ def test_how_a_sweep_ends(finished, failed, stopped, code, reported, tmp_path, m
         [(run, "exit code 1: error: it broke") for run in made.runs[2 : 2 + failed]],
         made.runs[4 : 4 + stopped],
     )
-    given = flags.FlagValues()
-    sweep.define_flags(given)
+    flag_values = flags.FlagValues()
+    sweep.define_flags(flag_values)
     monkeypatch.setattr(sweep, "_plan", lambda _: made)
     monkeypatch.setattr(sweep, "_report", lambda *_: reports.append(True))
     monkeypatch.setattr(sweep.compilation_cache, "enable", lambda _: None)
     monkeypatch.setattr(processes, "run_all", lambda *_: outcome)
-    given(["sweep"])
-    assert sweep.run(given) == code and bool(reports) == reported
+    flag_values(["sweep", f"--config={ROOT}/experiments/ablation.py"])
+    assert sweep.main(flag_values) == code and bool(reports) == reported
     told = capsys.readouterr().err
     assert told.count("failed: ") == failed and (f"runs left: {stopped}," in told) == (stopped > 0)
     for run, _ in outcome.failed:

@@ -1,12 +1,10 @@
 """Measures how fast pconv_jax is on this machine: `python -m pconv_jax.benchmark SUBJECT [flags]`.
 
-Each subject is a module of this package with `main(argv)`; `SUBJECT --help` lists its flags.
+Each subject is a module of this package with `define_flags` and `main`; `SUBJECT --help` lists its flags.
 """
 
 import importlib
 import sys
-
-from absl import app
 
 from pconv_jax import command_line
 
@@ -33,9 +31,8 @@ def choose(argv):
 
 if __name__ == "__main__":
     subject = choose(sys.argv)
-    # Imported alone, so that the flags of one subject are not those of another.
     module = importlib.import_module(f"pconv_jax.benchmark.{subject}")
     arguments = sys.argv[2:]
     if subject != "data" and not any(argument.lstrip("-").split("=")[0] == "config" for argument in arguments):
         arguments = [f"--config={DEFAULTS.get(subject, 'experiments/default.py')}", *arguments]
-    app.run(module.main, [f"benchmark {subject}", *arguments], flags_parser=command_line.parse)
+    command_line.run(module.main, module.define_flags, argv=[f"benchmark {subject}", *arguments])

@@ -12,26 +12,30 @@ from absl import flags
 
 from pconv_jax.benchmark import arguments, comparison, competitors
 
-arguments.define_output()
-arguments.define_torch()
-flags.DEFINE_integer("steps", 10, "Steps of each that count, after some that warm up.", lower_bound=1)
-
 # (what, pixels per side, batch), and the last for its memory.
 CASES = (("train L1", 256, 2), ("train full", 256, 2), ("forward", 256, 1), ("forward", 512, 1))
 MEMORY = ("train L1", 512, 8)
 MEMORY_STEPS = 1  # after the three that warm up: memory does not grow any more
 
 
-def main(argv):
-    """See above."""
-    arguments.run("against", measure, argv, comparison.show)
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.benchmark against`."""
+    arguments.define_output(flag_values)
+    arguments.define_torch(flag_values)
+    flags.DEFINE_integer(
+        "steps", 10, "Steps of each that count, after some that warm up.", lower_bound=1, flag_values=flag_values
+    )
 
 
-def measure(config) -> list[dict]:
+def main(flag_values: flags.FlagValues):
+    """Measures, prints the table, and writes the files."""
+    arguments.run("against", measure, flag_values, comparison.show)
+
+
+def measure(config, flag_values: flags.FlagValues) -> list[dict]:
     """The rows of all five comparisons."""
-    given = arguments.FLAGS
-    how = competitors.How(given.steps, malloc=given.malloc)
-    who, rows = competitors.opponents(config, True, given.torch_compile), []
+    how = competitors.How(flag_values.steps, malloc=flag_values.malloc)
+    who, rows = competitors.opponents(config, True, flag_values.torch_compile), []
     for what, size, batch in CASES:
         rows += _case(config, what, size, batch, who, dataclasses.replace(how, turn=1 if "train" in what else 2))
     without_compiler = competitors.opponents(config, True, try_compile=False)

@@ -2,50 +2,69 @@
 
 import copy
 
-from absl import app, flags, logging
+from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.benchmark import report
 from pconv_jax.training import validation
 
-FLAGS = flags.FLAGS
+
+def define(flag_values: flags.FlagValues, *, sizes: str, batches: str, steps: int):
+    """Adds the flags of a subject that measures networks.
+
+    Args:
+      flag_values: to which they are added.
+      sizes: default of --sizes, separated by commas.
+      batches: default of --batches, separated by commas.
+      steps: default of --steps.
+    """
+    flags.DEFINE_list("sizes", sizes.split(","), "Pixels per side, multiples of 4.", flag_values)
+    flags.DEFINE_list("batches", batches.split(","), "Examples per step.", flag_values)
+    flags.DEFINE_integer(
+        "steps", steps, "Steps that count, after some that warm up.", lower_bound=1, flag_values=flag_values
+    )
+    define_output(flag_values)
 
 
-def define(sizes: str, batches: str, steps: int):
-    """Flags of a subject that measures networks, with its defaults."""
-    flags.DEFINE_list("sizes", sizes.split(","), "Pixels per side, multiples of 4.")
-    flags.DEFINE_list("batches", batches.split(","), "Examples per step.")
-    flags.DEFINE_integer("steps", steps, "Steps that count, after some that warm up.", lower_bound=1)
-    define_output()
+def define_output(flag_values: flags.FlagValues):
+    """Adds --config, and the flags of every subject that starts processes of its own."""
+    command_line.define_config(flag_values)
+    about = "The allocator: as launch.sh sets it, or left alone."
+    flags.DEFINE_enum("malloc", "keep", ["keep", "system"], about, flag_values)
+    about = "Directory for benchmark.csv, .json and .md; none: only a table."
+    flags.DEFINE_string("out", None, about, flag_values)
+    about = "Markdown file whose table, between <!-- SUBJECT --> marks, is replaced."
+    flags.DEFINE_string("update", None, about, flag_values)
 
 
-def define_output():
-    """Flags of every subject of this kind."""
-    flags.DEFINE_enum("malloc", "keep", ["keep", "system"], "The allocator: as launch.sh sets it, or left alone.")
-    flags.DEFINE_string("out", None, "Directory for benchmark.csv, .json and .md; none: only a table.")
-    flags.DEFINE_string("update", None, "Markdown file whose table, between <!-- SUBJECT --> marks, is replaced.")
+def define_against(flag_values: flags.FlagValues):
+    """Adds the flags that name a competitor."""
+    flags.DEFINE_enum("against", None, ["torch"], "Library that computes the same, to compare with.", flag_values)
+    define_torch(flag_values)
 
 
-def define_against():
-    """The flag that names an opponent."""
-    flags.DEFINE_enum("against", None, ["torch"], "Who computes the same beside us.")
-    define_torch()
+def define_torch(flag_values: flags.FlagValues):
+    """Adds the flag that decides how PyTorch is measured."""
+    about = "Try torch.compile at torch's strongest, too: a minute or two more."
+    flags.DEFINE_bool("torch_compile", True, about, flag_values)
 
 
-def define_torch():
-    """How PyTorch is measured."""
-    flags.DEFINE_bool("torch_compile", True, "Try torch.compile at torch's strongest, too: a minute or two more.")
+def integers(flag_values: flags.FlagValues, name: str) -> list[int]:
+    """Returns the values of a list flag as integers.
 
+    Args:
+      flag_values: parsed flags.
+      name: of the flag.
 
-def integers(name: str) -> list[int]:
-    """The values of a list flag.
+    Returns:
+      Positive integers, at least one.
 
     Raises:
-      ValueError: one is no positive integer.
+      UserError: a value is no positive integer, or there is none.
     """
-    values = FLAGS[name].value
+    values = flag_values[name].value
     if not values or not all(value.isdecimal() and int(value) > 0 for value in values):
-        raise ValueError(f"--{name}={','.join(values)}; needs positive integers, e.g. --{name}=256,512")
+        raise errors.UserError(f"--{name}={','.join(values)}; needs positive integers, e.g. --{name}=256,512")
     return [int(value) for value in values]
 
 
@@ -53,7 +72,7 @@ def sized(config, size: int, batch: int):
     """The config at a size and batch, its depth lowered so that the bottleneck is 2 x 2 or larger.
 
     Raises:
-      ValueError: the config does not work at that size.
+      UserError: the config does not work at that size.
     """
     config = copy.deepcopy(config)
     config.data.size, config.train.batch_size = size, batch
@@ -64,35 +83,31 @@ def sized(config, size: int, batch: int):
     config.model.depth = min(config.model.depth, max(halvings, 1))
     validation.validate(config)
     if config.model.kind == "gated":
-        raise ValueError('model.kind is "gated", whose operations are not counted: choose another')
+        raise errors.UserError('model.kind is "gated", whose operations are not counted: choose another')
     return config
 
 
-def run(subject: str, measure, argv, show=report.table):
-    """What `main` of a subject does: checks, measures, prints and writes; what a person can mend is one line.
+def run(subject: str, measure, flag_values: flags.FlagValues, show=report.table):
+    """Measures a subject, prints its table and writes its files: what `main` of every such subject does.
 
     Args:
       subject: its name.
-      measure: config -> rows.
-      argv: what is left of the command line.
+      measure: `(config, flag_values) -> rows`.
+      flag_values: parsed flags.
       show: rows -> Markdown.
+
+    Raises:
+      UserError: a flag does not fit, or the config cannot be measured.
     """
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
-    if FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.INFO)
-    where = report.machine() | {"malloc": FLAGS.malloc}
-    try:
-        if FLAGS.out:
-            report.check(FLAGS.out)
-        if FLAGS.update:
-            report.check_marks(FLAGS.update, subject)
-        rows = measure(command_line.CONFIG.value)
-        text = show(rows)
-        print(text)
-        if FLAGS.out:
-            report.write(FLAGS.out, rows, where, text)
-        if FLAGS.update:
-            report.update(FLAGS.update, subject, f"{report.origin(where)}\n\n{text}")
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+    where = report.machine() | {"malloc": flag_values.malloc}
+    if flag_values.out:
+        report.check(flag_values.out)
+    if flag_values.update:
+        report.check_marks(flag_values.update, subject)
+    rows = measure(flag_values.config, flag_values)
+    text = show(rows)
+    print(text)
+    if flag_values.out:
+        report.write(flag_values.out, rows, where, text)
+    if flag_values.update:
+        report.update(flag_values.update, subject, f"{report.origin(where)}\n\n{text}")

@@ -12,40 +12,40 @@ import os
 import time
 
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 
 from pconv_jax import command_line
 from pconv_jax.benchmark import report
 from pconv_jax.data import masks, pipeline
 from pconv_jax.training import build, validation
 
-_REPEATS = flags.DEFINE_integer("repeats", 10, "Measurements, of which minimum and median are told.", lower_bound=1)
-_BATCHES = flags.DEFINE_integer("batches", 20, "Batches per measurement.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "Directory for benchmark.csv and benchmark.json; none: only a table.")
-
 PARTS = ("decode", "crop and resize", "mask")
 
 
-def main(argv):
-    """Measures, prints the table, writes the files; what a person can mend is one line without a traceback."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: overrides are --config.key=value")
-    config = command_line.CONFIG.value
-    if config is None:
-        raise app.UsageError("needs an experiment file: --config=experiments/folder.py")
-    if flags.FLAGS["verbosity"].using_default_value:
-        logging.set_verbosity(logging.INFO)
-    where = report.machine()
-    try:
-        validation.validate(config)
-        if _OUT.value:
-            report.check(_OUT.value)
-        rows = measure(config, _REPEATS.value, _BATCHES.value)
-        print(report.table(rows))
-        if _OUT.value:
-            report.write(_OUT.value, rows, where)
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.benchmark data`."""
+    command_line.define_config(flag_values)
+    about = "Measurements, of which the table has minimum and median."
+    flags.DEFINE_integer("repeats", 10, about, lower_bound=1, flag_values=flag_values)
+    flags.DEFINE_integer("batches", 20, "Batches per measurement.", lower_bound=1, flag_values=flag_values)
+    about = "Directory for benchmark.csv and benchmark.json; none: only a table."
+    flags.DEFINE_string("out", None, about, flag_values)
+
+
+def main(flag_values: flags.FlagValues):
+    """Measures, prints the table, and writes the files.
+
+    Raises:
+      UserError: the config does not work, or its data cannot be read.
+    """
+    config, where = flag_values.config, report.machine()
+    validation.validate(config)
+    if flag_values.out:
+        report.check(flag_values.out)
+    rows = measure(config, flag_values.repeats, flag_values.batches)
+    print(report.table(rows))
+    if flag_values.out:
+        report.write(flag_values.out, rows, where)
 
 
 def measure(config, repeats: int, batches: int) -> list[dict]:

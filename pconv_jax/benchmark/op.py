@@ -13,23 +13,28 @@ from absl import flags, logging
 
 from pconv_jax.benchmark import arguments, competitors, operations, report, workers
 
-arguments.define(sizes="256", batches="2", steps=10)
-flags.DEFINE_list("layers", [], "Only these, e.g. enc1,dec1; empty: all.")
-
 PARTS = ("forward", "input gradient", "kernel gradient", "mask")
 
 
-def main(argv):
-    """See above."""
-    arguments.run("op", measure, argv, show)
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.benchmark op`."""
+    arguments.define(flag_values, sizes="256", batches="2", steps=10)
+    flags.DEFINE_list("layers", [], "Only these, e.g. enc1,dec1; empty: all.", flag_values=flag_values)
 
 
-def measure(config) -> list[dict]:
+def main(flag_values: flags.FlagValues):
+    """Measures, prints the table, and writes the files."""
+    arguments.run("op", measure, flag_values, show)
+
+
+def measure(config, flag_values: flags.FlagValues) -> list[dict]:
     """A row for each layer and part, one for all masks together, and the large convolution."""
-    given, rows = arguments.FLAGS, []
-    for size in arguments.integers("sizes"):
-        for batch in arguments.integers("batches"):
-            rows += _network(arguments.sized(config, size, batch), given.steps, given.malloc, given.layers)
+    rows = []
+    for size in arguments.integers(flag_values, "sizes"):
+        for batch in arguments.integers(flag_values, "batches"):
+            rows += _network(
+                arguments.sized(config, size, batch), flag_values.steps, flag_values.malloc, flag_values.layers
+            )
     return competitors.with_shares(rows)
 
 

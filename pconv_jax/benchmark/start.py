@@ -20,32 +20,41 @@ from ml_collections import config_flags
 
 from pconv_jax.benchmark import arguments, report, workers
 
-arguments.define_output()
-flags.DEFINE_integer("repeats", 3, "Starts of each kind, of which minimum and median are told.", lower_bound=1)
-
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FIRST_STEP = re.compile(r"first step after ([\d.]+) s")  # what train.py logs
 
 
-def main(argv):
-    """See above."""
-    arguments.run("start", measure, argv)
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.benchmark start`."""
+    arguments.define_output(flag_values)
+    flags.DEFINE_integer(
+        "repeats",
+        3,
+        "Starts of each kind, of which minimum and median are told.",
+        lower_bound=1,
+        flag_values=flag_values,
+    )
 
 
-def measure(config) -> list[dict]:
+def main(flag_values: flags.FlagValues):
+    """Measures, prints the table, and writes the files."""
+    arguments.run("start", measure, flag_values)
+
+
+def measure(config, flag_values: flags.FlagValues) -> list[dict]:
     """Two rows, cold and warm; `first_step_s` is what of the median start training spends in its first step.
 
     Raises:
       ValueError: the run ends before its first step.
     """
-    given, launch = arguments.FLAGS, os.path.join(ROOT, "launch.sh")
+    launch = os.path.join(ROOT, "launch.sh")
     if not os.path.isfile(launch):
         raise ValueError(f"{launch} is not there: start measures ./launch.sh train, so run it in a checkout")
     times = {"cold": [], "warm": []}
-    for repeat in range(given.repeats + 1):
+    for repeat in range(flag_values.repeats + 1):
         with tempfile.TemporaryDirectory() as directory:
             for kind in times if repeat else ("cold",):
-                found = first_step(launch, directory, kind)
+                found = first_step(flag_values, launch, directory, kind)
                 logging.info("%s, %s: %.1f s", f"start {repeat}" if repeat else "not counted", kind, found[0])
                 if repeat:
                     times[kind].append(found)
@@ -58,20 +67,21 @@ def measure(config) -> list[dict]:
     return rows
 
 
-def first_step(launch: str, directory: str, name: str) -> tuple[float, float]:
+def first_step(flag_values: flags.FlagValues, launch: str, directory: str, name: str) -> tuple[float, float]:
     """Seconds until the first step of a run is done, and those of the step alone.
 
     Args:
+      flag_values: parsed flags, of which --config and --malloc are used.
       launch: path of launch.sh.
       directory: the user's cache directory, and where the run `name` is written.
       name: of a run directory that is not there yet.
     """
-    file = config_flags.get_config_filename(flags.FLAGS["config"])
+    file = config_flags.get_config_filename(flag_values["config"])
     overrides = [argument for argument in sys.argv if argument.lstrip("-").startswith("config.")]
     command = [launch, "train", file, *overrides, f"--workdir={directory}/{name}"]
     ours = ("JAX_COMPILATION_CACHE_DIR", "JAX_ENABLE_COMPILATION_CACHE", *workers.KEEP_MEMORY)
     variables = {name: value for name, value in os.environ.items() if name not in ours}
-    variables |= {"PCONV_PYTHON": sys.executable, "PCONV_MALLOC": arguments.FLAGS.malloc, "XDG_CACHE_HOME": directory}
+    variables |= {"PCONV_PYTHON": sys.executable, "PCONV_MALLOC": flag_values.malloc, "XDG_CACHE_HOME": directory}
     started = time.perf_counter()
     process = subprocess.Popen(command, env=variables, cwd=ROOT, stderr=subprocess.PIPE, text=True)
     with contextlib.ExitStack() as stack:

@@ -8,7 +8,7 @@ import tempfile
 import cv2
 import numpy as np
 
-from pconv_jax.errors import UserError
+from pconv_jax import errors
 
 RADIUS = 3  # of OpenCV's inpainting, in pixels
 
@@ -70,7 +70,7 @@ def gmic_pde(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     if not mask.any():
         return mean_fill(image, mask)
     if not gmic_is_installed():
-        raise UserError("the program gmic is not on PATH: install G'MIC, or leave GMIC out of --baselines")
+        raise errors.UserError("the program gmic is not on PATH: install G'MIC, or leave GMIC out of --baselines")
     with tempfile.TemporaryDirectory(prefix="gmic_") as directory:
         for name, pixels in (("image.png", (image * mask)[..., ::-1]), ("hole.png", 255 * (1 - mask))):
             cv2.imwrite(os.path.join(directory, name), pixels)
@@ -82,7 +82,7 @@ def gmic_pde(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         )
         filled = cv2.imread(os.path.join(directory, "filled.png"), cv2.IMREAD_COLOR_RGB)
     if filled is None:
-        raise UserError(f"gmic wrote no image (exit code {result.returncode}): {result.stderr.strip()[-300:]}")
+        raise errors.UserError(f"gmic wrote no image (exit code {result.returncode}): {result.stderr.strip()[-300:]}")
     return np.where(mask, image, filled[..., : image.shape[-1]])
 
 

@@ -11,8 +11,9 @@ import os
 import tempfile
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from pconv_jax import command_line
 from pconv_jax.models import inception
 from pconv_jax.tools import download, weight_files
 
@@ -74,24 +75,17 @@ def _convert(path):
     return arrays
 
 
-def define_flags(given: flags.FlagValues):
-    """Adds this program's flags. Not when the module is imported: other tools have flags of the same names."""
-    flags.DEFINE_string("out", None, "Npz to write.", given, required=True)
-    flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.", given)
-    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", given)
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.tools.prepare_inception`."""
+    flags.DEFINE_string("out", None, "Npz to write.", flag_values, required=True)
+    flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.", flag_values)
+    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
 
 
-def main(argv):
-    """Prepares, and says what came of it."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: the weights are given as --file={argv[1]}")
-    try:
-        given = flags.FLAGS
-        print(prepare(given.out, file=given.file, overwrite=given.overwrite))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+def main(flag_values: flags.FlagValues):
+    """Prepares the weights, and prints what was written."""
+    print(prepare(flag_values.out, file=flag_values.file, overwrite=flag_values.overwrite))
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main, define_flags)

@@ -15,8 +15,9 @@ import tempfile
 import zipfile
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from pconv_jax import command_line
 from pconv_jax.models import lpips
 from pconv_jax.tools import download, weight_files
 
@@ -123,27 +124,20 @@ def _from_wheel(path, network, folder):
 _READERS = {"--backbone": _backbone, "--linear": _linear}
 
 
-def define_flags(given: flags.FlagValues):
-    """Adds this program's flags. Not when the module is imported: other tools have flags of the same names."""
-    flags.DEFINE_string("out", None, "Npz to write.", given, required=True)
-    flags.DEFINE_enum("network", "alex", list(SOURCES), "Which features.", given)
-    flags.DEFINE_string("backbone", None, "torchvision's weights on this machine, instead of a download.", given)
-    flags.DEFINE_string("linear", None, "alex.pth, vgg.pth or the wheel of lpips on this machine.", given)
-    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", given)
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.tools.prepare_lpips`."""
+    flags.DEFINE_string("out", None, "Npz to write.", flag_values, required=True)
+    flags.DEFINE_enum("network", "alex", list(SOURCES), "Which features.", flag_values)
+    flags.DEFINE_string("backbone", None, "torchvision's weights on this machine, instead of a download.", flag_values)
+    flags.DEFINE_string("linear", None, "alex.pth, vgg.pth or the wheel of lpips on this machine.", flag_values)
+    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
 
 
-def main(argv):
-    """Prepares, and says what came of it."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: use --backbone=FILE and --linear=FILE")
-    try:
-        given = flags.FLAGS
-        options = {"network": given.network, "overwrite": given.overwrite}
-        print(prepare(given.out, backbone=given.backbone, linear=given.linear, **options))
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+def main(flag_values: flags.FlagValues):
+    """Prepares the weights, and prints what was written."""
+    files = {"backbone": flag_values.backbone, "linear": flag_values.linear}
+    print(prepare(flag_values.out, network=flag_values.network, overwrite=flag_values.overwrite, **files))
 
 
 if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    app.run(main)
+    command_line.run(main, define_flags)

@@ -20,16 +20,12 @@ import urllib.parse
 import urllib.request
 import zipfile
 
-from absl import app, flags, logging
+from absl import flags
 
+from pconv_jax import command_line
 from pconv_jax.data import tfds_source
 from pconv_jax.tools import without_tensorflow
 from pconv_jax.training import rundir
-
-_MANUAL = flags.DEFINE_string("manual_dir", "", "Directory of downloaded files; default <data_dir>/downloads/manual.")
-_DATA = flags.DEFINE_string(
-    "data_dir", "", "Where TFDS keeps datasets; default $TFDS_DATA_DIR or ~/tensorflow_datasets."
-)
 
 _SECONDS = 3  # to wait for a connection before calling this machine offline
 _LISTED = 20  # files in a message; a few datasets have thousands
@@ -223,24 +219,29 @@ def _check_packages():
         raise ValueError(f"TFDS needs {error.name} to prepare a dataset: pip install -r requirements.txt") from error
 
 
-def main(argv):
-    """Prepares, and says how to train on it."""
-    if len(argv) != 2:
-        raise app.UsageError("needs the name of one dataset, e.g. celeb_a")
-    logging.set_verbosity(logging.WARNING)  # TFDS's progress bars say enough
-    try:
-        preparation = Preparation(argv[1], _MANUAL.value, _DATA.value)
-        fresh = preparation.run()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
-    except KeyboardInterrupt:
-        raise SystemExit("interrupted: the same command starts again") from None
-    builder = preparation.builder
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.tools.prepare_tfds`."""
+    about = "Directory of downloaded files; default <data_dir>/downloads/manual."
+    flags.DEFINE_string("manual_dir", "", about, flag_values)
+    about = "Where TFDS keeps datasets; default $TFDS_DATA_DIR or ~/tensorflow_datasets."
+    flags.DEFINE_string("data_dir", "", about, flag_values)
+
+
+def main(flag_values: flags.FlagValues, name: str):
+    """Prepares a dataset, and prints how to train on it."""
+    preparation = Preparation(name, flag_values.manual_dir, flag_values.data_dir)
+    fresh = preparation.run()
+    builder, directory = preparation.builder, flag_values.data_dir
     splits = ", ".join(f"{split} {info.num_examples:,}" for split, info in builder.info.splits.items())
-    options = f"--config.data.source=tfds --config.data.name={argv[1]}"
-    options += f" --config.data.dir={os.path.abspath(os.path.expanduser(_DATA.value))}" if _DATA.value else ""
-    print(f"{argv[1]} {'is' if fresh else 'was'} prepared in {builder.data_dir}: {splits}\nTrain on it with {options}")
+    options = f"--config.data.source=tfds --config.data.name={name}"
+    options += f" --config.data.dir={os.path.abspath(os.path.expanduser(directory))}" if directory else ""
+    print(f"{name} {'is' if fresh else 'was'} prepared in {builder.data_dir}: {splits}\nTrain on it with {options}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(
+        main,
+        define_flags,
+        argument="the name of one dataset, e.g. celeb_a",
+        interrupted="interrupted: the same command starts again",
+    )

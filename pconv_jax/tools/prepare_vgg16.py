@@ -8,12 +8,12 @@ A file may be safetensors or a .pth with torchvision's names, Keras' .h5, or an 
 torchvision's weights stay in the cache of the hub's client (553 MB), Keras' are removed after conversion.
 """
 
-import importlib
 import os
 import tempfile
 
-from absl import app, flags
+from absl import flags
 
+from pconv_jax import command_line
 from pconv_jax.models import vgg
 from pconv_jax.tools import download, vgg16_files, weight_files
 
@@ -36,11 +36,6 @@ _READERS = {"torchvision": "safetensors", "keras": "h5py"}  # of what is downloa
 
 _TOOL = "python -m pconv_jax.tools.prepare_vgg16"
 
-_OUT = flags.DEFINE_string("out", None, "Npz to write.", required=True)
-_SOURCE = flags.DEFINE_enum("source", None, list(SOURCES), "Whose weights; torchvision's unless --file is given.")
-_FILE = flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.")
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.")
-
 
 def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
     """Fetches where no file is given, converts and writes.
@@ -49,14 +44,14 @@ def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
       A sentence that says what was written, and how it will be fed.
 
     Raises:
-      OSError, ValueError, ModuleNotFoundError: with what to do, in one line or a few. Nothing is left behind.
+      OSError, ValueError: with what to do, in one line or a few. Nothing is left behind.
     """
     weight_files.check_absent(out, overwrite=overwrite)
     if file is not None:
         _check_name(file, sources["keras"])
         return _convert(file, out, source, overwrite)
     source = source or "torchvision"
-    importlib.import_module(_READERS[source])  # missing, it should not be missed after the download
+    weight_files.check_installed(_READERS[source])  # before the download
     folder = os.path.dirname(os.path.abspath(out))
     with tempfile.TemporaryDirectory(prefix=".vgg16_", dir=folder) as temporary:
         try:
@@ -87,17 +82,21 @@ def _check_name(file, keras):
         download.check(file, keras.checksum, f"download it again ({keras.url}), or rename it if you changed it")
 
 
-def main(argv):
-    """Prepares, and says what came of it."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]}: the weights are given as --file={argv[1]}")
-    try:
-        print(prepare(_OUT.value, source=_SOURCE.value, file=_FILE.value, overwrite=_OVERWRITE.value))
-    except ModuleNotFoundError as error:
-        raise SystemExit(f"error: {error.name} is not installed: pip install {error.name}") from error
-    except (ValueError, OSError) as error:
-        raise SystemExit(f"error: {error}") from error
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of `python -m pconv_jax.tools.prepare_vgg16`."""
+    flags.DEFINE_string("out", None, "Npz to write.", flag_values, required=True)
+    flags.DEFINE_enum(
+        "source", None, list(SOURCES), "Whose weights; torchvision's unless --file is given.", flag_values
+    )
+    flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.", flag_values)
+    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
+
+
+def main(flag_values: flags.FlagValues):
+    """Prepares the weights, and prints what was written."""
+    options = {"source": flag_values.source, "file": flag_values.file, "overwrite": flag_values.overwrite}
+    print(prepare(flag_values.out, **options))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    command_line.run(main, define_flags)

@@ -10,8 +10,9 @@ import zipfile
 
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.models import vgg
-from pconv_jax.tools import torch_checkpoint
+from pconv_jax.tools import torch_checkpoint, weight_files
 
 LAYERS = tuple(layer[0] for layer in vgg.LAYERS if layer is not None)
 OIHW, HWIO = (2, 3, 1, 0), (0, 1, 2, 3)  # the axes that bring a kernel into HWIO
@@ -77,8 +78,8 @@ def read(path: str) -> tuple[Layout, dict[str, np.ndarray]]:
     """The layout of a file, and those of its arrays that `convert` looks at.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is broken or none of the kinds known here.
-      ModuleNotFoundError: the library that reads this kind is not installed.
+      FileNotFoundError, ValueError: no such file; or it is broken or none of the kinds known here; or the library that
+        reads this kind is not installed.
     """
     if not os.path.isfile(path):
         raise FileNotFoundError(f"no file {path}: give the weights with --file, or leave --file out to download them")
@@ -155,7 +156,7 @@ def _wanted(layout):
 def _opened(path, kind, reader, *args):
     try:
         return reader(path, *args)
-    except ModuleNotFoundError:
+    except errors.UserError:
         raise
     except Exception as error:  # each library has errors of its own; they all mean that the file is not what it says
         raise ValueError(f"{path} cannot be read as {kind} ({error}): download it again") from error
@@ -167,6 +168,7 @@ def _is_torch(path):
 
 
 def _read_safetensors(path, layout):
+    weight_files.check_installed("safetensors")
     import safetensors
 
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -176,6 +178,7 @@ def _read_safetensors(path, layout):
 
 def _read_keras(path, layout):
     """A group per layer; what the arrays in it are called, and how deep they lie, depends on the version of Keras."""
+    weight_files.check_installed("h5py")
     import h5py
 
     def arrays_in(group):

@@ -1,11 +1,13 @@
 """What the tools for weights share: where an npz may go, what a file's name promises, and files from the network."""
 
+import importlib
 import os
 import re
 import tempfile
 
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.tools import download, torch_checkpoint
 
 
@@ -22,6 +24,18 @@ def check_absent(path: str, *, overwrite: bool):
         raise IsADirectoryError(f"{path} is a folder; needs the name of a file: choose another --out")
     if os.path.exists(path) and not overwrite:
         raise FileExistsError(f"{path} exists: choose another --out, or pass --overwrite")
+
+
+def check_installed(package: str):
+    """Checks that an optional package can be imported.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise errors.UserError(f"{error.name} is not installed: pip install {error.name}") from error
 
 
 def write(path: str, arrays: dict[str, np.ndarray], load, *, overwrite: bool):

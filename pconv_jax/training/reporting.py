@@ -1,19 +1,16 @@
 """What a run tells: metrics as JSON lines and TensorBoard events, progress in the log."""
 
-import contextlib
 import errno
 import json
-import logging as std_logging
 import os
-import sys
 import time
 from concurrent import futures
 
 import jax
 import numpy as np
 import tensorboardX
-from absl import logging
 
+from pconv_jax import errors
 from pconv_jax.training import rundir
 
 
@@ -113,20 +110,7 @@ class Progress:
         )
 
 
-@contextlib.contextmanager
-def for_a_person(interrupted: str):
-    """Of a command: libraries are quiet; what a person can mend ends it with one line and no traceback, Ctrl-C with
-    `interrupted`."""
-    quiet_libraries()
-    try:
-        yield
-    except KeyboardInterrupt:
-        sys.exit(interrupted)
-    except (ValueError, OSError) as error:
-        sys.exit(f"error: {error}")
-
-
-class NonFinite(ArithmeticError):
+class NonFinite(errors.UserError):
     """A loss or gradient that is NaN or infinite."""
 
 
@@ -172,28 +156,6 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days}d {hours}h {minutes}m"
     return f"{hours}h {minutes}m" if hours else f"{minutes}m {seconds:02d}s"
-
-
-def quiet_libraries():
-    """Keeps orbax's and JAX's dozens of INFO lines per checkpoint out of the log; their warnings stay.
-
-    So does what orbax tells of a save that failed, pages of it: it raises the same error, which we tell in a line
-    (checkpoints.py).
-    """
-    ours = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-    orbax = f"{os.sep}orbax{os.sep}"
-    show = sys.unraisablehook
-
-    def keep(record):
-        told = record.levelno >= std_logging.ERROR and orbax in record.pathname
-        return record.pathname.startswith(ours) or (record.levelno >= std_logging.WARNING and not told)
-
-    def show_others(unraisable):
-        if str(unraisable.exc_value) != "Event loop is closed":  # of orbax's reads and writes that an error overtook
-            show(unraisable)
-
-    logging.get_absl_handler().addFilter(keep)
-    sys.unraisablehook = show_others
 
 
 def _lines_until(path, step):

@@ -1,0 +1,52 @@
+"""A command that ends in the way that --ending names, for tests/test_command_line.py."""
+
+import os
+import sys
+
+import numpy as np
+from absl import flags
+
+from pconv_jax import command_line, errors
+
+
+def _user_error():
+    try:
+        os.stat("/nowhere/photo.png")
+    except OSError as error:
+        raise errors.UserError("x is 1; needs 2: set it to 2") from error
+
+
+def _interrupt():
+    raise KeyboardInterrupt
+
+
+def _os_error_of_a_library():
+    raise OSError("a library's own words")
+
+
+ENDINGS = {
+    "well": lambda: None,
+    "code 75": lambda: 75,
+    "exit": lambda: sys.exit(75),
+    "user error": _user_error,
+    "missing file": lambda: os.stat("/nowhere/photo.png"),
+    "interrupt": _interrupt,
+    "library": _os_error_of_a_library,
+    "broadcast": lambda: np.ones(2) + np.ones(3),
+    "zip": lambda: list(zip([1], [1, 2], strict=True)),
+    "key": lambda: {}["no such key"],
+}
+
+
+def define_flags(flag_values):
+    """Adds --ending."""
+    flags.DEFINE_enum("ending", "well", list(ENDINGS), "How the command ends.", flag_values)
+
+
+def main(flag_values):
+    """Ends as the flag names."""
+    return ENDINGS[flag_values.ending]()
+
+
+if __name__ == "__main__":
+    command_line.run(main, define_flags, interrupted="interrupted: nothing was written")

@@ -1,0 +1,78 @@
+"""A user's errors end a command in one line; defects of the program keep their traceback."""
+
+import logging
+
+import pytest
+from absl import logging as absl_logging
+
+from pconv_jax import command_line, train
+
+COMMAND = "tests.failing_command"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "printed"),
+    [
+        ("well", 0, ""),
+        ("code 75", 75, ""),
+        ("exit", 75, ""),
+        ("user error", 1, "error: x is 1; needs 2: set it to 2\n"),
+        ("missing file", 1, "error: [Errno 2] No such file or directory: '/nowhere/photo.png'\n"),
+        ("interrupt", 1, "interrupted: nothing was written\n"),
+    ],
+)
+def test_endings_without_a_traceback(ending, code, printed, server, tmp_path):
+    """The exit code and the only line, on standard error, of a command that ends as planned or by a user's error."""
+    assert server(tmp_path, COMMAND, [f"--ending={ending}"]) == (code, printed)
+
+
+@pytest.mark.parametrize(
+    ("ending", "last"),
+    [
+        ("key", "KeyError: 'no such key'"),
+    ],
+)
+def test_defects_keep_their_traceback(ending, last, server, tmp_path):
+    """Exceptions that no user caused show where they were raised, and the exit code is not 0."""
+    code, printed = server(tmp_path, COMMAND, [f"--ending={ending}"])
+    assert code == 1 and printed.startswith("Traceback ") and "failing_command.py" in printed
+    assert printed.splitlines()[-1] == last and "error: " not in printed.replace("Error: ", "")
+
+
+def test_the_flag_shows_the_traceback(server, tmp_path):
+    """--traceback prints where a user's error was found, with its cause, before the same last line."""
+    code, printed = server(tmp_path, COMMAND, ["--ending=user error", "--traceback"])
+    assert code == 1 and printed.startswith("Traceback ") and "FileNotFoundError" in printed
+    assert printed.endswith("UserError: x is 1; needs 2: set it to 2\nerror: x is 1; needs 2: set it to 2\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--endin=well"], "error: Unknown command line flag 'endin'. Did you mean: ending"),
+        (["--ending=badly"], "error: flag --ending=badly: value should be one of <well|"),
+        (["well"], "unexpected argument well: options are given as --name=value"),
+    ],
+)
+def test_mistakes_of_the_command_line(arguments, message, server, tmp_path):
+    """A flag or argument that the command does not take is named, without a traceback."""
+    code, printed = server(tmp_path, COMMAND, arguments)
+    assert code == 1 and message in printed and "Traceback" not in printed
+
+
+def test_libraries_are_quiet_below_warnings():
+    """INFO messages of installed libraries are left out of the log; this package's, and all warnings, stay."""
+    handler = absl_logging.get_absl_handler()
+    filters = list(handler.filters)
+    try:
+        command_line.quiet_libraries()
+
+        def shown(level, path):
+            return bool(handler.filter(logging.LogRecord("absl", level, path, 1, "", None, None)))
+
+        assert not shown(logging.INFO, "/venv/lib/site-packages/orbax/checkpoint.py")
+        assert shown(logging.WARNING, "/venv/lib/site-packages/orbax/checkpoint.py")
+        assert not shown(logging.ERROR, "/venv/lib/site-packages/orbax/checkpoint.py")
+        assert shown(logging.INFO, train.__file__)
+    finally:
+        handler.filters[:] = filters
