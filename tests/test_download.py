@@ -1,4 +1,4 @@
-"""Downloads: the right file, or nothing and the reason, soon."""
+"""Tests of downloads: the right file arrives, or nothing and the reason within seconds."""
 
 import hashlib
 import socket
@@ -13,7 +13,7 @@ CHECKSUM = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 
 
 def test_checksum(tmp_path):
-    """In whole or by its first digits."""
+    """A checksum is compared in full or by its first digits."""
     (tmp_path / "x").write_bytes(b"weights")
     download.check(str(tmp_path / "x"), f"md5:{hashlib.md5(b'weights').hexdigest()}", "mend it")
     download.check(str(tmp_path / "x"), f"sha256:{hashlib.sha256(b'weights').hexdigest()[:8]}", "mend it")
@@ -22,7 +22,7 @@ def test_checksum(tmp_path):
 
 
 def test_file(tmp_path, capfd):
-    """Whole, with the amount and the rate on stderr."""
+    """The file is written, and the amount and the rate are shown on stderr."""
     with loopback.serving(CONTENT) as url:
         download.fetch(url, str(tmp_path / "x"), CHECKSUM)
     assert (tmp_path / "x").read_bytes() == CONTENT
@@ -49,7 +49,7 @@ def test_bad_answers_leave_nothing(tmp_path, answer, error, message):
 
 
 def test_silence(tmp_path):
-    """A server, or a firewall, that takes the call and says nothing."""
+    """A server or firewall that accepts the connection and never answers is given up on after the timeout."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         with pytest.raises(download.Unreachable, match=r"^no answer within 0.2 s$"):
@@ -61,14 +61,14 @@ def test_silence(tmp_path):
 
 
 def test_hub(tmp_path):
-    """Through the hub's own client: once, then from its cache; a file that is not the published one does not stay."""
+    """A file of the hub is downloaded once, then read from the cache; one with a wrong checksum is removed from it."""
     with loopback.serving(CONTENT) as url:
         hub = download.HubFile("a/b", loopback.COMMIT, "c.safetensors", url, str(tmp_path / "cache"))
         with pytest.raises(ValueError, match=r"has sha256 .*; needs 0000: it was removed from the cache: run again"):
             download.fetch_hub(hub, "sha256:0000")
         assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size == len(CONTENT)]
         path = download.fetch_hub(hub, CHECKSUM)
-    assert download.fetch_hub(hub, CHECKSUM) == path  # nobody serves it any more
+    assert download.fetch_hub(hub, CHECKSUM) == path  # The server has stopped.
     with open(path, "rb") as file:
         assert file.read() == CONTENT
 

@@ -1,4 +1,4 @@
-"""Files from the network, checked while they arrive. A machine without a network learns so within seconds."""
+"""Downloads published files and checks them. Without a network it fails within seconds, with the reason."""
 
 import dataclasses
 import hashlib
@@ -11,17 +11,27 @@ import time
 import urllib.error
 import urllib.request
 
-_CONNECT_S, _READ_S = 5, 30
-_BLOCK = 1 << 20
+from pconv_jax import errors
+
+_CONNECT_S, _READ_S = 5, 30  # Seconds to wait for an answer, and for each following block.
+_BLOCK = 1 << 20  # Bytes that are read at once.
 
 
 class Unreachable(OSError):
-    """The file could not be fetched, which says nothing about the file."""
+    """The file could not be fetched: no network, no answer, or a broken connection."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HubFile:
-    """A file of a Hugging Face repository at one commit. `endpoint` and `cache` are the client's own by default."""
+    """A file of a Hugging Face repository at one commit.
+
+    Attributes:
+      repo: `owner/name`.
+      revision: Commit, in hexadecimal.
+      name: Path in the repository.
+      endpoint: Address of the hub; None for the client's default.
+      cache: Directory of the client's cache; None for the client's default.
+    """
 
     repo: str
     revision: str
@@ -32,11 +42,13 @@ class HubFile:
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """A file that can be downloaded, and by hand from `url`. `hub`, where set, is the same file for the hub's client.
+    """A published file with its checksum.
 
     Attributes:
-      url, megabytes: where it is, and how large.
-      checksum: see `check`.
+      url: Address, also for a download by hand.
+      megabytes: Size.
+      checksum: `"<algorithm>:<hexadecimal>"`; the first digits are enough (`check`).
+      hub: The same file on the Hugging Face hub, which is preferred where it is set.
     """
 
     url: str
@@ -46,14 +58,23 @@ class Published:
 
     @property
     def name(self) -> str:
+        """The file name at the end of the address."""
         return os.path.basename(self.url)
 
 
 def get(file: Published, folder: str) -> str:
-    """Downloads into `folder`, or into the cache of the hub's client, and gives the path.
+    """Downloads a published file.
+
+    Args:
+      file: The file.
+      folder: Directory to write to; a file of the hub stays in the cache of the hub's client instead.
+
+    Returns:
+      The path of the file.
 
     Raises:
-      Unreachable, ValueError: as `fetch`.
+      Unreachable: The file could not be fetched.
+      UserError: The checksum differs.
     """
     if file.hub is not None:
         return fetch_hub(file.hub, file.checksum)
@@ -63,27 +84,38 @@ def get(file: Published, folder: str) -> str:
 
 
 def check(path: str, checksum: str, fix: str):
-    """Compares a file with `"<algorithm>:<hexadecimal>"`, of which the first digits are enough.
+    """Compares a file with a checksum.
+
+    Args:
+      path: The file.
+      checksum: `"<algorithm>:<hexadecimal>"`; the first digits are enough, as in the names of PyTorch's files.
+      fix: End of the error message, which tells the user what to do.
 
     Raises:
-      ValueError: they differ; the message ends with `fix`.
+      UserError: They differ.
     """
-    algorithm, wanted = checksum.split(":")
+    algorithm, expected = checksum.split(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
-    found = digest.hexdigest()
-    if not found.startswith(wanted):
-        raise ValueError(f"{path} has {algorithm} {found[: len(wanted)]}; needs {wanted}: {fix}")
+    actual = digest.hexdigest()
+    if not actual.startswith(expected):
+        raise errors.UserError(f"{path} has {algorithm} {actual[: len(expected)]}; needs {expected}: {fix}")
 
 
 def fetch(url: str, path: str, checksum: str, *, connect_s: float = _CONNECT_S):
-    """Downloads one file and says on stderr how far it is.
+    """Downloads one file and reports the progress on stderr. After a failure, `path` does not exist.
+
+    Args:
+      url: Address of the file.
+      path: File to write.
+      checksum: Expected checksum (`check`).
+      connect_s: Seconds to wait for an answer.
 
     Raises:
-      Unreachable: no answer after `connect_s` seconds, an answer that is an error, or a connection that broke.
-      ValueError: another checksum. `path` does not exist then, nor after any other failure.
+      Unreachable: There was no answer in time, the answer was an error, or the connection broke.
+      UserError: The checksum differs.
     """
     try:
         with _within(connect_s, urllib.request.urlopen, url, timeout=_READ_S) as response, open(path, "wb") as file:
@@ -100,10 +132,19 @@ def fetch(url: str, path: str, checksum: str, *, connect_s: float = _CONNECT_S):
 
 
 def fetch_hub(file: HubFile, checksum: str, *, connect_s: float = _CONNECT_S) -> str:
-    """The path of the file in the hub client's cache, where it stays; downloaded if it is not there yet.
+    """Downloads a file of the Hugging Face hub unless the client's cache has it.
+
+    Args:
+      file: The file.
+      checksum: Expected checksum (`check`). A file with another one is removed from the cache.
+      connect_s: Seconds to wait for an answer.
+
+    Returns:
+      The path of the file in the cache, where it stays.
 
     Raises:
-      Unreachable, ValueError: as `fetch`. A file with another checksum is removed from the cache.
+      Unreachable: The file could not be fetched, or the hub's client is not installed.
+      UserError: The checksum differs.
     """
     try:
         import huggingface_hub
@@ -115,22 +156,25 @@ def fetch_hub(file: HubFile, checksum: str, *, connect_s: float = _CONNECT_S) ->
     if not isinstance(path, str):
         try:
             url = huggingface_hub.hf_hub_url(**place, endpoint=file.endpoint)
-            # Asked first, because the download itself tries for half a minute before it says that there is no network.
+            # The metadata comes first: without a network, the download itself would retry for half a minute.
             _within(connect_s, huggingface_hub.get_hf_file_metadata, url, token=False, timeout=connect_s)
             path = huggingface_hub.hf_hub_download(**place, endpoint=file.endpoint, cache_dir=file.cache, token=False)
-        except Exception as error:  # those of the HTTP library that this version of the client uses
+        except Exception as error:  # The exceptions depend on the HTTP library that the client uses.
             raise Unreachable(_reason(error)) from error
     try:
         check(path, checksum, "it was removed from the cache: run again")
     except ValueError:
-        for name in {path, os.path.realpath(path)}:  # the name in the cache is a link where links exist
+        for name in {path, os.path.realpath(path)}:  # Where links exist, the path in the cache is a link to the file.
             os.remove(name)
         raise
     return path
 
 
 def _within(seconds, function, *args, **kwargs):
-    """Calls, and gives up after so many seconds: a socket's timeout counts anew for each address, and not for DNS."""
+    """Calls a function and raises TimeoutError if it takes longer than `seconds`.
+
+    The timeout of a socket is not enough: it starts anew for each address of a host and does not cover name lookup.
+    """
     answers = queue.SimpleQueue()
 
     def call():
@@ -151,23 +195,22 @@ def _within(seconds, function, *args, **kwargs):
 
 def _copy(response, file):
     total, done = int(response.headers.get("Content-Length") or 0), 0
-    start = shown = time.monotonic()
+    start = reported = time.monotonic()
     pause, end = (0.5, "\r") if sys.stderr.isatty() else (5, "\n")
     while block := response.read(_BLOCK):
         file.write(block)
         done += len(block)
-        now = time.monotonic()
-        if now - shown >= pause or done == total:
-            rate = done / max(now - start, 1e-3)
-            of = (
-                f"of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, {(total - done) / rate:.0f} s left" if total else "MB"
-            )
-            print(f"{done / 1e6:.1f} {of}  ", end="\n" if done == total else end, file=sys.stderr, flush=True)
-            shown = now
+        current = time.monotonic()
+        if current - reported >= pause or done == total:
+            rate = done / max(current - start, 1e-3)
+            rest = f"of {total / 1e6:.1f} MB, {rate / 1e6:.1f} MB/s, {(total - done) / rate:.0f} s left"
+            text = f"{done / 1e6:.1f} {rest if total else 'MB'}  "
+            print(text, end="\n" if done == total else end, file=sys.stderr, flush=True)
+            reported = current
     if done < total:
         raise ConnectionError(f"the connection broke after {done / 1e6:.1f} of {total / 1e6:.1f} MB")
 
 
 def _reason(error):
-    reason = error.reason if type(error) is urllib.error.URLError else error  # which only wraps the reason
+    reason = error.reason if type(error) is urllib.error.URLError else error  # URLError only wraps the reason.
     return " ".join(str(reason).split()) or type(error).__name__
