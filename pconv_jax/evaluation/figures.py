@@ -1,4 +1,4 @@
-"""Pictures of scores: PSNR over hole area, and where the error of the best, the median and the worst example lies."""
+"""Figures of an evaluation: PSNR over hole area, and error maps of the best, the median and the worst example."""
 
 import io
 
@@ -8,28 +8,33 @@ import numpy as np
 
 from pconv_jax.evaluation import image_grids, inputs, tables
 
-_FULL = 64  # grey levels of mean absolute error that are shown brightest
+_FULL = 64  # Mean absolute error, in grey levels, from which on the error map has its brightest colour.
 
 
 def psnr_over_area(records: list[dict], rows: list[dict]) -> bytes:
-    """A PNG: one line per method through the buckets' means, at their mean hole area, with 95 % intervals.
+    """Draws one line per method through the buckets' mean PSNR at their mean hole area, with 95 % intervals.
 
     Args:
-      records: of `scores.score`.
-      rows: of `tables.summarise`.
+      records: Records of `scores.score`.
+      rows: Rows of `tables.summarise`.
+
+    Returns:
+      The bytes of a PNG.
     """
-    figure = matplotlib.figure.Figure(figsize=(7.5, 4.8), dpi=120, layout="constrained")  # draws without a display
+    figure = matplotlib.figure.Figure(
+        figsize=(7.5, 4.8), dpi=120, layout="constrained"
+    )  # A Figure without pyplot needs no display.
     axes = figure.add_subplot()
     methods = list(dict.fromkeys(record["method"] for record in records))
     for number, method in enumerate(methods):
-        found = [r for r in rows if r["method"] == method and r["border"] == tables.ALL and r["bucket"] != tables.ALL]
-        areas = [_mean_area(records, method, row["bucket"]) for row in found]
-        means = np.array([row["psnr"] for row in found])
+        cells = [r for r in rows if r["method"] == method and r["border"] == tables.ALL and r["bucket"] != tables.ALL]
+        areas = [_mean_area(records, method, row["bucket"]) for row in cells]
+        means = np.array([row["psnr"] for row in cells])
         lows, highs = (
-            np.array([row["psnr"] if row[key] is None else row[key] for row in found])
+            np.array([row["psnr"] if row[key] is None else row[key] for row in cells])
             for key in ("psnr_low", "psnr_high")
         )
-        # Beside each other, so that intervals do not hide each other.
+        # The methods are shifted sideways so that their intervals do not hide each other.
         areas = np.array(areas) * 100 + 0.35 * (number - (len(methods) - 1) / 2)
         axes.errorbar(areas, means, (means - lows, highs - means), marker="o", markersize=4, capsize=2, label=method)
     axes.set(xlabel="hole area, % of the image", ylabel="PSNR of the composite, dB")
@@ -41,18 +46,21 @@ def psnr_over_area(records: list[dict], rows: list[dict]) -> bytes:
 
 
 def chosen(records: list[dict]) -> list[tuple[str, int]]:
-    """The best, the median and the worst of one method's records by PSNR: `(label, index)`; ties by order."""
+    """Returns `(label, index)` of the best, the median and the worst record of one method by PSNR."""
     order = sorted(range(len(records)), key=lambda index: (-records[index]["psnr"], index))
     return [("best", order[0]), ("median", order[len(order) // 2]), ("worst", order[-1])]
 
 
 def errors(examples: list[inputs.Example], raw: np.ndarray, labels: list[str]) -> np.ndarray:
-    """A sheet, one row per example: masked | composite | error | original.
+    """Draws an image grid with one row per example: masked, composite, error and original.
 
     Args:
-      examples: what is shown.
-      raw: uint8 `[N, H, W, C]`, what a method made of them.
-      labels: of the rows.
+      examples: The examples to show.
+      raw: uint8 `[N, H, W, C]`, the predictions of a method for them.
+      labels: Labels of the rows.
+
+    Returns:
+      uint8 `[H, W, 3]`.
     """
     rows = []
     for example, output in zip(examples, raw, strict=True):
@@ -63,7 +71,15 @@ def errors(examples: list[inputs.Example], raw: np.ndarray, labels: list[str]) -
 
 
 def error_map(image: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Mean absolute error over the channels, black for none to bright for `_FULL` grey levels: RGB `[H, W, 3]`."""
+    """Draws the mean absolute error over the channels, from black (no error) to bright (64 grey levels or more).
+
+    Args:
+      image: uint8 `[H, W, C]`.
+      target: uint8 `[H, W, C]`.
+
+    Returns:
+      RGB, uint8 `[H, W, 3]`.
+    """
     error = np.abs(image.astype(np.float32) - target).mean(axis=-1)
     level = np.round(np.clip(error / _FULL, 0, 1) * 255).astype(np.uint8)
     return cv2.cvtColor(cv2.applyColorMap(level, cv2.COLORMAP_INFERNO), cv2.COLOR_BGR2RGB)

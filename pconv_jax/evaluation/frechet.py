@@ -1,6 +1,7 @@
-"""Frechet inception distance (Heusel et al., NeurIPS 2017): between two sets of images, as Gaussians of features.
+"""Frechet inception distance (Heusel et al., NeurIPS 2017) between two sets of images.
 
-`|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))` of means and covariances (with n - 1), in float64.
+Both sets are described by a Gaussian of their features. The distance is `|m1 - m2|^2 + Tr(S1 + S2 - 2 (S1 S2)^(1/2))`
+of the means and the covariances (divided by n - 1), in float64.
 """
 
 from typing import NamedTuple
@@ -9,15 +10,15 @@ import numpy as np
 
 from pconv_jax.models import inception
 
-RELIABLE = inception.FEATURES + 1  # images from which a covariance of so many features can have full rank
+RELIABLE = inception.FEATURES + 1  # Number of images from which on the covariance can have full rank.
 
 
 class Gaussian(NamedTuple):
-    """Of a set of features.
+    """A Gaussian, described by its mean and a root of its covariance.
 
     Attributes:
-      mean: `[features]`.
-      root: `A` `[at most features, features]` with `A^T A` the covariance.
+      mean: float64 `[features]`.
+      root: float64 matrix A `[rows, features]` whose `A^T A` is the covariance; it has at most as many rows as columns.
     """
 
     mean: np.ndarray
@@ -25,10 +26,10 @@ class Gaussian(NamedTuple):
 
 
 def gaussian(features: np.ndarray) -> Gaussian:
-    """The Gaussian of features `[images, features]` of two images or more.
+    """Fits a Gaussian to features `[images, features]`.
 
     Raises:
-      ValueError: fewer than two images, of which there is no covariance.
+      ValueError: There are fewer than two images, so there is no covariance.
     """
     if len(features) < 2:
         raise ValueError(f"{len(features)} images have no covariance; needs 2")
@@ -39,10 +40,17 @@ def gaussian(features: np.ndarray) -> Gaussian:
 
 
 def distance(one: Gaussian, other: Gaussian) -> float:
-    """Frechet distance.
+    """Computes the Frechet distance between two Gaussians.
 
-    The covariances are never multiplied: with `S = A^T A` the trace of `(S1 S2)^(1/2)` is the sum of the singular
-    values of `A1 A2^T`, which holds for covariances without full rank too, where matrix square roots lose digits.
+    The covariances are never multiplied. With `S = A^T A`, the trace of `(S1 S2)^(1/2)` is the sum of the singular
+    values of `A1 A2^T`. This also holds for covariances without full rank, where matrix square roots lose digits.
+
+    Args:
+      one: The first Gaussian.
+      other: The second Gaussian.
+
+    Returns:
+      The distance, at least 0.
     """
     shift = one.mean - other.mean
     cross = np.linalg.svd(one.root @ other.root.T, compute_uv=False).sum()

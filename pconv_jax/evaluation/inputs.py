@@ -1,6 +1,6 @@
-"""What methods are scored on: pairs of an image and a mask, each with a name that only these pixels have.
+"""Evaluation sets: pairs of an image and a mask, each with a name that depends on its pixels.
 
-A set of inputs has a length and `inputs[i]`, an `Example`: `Drawn` from a config, or read from a manifest
+An evaluation set is a sequence of `Example`. It is drawn from a config (`Drawn`) or read from a manifest
 (evaluation/manifest.py).
 """
 
@@ -12,6 +12,7 @@ import grain
 import ml_collections
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.data import masks, pipeline
 from pconv_jax.training import build, rundir
 
@@ -23,8 +24,9 @@ class Example:
     Attributes:
       image: uint8 `[H, W, C]`.
       mask: uint8 `[H, W, 1]`, 1 = valid.
-      about: `name`, `image` (the photograph), `mask` (its file, or "seed:index" of a drawn one), `crop` ("seed:index"),
-        `bucket` into `pipeline.BUCKETS` or None, `hole_area`, `touches_border`, and the SHA-256 of both arrays.
+      about: Description with `name`, `image` (the photograph), `mask` (its file, or "seed:index" of a generated one),
+        `crop` ("seed:index"), `bucket` (index into `pipeline.BUCKETS`, or None), `hole_area` (fraction of the image),
+        `touches_border`, and the SHA-256 of both arrays.
     """
 
     image: np.ndarray
@@ -33,12 +35,12 @@ class Example:
 
     @property
     def name(self) -> str:
-        """Of the example, and of the files that hold it."""
+        """Returns the name of the example, which is also the stem of its files."""
         return self.about["name"]
 
 
 class Drawn:
-    """The evaluation set of a config."""
+    """The evaluation set of a config and its image source."""
 
     def __init__(self, config, source):
         self._chosen, self._names = build.evaluation_set(config, source), source.source.names
@@ -57,15 +59,19 @@ class Drawn:
 
 
 def describe(image: np.ndarray, mask: np.ndarray, index: int, origin: dict) -> Example:
-    """An example with what its pixels say.
+    """Makes an example and derives its name, hole area and hashes from the pixels.
 
     Args:
-      image, mask: as in `Example`.
-      index: in its set.
+      image: uint8 `[H, W, C]`.
+      mask: uint8 `[H, W, 1]`, 1 = valid.
+      index: Position in the evaluation set.
       origin: `image`, `mask` and `crop` of `Example.about`.
+
+    Returns:
+      The example.
     """
     image_sha, mask_sha = (hashlib.sha256(np.ascontiguousarray(x)).hexdigest() for x in (image, mask))
-    # Part of the name, so that results for other inputs are not taken for results for these.
+    # The digest is part of the name, so that results for other inputs cannot be mistaken for results for these.
     digest = hashlib.sha256(f"{image_sha} {mask_sha}".encode()).hexdigest()
     about = {
         "name": f"{index:05d}_{digest[:8]}",
@@ -80,7 +86,16 @@ def describe(image: np.ndarray, mask: np.ndarray, index: int, origin: dict) -> E
 
 
 def batches(inputs: Sequence[Example], batch_size: int, threads: int = 2) -> Iterator[list[Example]]:
-    """All examples in order, the last batch as short as it comes."""
+    """Yields all examples in order, in batches.
+
+    Args:
+      inputs: The evaluation set.
+      batch_size: Number of examples in a batch; the last batch may be shorter.
+      threads: Number of threads that decode and draw.
+
+    Yields:
+      Lists of examples.
+    """
     dataset = grain.MapDataset.range(len(inputs)).map(inputs.__getitem__)
     batch = []
     for example in dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)):
@@ -93,23 +108,32 @@ def batches(inputs: Sequence[Example], batch_size: int, threads: int = 2) -> Ite
 
 
 def fingerprint(names: Sequence[str]) -> str:
-    """Of a set of inputs: equal for equal pixels in the same order."""
+    """Returns a text that is equal for evaluation sets with the same pixels in the same order.
+
+    Args:
+      names: Names of the examples, which depend on their pixels.
+    """
     return f"{len(names)} examples, sha256 {hashlib.sha256(' '.join(names).encode()).hexdigest()}"
 
 
 def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_config: ml_collections.ConfigDict):
-    """Raises ValueError unless two runs are evaluated on the same inputs; says what differs.
+    """Checks that two runs are evaluated on the same inputs.
 
     Args:
-      run, other: run directories, whose records of the evaluation images are compared.
-      config, other_config: of the runs.
+      run: Run directory, whose record of the evaluation images is compared.
+      config: Its config.
+      other: The other run directory.
+      other_config: Its config.
+
+    Raises:
+      UserError: The inputs differ; the message lists the differing settings.
     """
     values, others = (_deciding(c, path) for c, path in ((config, run), (other_config, other)))
     differing = [
         f"{key}: {values[key]} in {run}, {others[key]} in {other}" for key in values if values[key] != others[key]
     ]
     if differing:
-        raise ValueError(
+        raise errors.UserError(
             f"{run} and {other} are evaluated on other inputs ({'; '.join(differing)}): give both --manifest=DIR, or "
             "train one with the other's eval section and images"
         )

@@ -1,8 +1,8 @@
-"""How far a mean can be trusted: bootstrap intervals, and paired comparisons on the same examples.
+"""Confidence intervals of means, and paired comparisons on the same examples.
 
-Examples are taken to be independent of each other. Many crops of few photographs are not: the intervals then are those
-of other crops and masks of these photographs, not of other photographs. Of few examples they are somewhat too narrow:
-of 16 from a normal distribution, 92 % of the intervals hold the mean.
+Examples are treated as independent. Many crops of few photographs are not: their intervals hold for other crops and
+masks of the same photographs, not for other photographs. With few examples the bootstrap is somewhat too narrow: with
+16 examples from a normal distribution, 92 % of the 95 % intervals contain the mean.
 """
 
 import dataclasses
@@ -12,21 +12,22 @@ import numpy as np
 RESAMPLES = 2000
 LEVEL = 0.95
 
-_SEED = 0  # the same resamples for every table: two evaluations agree
-_CHUNK = 2_000_000  # values at once
+_SEED = 0  # Every table uses the same resamples, so two evaluations of the same scores agree.
+_CHUNK = 2_000_000  # Values that are resampled at once, to bound the memory.
 
 
 def bootstrap(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Percentile interval of the mean over examples, `LEVEL` wide, from `RESAMPLES` resamples.
+    """Computes the percentile bootstrap interval of the mean over examples.
 
     Args:
-      values: `[examples, columns]`, of two examples or more; each resample takes whole rows.
+      values: Array `[examples, columns]` with at least two examples. Each resample takes whole rows, so the columns
+        stay paired.
 
     Returns:
-      `(low, high)`, `[columns]` each.
+      `(low, high)`, `[columns]` each, at level `LEVEL` from `RESAMPLES` resamples.
 
     Raises:
-      ValueError: fewer than two examples, of which nothing can be said.
+      ValueError: There are fewer than two examples.
     """
     count = len(values)
     if count < 2:
@@ -41,7 +42,14 @@ def bootstrap(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 @dataclasses.dataclass(frozen=True)
 class Paired:
-    """A mean difference over pairs, its bootstrap interval (None of one pair), and the p-value of the test."""
+    """Result of a paired comparison.
+
+    Attributes:
+      difference: Mean difference over the pairs.
+      low: Lower end of its bootstrap interval; None for a single pair.
+      high: Upper end.
+      p: p-value of the two-sided Wilcoxon signed-rank test.
+    """
 
     difference: float
     low: float | None
@@ -50,14 +58,18 @@ class Paired:
 
 
 def paired(first: np.ndarray, second: np.ndarray) -> Paired:
-    """Compares two methods on the same examples: `first - second`, two-sided Wilcoxon signed-rank test.
+    """Compares the scores of two methods on the same examples.
 
-    Pairs without a difference do not count for the test (Wilcoxon 1945); with none left p is 1.
+    Pairs without a difference are left out of the test (Wilcoxon 1945); if none remains, p is 1.
 
     Args:
-      first, second: scores `[examples]`, in the same order.
+      first: Scores `[examples]`.
+      second: Scores `[examples]` of the same examples in the same order.
+
+    Returns:
+      The comparison of `first - second`.
     """
-    import scipy.stats  # takes a third of a second, which only comparisons should pay
+    import scipy.stats  # The import takes a third of a second, which training without a comparison avoids.
 
     difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
     p = float(scipy.stats.wilcoxon(difference[difference != 0]).pvalue) if difference.any() else 1.0
@@ -68,17 +80,17 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
 
 
 def student(values: np.ndarray) -> tuple[float, float] | None:
-    """Interval of the mean of few values, such as one per seed, `LEVEL` wide, by Student's t distribution.
+    """Computes Student's t interval of the mean of few values, such as one per seed.
 
-    A bootstrap of three values is far too narrow; this is right where they are drawn from a normal distribution.
+    A bootstrap of three values is far too narrow. Student's interval is exact for normally distributed values.
 
     Args:
-      values: `[n]`.
+      values: Array `[n]`.
 
     Returns:
-      `(low, high)`, or None of a single value.
+      `(low, high)` at level `LEVEL`, or None for a single value.
     """
-    import scipy.stats  # takes a third of a second, which only comparisons should pay
+    import scipy.stats  # The import takes a third of a second, which training without a comparison avoids.
 
     count = len(values)
     if count < 2:

@@ -1,8 +1,8 @@
-"""Inputs on disk, for other programs and other runs: `images/<name>.png`, `masks/<name>.png` and `manifest.json`.
+"""Evaluation sets on disk for other programs and runs: `images/<name>.png`, `masks/<name>.png` and `manifest.json`.
 
-Images are whole, the truth included: who fills them masks them first. Masks are white (255) where the hole is. Hashes
-are SHA-256 of the pixels, not of the files: bytes row by row, RGB or grey, masks 1 = valid and 0 = hole. Whoever
-decodes the same hashes has the same inputs.
+Images are whole and include the pixels behind the hole, so a program must apply the mask first. Masks are white (255)
+in the hole. Hashes are SHA-256 of the pixels, not of the files: row by row, RGB or grey, masks as 1 = valid and
+0 = hole. Equal hashes mean equal inputs.
 """
 
 import json
@@ -13,22 +13,27 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from pconv_jax import errors
 from pconv_jax.evaluation import inputs
 from pconv_jax.training import rundir
 
 FILE, IMAGES, MASKS = "manifest.json", "images", "masks"
 
 _ORIGIN = ("image", "mask", "crop")
-_LISTED = 5
-_SMALLEST = 11  # SSIM's window
+_LISTED = 5  # Names that an error message shows at most.
+_SMALLEST = 11  # Side of SSIM's window, in pixels.
 
 
 class Manifest:
-    """The inputs of a manifest, by index; `size` is `(height, width)` of all of them and `channels` 1 or 3.
+    """An evaluation set that is read from a manifest directory. Pixels are checked against their hashes when read.
+
+    Attributes:
+      directory: The manifest directory.
+      size: `(height, width)` of all images.
+      channels: 1 or 3.
 
     Raises:
-      ValueError: there is none, it cannot be read, or files are missing, surplus or of other sizes. What the pixels
-        are is checked when they are read.
+      UserError: There is no readable manifest, or files are missing, surplus, or of another size.
     """
 
     def __init__(self, directory: str):
@@ -41,7 +46,7 @@ class Manifest:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the examples, in order."""
+        """Returns the names of the examples, in order."""
         return tuple(entry["name"] for entry in self._entries)
 
     def __len__(self):
@@ -53,38 +58,39 @@ class Manifest:
         hole = read(self._path(MASKS, entry), 1)
         grey = int(np.count_nonzero((hole != 0) & (hole != 255)))
         if grey or not hole.any():
-            found = f"has {grey} grey pixels" if grey else "has no hole"
-            raise ValueError(f"{self._path(MASKS, entry)} {found}; needs 255 for the hole and 0 elsewhere")
-        found = inputs.describe(image, (hole == 0).astype(np.uint8), index, {key: entry[key] for key in _ORIGIN})
+            problem = f"has {grey} grey pixels" if grey else "has no hole"
+            raise errors.UserError(f"{self._path(MASKS, entry)} {problem}; needs 255 for the hole and 0 elsewhere")
+        example = inputs.describe(image, (hole == 0).astype(np.uint8), index, {key: entry[key] for key in _ORIGIN})
         for part, key in ((IMAGES, "image_sha256"), (MASKS, "mask_sha256")):
-            if found.about[key] != entry[key]:
-                raise ValueError(
-                    f"the pixels of {self._path(part, entry)} are not those of {FILE} ({key} {found.about[key]} there, "
+            actual = example.about[key]
+            if actual != entry[key]:
+                raise errors.UserError(
+                    f"the pixels of {self._path(part, entry)} are not those of {FILE} ({key} {actual} there, "
                     f"{entry[key]} wanted): restore the file, or write the manifest again"
                 )
-        return inputs.Example(found.image, found.mask, {**found.about, "name": entry["name"]})
+        return inputs.Example(example.image, example.mask, {**example.about, "name": entry["name"]})
 
     def _path(self, part, entry):
         return os.path.join(self.directory, part, f"{entry['name']}.png")
 
 
 def write(directory: str, batches, about: dict) -> int:
-    """Writes a manifest, whole or not at all.
+    """Writes a manifest directory. If anything fails, no directory is left behind.
 
     Args:
-      directory: to make; it may be there if it is empty.
-      batches: of `inputs.batches`.
-      about: what else to say in `manifest.json`.
+      directory: Directory to make; it may exist if it is empty.
+      batches: Batches of `inputs.batches`.
+      about: Further content of `manifest.json`.
 
     Returns:
       The number of examples.
 
     Raises:
-      ValueError: the directory is not empty.
-      OSError: it cannot be written.
+      UserError: The directory is not empty.
+      OSError: The directory cannot be written.
     """
     if os.path.exists(directory) and not (os.path.isdir(directory) and not os.listdir(directory)):
-        raise ValueError(f"{directory} is there and not an empty directory: give --write_manifest another")
+        raise errors.UserError(f"{directory} is there and not an empty directory: give --write_manifest another")
     temporary = f"{os.path.abspath(directory)}.{os.getpid()}{rundir.TEMPORARY}"
     entries = []
     try:
@@ -105,47 +111,63 @@ def write(directory: str, batches, about: dict) -> int:
 
 
 def check_files(directory: str, names: tuple[str, ...], size: tuple[int, int], channels: int):
-    """Raises ValueError unless a directory holds exactly `<name>.png` for each name, of the size and channels.
+    """Checks that a directory holds exactly one `<name>.png` per name. Only headers are read; hidden files are ignored.
 
-    Hidden files do not count. All that is wrong is listed, before any pixel is decoded.
+    Args:
+      directory: The directory.
+      names: The expected names.
+      size: The expected `(height, width)`.
+      channels: The expected number of channels, 1 or 3.
+
+    Raises:
+      UserError: Files are missing, surplus, or of another size or kind; the message lists them.
     """
     if not os.path.isdir(directory):
-        raise ValueError(f"{directory} is not a directory; needs one with {len(names)} files <name>.png")
-    wanted = {f"{name}.png" for name in names}
-    found = {name for name in os.listdir(directory) if name[0] != "."}
+        raise errors.UserError(f"{directory} is not a directory; needs one with {len(names)} files <name>.png")
+    expected = {f"{name}.png" for name in names}
+    present = {name for name in os.listdir(directory) if name[0] != "."}
     problems = [
         f"{len(files)} {what} ({_listed(files)})"
-        for what, files in (("missing", wanted - found), ("that no input has the name of", found - wanted))
+        for what, files in (("missing", expected - present), ("that no input has the name of", present - expected))
         if files
     ]
-    unfit = [f"{name} {wrong}" for name in sorted(wanted & found) if (wrong := _unfit(directory, name, size, channels))]
+    unfit = [
+        f"{name} {wrong}" for name in sorted(expected & present) if (wrong := _unfit(directory, name, size, channels))
+    ]
     if unfit:
         problems.append(f"{len(unfit)} unfit ({_listed(unfit)})")
     if problems:
-        raise ValueError(f"{directory} does not match the {len(names)} inputs: {'; '.join(problems)}")
+        raise errors.UserError(f"{directory} does not match the {len(names)} inputs: {'; '.join(problems)}")
 
 
 def read(path: str, channels: int) -> np.ndarray:
-    """A PNG as uint8 `[H, W, channels]`.
+    """Reads a PNG of 8 bits.
+
+    Args:
+      path: The file.
+      channels: Its number of channels, 1 or 3.
+
+    Returns:
+      uint8 `[H, W, channels]`.
 
     Raises:
-      ValueError: it is damaged.
+      UserError: The file is damaged.
     """
     try:
         with PIL.Image.open(path) as image:
             pixels = np.asarray(image)
     except (OSError, SyntaxError) as error:
-        raise ValueError(f"{path} is damaged ({error}): write it again") from error
+        raise errors.UserError(f"{path} is damaged ({error}): write it again") from error
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _unfit(directory, name, size, channels):
-    """What is wrong with a file by its header, or None."""
-    wanted = f"{size[1]}x{size[0]} {'RGB' if channels == 3 else 'grey'}"
+    """Returns what is wrong with a file according to its header, or None."""
+    needed = f"{size[1]}x{size[0]} {'RGB' if channels == 3 else 'grey'}"
     try:
         with PIL.Image.open(os.path.join(directory, name), formats=["PNG"]) as image:
             fits = (image.height, image.width) == size and image.mode == ("RGB" if channels == 3 else "L")
-            return None if fits else f"is {image.width}x{image.height} {image.mode}, needs {wanted} of 8 bits"
+            return None if fits else f"is {image.width}x{image.height} {image.mode}, needs {needed} of 8 bits"
     except (OSError, SyntaxError):
         return "is not a PNG"
 
@@ -157,14 +179,14 @@ def _listed(names):
 
 
 def _content(path):
-    """`manifest.json`, checked."""
+    """Reads and checks `manifest.json`."""
     if not os.path.isfile(path):
-        raise ValueError(f"{path} is missing: write a manifest with --run=DIR --write_manifest=DIR")
+        raise errors.UserError(f"{path} is missing: write a manifest with --run=DIR --write_manifest=DIR")
     with open(path, encoding="utf-8") as file:
         try:
             content = json.load(file)
         except ValueError as error:
-            raise ValueError(f"{path} is not JSON ({error}): write the manifest again") from error
+            raise errors.UserError(f"{path} is not JSON ({error}): write the manifest again") from error
     keys = {"name", *_ORIGIN, "image_sha256", "mask_sha256"}
     try:
         height, width = content["size"]
@@ -175,7 +197,7 @@ def _content(path):
     except (KeyError, TypeError, ValueError, AttributeError, IndexError):
         sound = False
     if not sound:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} is not a manifest; needs size (at least {_SMALLEST}x{_SMALLEST}), channels (1 or 3), hole (255) "
             f"and examples, each with {', '.join(sorted(keys))}, their names all different: write it again"
         )

@@ -1,4 +1,7 @@
-"""LPIPS and FID of composites, by networks whose weights the user gave. uint8 `[N, H, W, C]`, grey as three equal."""
+"""LPIPS and FID of composites, with weights that the user provides.
+
+Images are uint8 `[N, H, W, C]`; grey images are repeated to three channels.
+"""
 
 import functools
 import hashlib
@@ -8,49 +11,72 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.evaluation import frechet
 from pconv_jax.models import inception, lpips
 
-LPIPS, FID = "lpips", "fid"  # names of the measures; the former of each example, the latter of a set
+LPIPS, FID = "lpips", "fid"  # Names in records and tables. LPIPS is per example, FID per set of examples.
 
 
 class Lpips:
-    """LPIPS by a file of weights; see `lpips.load` for what it raises.
+    """The LPIPS distance with a file of weights.
 
     Attributes:
-      about: the network and the file's SHA-256.
+      about: The network and the SHA-256 of the weights file, for the report.
+
+    Raises:
+      FileNotFoundError, ValueError: The weights file is absent or unfit (`lpips.load`).
     """
 
     def __init__(self, path: str):
         module, params, linear = lpips.load(path)
         self.about = {"network": module.network, "version": "0.1", "weights_sha256": _digest(path)}
         features = jax.jit(lambda params, x: module.apply({"params": params}, 2 * _rgb(x) - 1))
-        self._features = functools.partial(features, params)  # an argument: XLA would fold a constant for long
+        self._features = functools.partial(features, params)  # Parameters as constants would take XLA long to fold.
         self._distance = jax.jit(lambda a, b: lpips.distance(a, b, linear))
 
     def check_size(self, height: int, width: int):
-        """Raises ValueError where images are too small for the network."""
+        """Checks that images are large enough for the network.
+
+        Args:
+          height: Height of the images, in pixels.
+          width: Width of the images, in pixels.
+
+        Raises:
+          UserError: They are too small.
+        """
         network, least = self.about["network"], lpips.SMALLEST[self.about["network"]]
         if min(height, width) < least:
-            raise ValueError(
+            raise errors.UserError(
                 f"images are {height}x{width}; LPIPS with {network} needs {least}x{least} or more: leave "
                 "--lpips_weights out"
             )
 
     def features(self, images: np.ndarray):
-        """What `distance` compares."""
+        """Computes the features that `distance` compares, for images uint8 `[N, H, W, C]`."""
         return self._features(images)
 
     def distance(self, features, others) -> np.ndarray:
-        """`[N]`, from the features of both images."""
+        """Computes the LPIPS distance.
+
+        Args:
+          features: Features of the first images.
+          others: Features of the second images.
+
+        Returns:
+          float32 `[N]`.
+        """
         return np.asarray(self._distance(features, others))
 
 
 class Fid:
-    """Collects Inception's features, and says how far a method's composites are from the originals as a set.
+    """The Frechet inception distance of each method's composites to the originals.
 
     Attributes:
-      about: the file's SHA-256.
+      about: The network and the SHA-256 of the weights file, for the report.
+
+    Raises:
+      FileNotFoundError, ValueError: The weights file is absent or unfit (`inception.load`).
     """
 
     def __init__(self, path: str):
@@ -58,27 +84,27 @@ class Fid:
         self.about = {"network": "inception-2015-12-05", "weights_sha256": _digest(path)}
         features = jax.jit(lambda params, x: module.apply({"params": params}, _rgb(x)))
         self._features = functools.partial(features, params)
-        self._found, self._originals = {}, {}  # the latter by members: all methods are held against the same
+        self._batches, self._originals = {}, {}  # Features by method; Gaussians of the originals by members.
 
     def add(self, method: str | None, images: np.ndarray, count: int):
-        """The next composites of a method, or the next originals where `method` is None.
+        """Adds the features of a batch.
 
         Args:
-          method: whose.
-          images: a batch of the shape of all others.
-          count: how many of the batch there are; the others fill it up.
+          method: Name of the method whose composites these are; None for the originals.
+          images: uint8 `[N, H, W, C]`, of the same shape in every call.
+          count: Number of images that count; the rest is padding.
         """
-        self._found.setdefault(method, []).append(np.asarray(self._features(images))[:count])
+        self._batches.setdefault(method, []).append(np.asarray(self._features(images))[:count])
 
     def distance(self, method: str, members: np.ndarray) -> float | None:
-        """Frechet distance over some of the examples.
+        """Computes the Frechet distance over some of the examples.
 
         Args:
-          method: that was added.
-          members: bool `[examples]`.
+          method: Name of a method that was added.
+          members: bool `[examples]`, True for the examples that count.
 
         Returns:
-          The distance; None of a part of the examples that is too small for it (`frechet.RELIABLE`), and of one.
+          The distance; None for a single example, and for a subset of fewer than `frechet.RELIABLE` examples.
         """
         count = int(members.sum())
         if count < 2 or (count < frechet.RELIABLE and not members.all()):
@@ -89,53 +115,60 @@ class Fid:
         return frechet.distance(self._gaussian(method, members), self._originals[key])
 
     def _gaussian(self, method, members):
-        return frechet.gaussian(np.concatenate(self._found[method])[members])
+        return frechet.gaussian(np.concatenate(self._batches[method])[members])
 
 
 def measures(lpips_weights: str | None, fid_weights: str | None, size: tuple[int, int]) -> dict[str, Lpips | Fid]:
-    """Those whose weights are given, by name.
+    """Loads the measures whose weights are given.
 
     Args:
-      lpips_weights, fid_weights: paths.
-      size: height and width of the images.
+      lpips_weights: Path of the weights for LPIPS, or None.
+      fid_weights: Path of the weights for FID, or None.
+      size: Height and width of the images.
+
+    Returns:
+      The measures by name.
 
     Raises:
-      FileNotFoundError, ValueError: wrong weights, or images that are too small.
+      FileNotFoundError, ValueError: A weights file is absent or unfit, or the images are too small.
     """
-    found = {}
+    loaded = {}
     if lpips_weights:
-        found[LPIPS] = Lpips(lpips_weights)
-        found[LPIPS].check_size(*size)
+        loaded[LPIPS] = Lpips(lpips_weights)
+        loaded[LPIPS].check_size(*size)
     if fid_weights:
-        found[FID] = Fid(fid_weights)
-    return found
+        loaded[FID] = Fid(fid_weights)
+    return loaded
 
 
-def notes(given: Collection[str], count: int) -> tuple[str, ...]:
-    """What is left out and what would add it, and how far FID can be trusted.
+def notes(names: Collection[str], count: int) -> tuple[str, ...]:
+    """Returns remarks on measures that are left out, and on how reliable FID is.
 
     Args:
-      given: names of the measures.
-      count: of examples.
+      names: Names of the measures that were computed.
+      count: Number of examples.
+
+    Returns:
+      One sentence or more per remark.
     """
     missing = [
         f"{name.upper()}: --{name}_weights=FILE, made by {module.TOOL}"
         for name, module in ((LPIPS, lpips), (FID, inception))
-        if name not in given
+        if name not in names
     ]
-    told = [f"Left out for want of weights: {'; '.join(missing)}."] if missing else []
-    if FID in given:
-        told.append(f"FID: the {count} composites as a set against the {count} originals, without an interval.")
+    remarks = [f"Left out for want of weights: {'; '.join(missing)}."] if missing else []
+    if FID in names:
+        remarks.append(f"FID: the {count} composites as a set against the {count} originals, without an interval.")
         if count < frechet.RELIABLE:
-            told[-1] += (
+            remarks[-1] += (
                 f" Of fewer than {frechet.RELIABLE} images it is biased upwards (the covariance of "
                 f"{inception.FEATURES} features has no full rank): compare it only with one of as many images."
             )
-    return tuple(told)
+    return tuple(remarks)
 
 
 def _rgb(images):
-    """float32 `[N, H, W, 3]` in [0, 1]."""
+    """Converts images to float32 `[N, H, W, 3]` in [0, 1]."""
     return jnp.broadcast_to(images.astype(jnp.float32) / 255, (*images.shape[:3], 3))
 
 

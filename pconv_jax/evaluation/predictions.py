@@ -1,4 +1,4 @@
-"""Another program's results as a method: a folder of `<name>.png`, matched to the inputs by name, never by order."""
+"""Results of another program as a method to score: a folder of `<name>.png`, matched to the inputs by name."""
 
 import os
 
@@ -8,16 +8,19 @@ from pconv_jax.evaluation import inputs, manifest, scores
 
 
 def method(directory: str, names: tuple[str, ...], size: tuple[int, int], channels: int) -> scores.Fill:
-    """Results of all inputs; valid pixels may be in them or not, the composite takes only the hole.
+    """Makes a method of a folder with results for all inputs. Only their pixels in the hole are used.
 
     Args:
-      directory: of 8-bit PNGs, RGB or grey as the inputs are.
-      names: of the inputs.
+      directory: Folder of 8-bit PNGs, RGB or grey like the inputs.
+      names: Names of the inputs.
       size: `(height, width)` of the inputs.
-      channels: of the inputs.
+      channels: Number of channels of the inputs, 1 or 3.
+
+    Returns:
+      The method.
 
     Raises:
-      ValueError: files are missing, surplus or of another size or kind; all are listed.
+      UserError: Files are missing, surplus, or of another size or kind; the message lists them.
     """
     manifest.check_files(directory, names, size, channels)
 

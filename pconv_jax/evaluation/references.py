@@ -1,20 +1,20 @@
-"""Published scores by hole area, to be read beside a table, never as rows of it: other images, sizes and masks."""
+"""Published scores by hole area. Images, sizes and masks differ, so they never stand in the same table as ours."""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-    """Scores of somebody else's network.
+    """Published scores of one network in one metric.
 
     Attributes:
-      who: whose.
-      data: images, their size, and which holes, as far as it is said.
-      metric: one of `scores.METRICS`.
-      values: by bucket (`pipeline.BUCKETS`); what is not confirmed is not there.
+      source: Publication or repository.
+      data: Images, their size and kind of holes, as far as the source states them.
+      metric: One of `scores.METRICS`.
+      values: Scores by index into `pipeline.BUCKETS`; only confirmed values are listed.
     """
 
-    who: str
+    source: str
     data: str
     metric: str
     values: dict[int, float]

@@ -1,4 +1,8 @@
-"""Scores of fillings: of the composite, clamped and rounded to uint8, as papers do, of its hole, and of the output."""
+"""Scores of inpainting methods on an evaluation set.
+
+As in papers, the composite is clamped and rounded to uint8 before it is scored. The hole alone and the raw output are
+scored beside it. Images are uint8 `[N, H, W, C]`, masks uint8 `[N, H, W, 1]` with 1 = valid.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -15,28 +19,31 @@ METRICS = ("l1_percent", "psnr", "ssim", "hole_psnr", "raw_psnr")
 ABOUT = ("name", "image", "mask", "bucket", "hole_area", "touches_border")
 
 Fill = Callable[[list[inputs.Example]], np.ndarray]
-"""Examples -> what a method makes of them, all pixels, uint8 `[N, H, W, C]`."""
+"""A method: a function from examples to its predictions for all pixels, uint8 `[N, H, W, C]`."""
 
 
 def network(predict, variables, batch_size: int) -> Fill:
-    """A network as a method.
+    """Makes a method of a network.
 
     Args:
       predict: `(variables, image, mask) -> (output, composite)`, compiled for `batch_size`.
-      variables: of the network.
-      batch_size: of every call; fewer examples are filled up, and the filling is not returned.
+      variables: The variables of the network.
+      batch_size: Batch size of every call; shorter batches are padded, and the padding is not returned.
+
+    Returns:
+      The method.
     """
 
     def fill(examples):
         image, mask = stack(examples)
-        output, _ = predict(variables, fill_up(image, batch_size), fill_up(mask, batch_size))
+        output, _ = predict(variables, pad(image, batch_size), pad(mask, batch_size))
         return to_uint8(output)[: len(examples)]
 
     return fill
 
 
 def baseline(name: str) -> Fill:
-    """One of `baselines.BASELINES` as a method."""
+    """Makes a method of one of `baselines.BASELINES`."""
     return lambda examples: np.stack([baselines.BASELINES[name](e.image, e.mask) for e in examples])
 
 
@@ -46,37 +53,37 @@ def score(
     lpips: perceptual.Lpips | None = None,
     fid: perceptual.Fid | None = None,
 ) -> list[dict]:
-    """Scores methods on the same examples, one batch after another.
+    """Scores methods on the same examples, batch by batch.
 
     Args:
-      methods: by name.
-      batches: of examples (`inputs.batches`), none larger than the first.
-      lpips: adds `perceptual.LPIPS` to the records.
-      fid: is handed all composites and originals.
+      methods: The methods by name.
+      batches: Batches of examples (`inputs.batches`); none is larger than the first.
+      lpips: Adds the LPIPS distance to the records, if given.
+      fid: Collects the features of all composites and originals, if given.
 
     Returns:
-      One record per method and example, by method: `{"method", *ABOUT, *METRICS}`. `psnr`, `ssim`, `l1_percent` and
-      `lpips` are of the composite, `hole_psnr` is over its hole alone, `raw_psnr` of all that the method returned.
+      One record per method and example, sorted by method: `{"method", *ABOUT, *METRICS}`. `psnr`, `ssim`,
+      `l1_percent` and `lpips` measure the composite, `hole_psnr` its hole alone, and `raw_psnr` the raw output.
     """
     records, size, done = {method: [] for method in methods}, 0, 0
     for batch in batches:
         size, done = max(size, len(batch)), done + len(batch)
         image, mask = stack(batch)
-        originals = fill_up(image, size)
-        seen = lpips and lpips.features(originals)
+        originals = pad(image, size)
+        target_features = lpips and lpips.features(originals)
         if fid:
             fid.add(None, originals, len(batch))
         for method, fill in methods.items():
             raw = fill(batch)
-            values = _measure(*(fill_up(x, size) for x in (raw, image, mask)))
-            composites = fill_up(np.where(mask, image, raw), size)
+            values = _measure(*(pad(x, size) for x in (raw, image, mask)))
+            composites = pad(np.where(mask, image, raw), size)
             if lpips:
-                values[perceptual.LPIPS] = lpips.distance(lpips.features(composites), seen)
+                values[perceptual.LPIPS] = lpips.distance(lpips.features(composites), target_features)
             if fid:
                 fid.add(method, composites, len(batch))
             records[method] += _records(method, batch, values)
         logging.log_every_n_seconds(logging.INFO, "scored %d examples", 30, done)
-    return [record for of_method in records.values() for record in of_method]
+    return [record for method_records in records.values() for record in method_records]
 
 
 def _records(method, batch, values):
@@ -92,32 +99,45 @@ def _records(method, batch, values):
 
 
 def psnr(predict, variables, batches: Iterable[dict], batch_size: int) -> float:
-    """Mean PSNR of a network's composites, and nothing else: for checkpoints.
+    """Computes the mean PSNR of a network's composites, by which checkpoints are ranked.
 
     Args:
-      predict, variables, batch_size: as for `network`.
-      batches: of `pipeline.evaluation_batches`.
+      predict: `(variables, image, mask) -> (output, composite)`, compiled for `batch_size`.
+      variables: The variables of the network.
+      batches: Batches of `pipeline.evaluation_batches`.
+      batch_size: Batch size of every call; shorter batches are padded.
+
+    Returns:
+      The mean over all examples, in dB.
     """
     values = []
     for batch in batches:
-        image, mask = (fill_up(batch[name], batch_size) for name in ("image", "mask"))
+        image, mask = (pad(batch[name], batch_size) for name in ("image", "mask"))
         output, _ = predict(variables, image, mask)
         values.append(np.asarray(_psnr(to_uint8(output), image, mask))[: len(batch["image"])])
     return float(np.mean(np.concatenate(values), dtype=np.float64))
 
 
 def stack(examples: list[inputs.Example]) -> tuple[np.ndarray, np.ndarray]:
-    """`(image, mask)` of a batch."""
+    """Stacks the images and the masks of examples into `(image, mask)`."""
     return np.stack([e.image for e in examples]), np.stack([e.mask for e in examples])
 
 
 def to_uint8(output) -> np.ndarray:
-    """Float in units of white -> clamped and rounded."""
+    """Clamps values to [0, 1] and rounds them to uint8."""
     return np.round(np.clip(np.asarray(output), 0, 1) * 255).astype(np.uint8)
 
 
-def fill_up(x, count):
-    """Repeats the first example so that every batch has the compiled shape."""
+def pad(x, count):
+    """Pads a batch to a size with copies of its first example.
+
+    Args:
+      x: Array `[N, ...]` with N at most `count`.
+      count: Batch size to reach.
+
+    Returns:
+      Array `[count, ...]`.
+    """
     return np.concatenate([x, np.broadcast_to(x[:1], (count - len(x), *x.shape[1:]))])
 
 

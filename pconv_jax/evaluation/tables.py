@@ -1,4 +1,4 @@
-"""Tables of scores, made from the records alone: per method, hole-area bucket and border, as JSON, CSV and Markdown."""
+"""Tables of scores by method, hole-area bucket and border, made from records alone, as JSON, CSV and Markdown."""
 
 import csv
 import io
@@ -24,25 +24,25 @@ TITLES = {
     "raw_psnr": "PSNR of the raw output, dB (higher)",
 }
 DIGITS = {"psnr": 2, "ssim": 4, "l1_percent": 2, "lpips": 4, "fid": 2, "hole_psnr": 2, "raw_psnr": 2}
-_FIRST = ("psnr", "ssim", "l1_percent", perceptual.LPIPS, perceptual.FID)  # what papers report
+_FIRST = ("psnr", "ssim", "l1_percent", perceptual.LPIPS, perceptual.FID)  # The columns that papers report.
 _MORE = ("hole_psnr", "raw_psnr")
 
 
 def summarise(records: list[dict], fid: perceptual.Fid | None = None) -> list[dict]:
-    """Means and their intervals, per method, bucket and border, and over all.
+    """Computes means and their intervals by method, bucket and border, and over all examples.
 
     Args:
-      records: of `scores.score`.
-      fid: that was handed the same methods' composites.
+      records: Records of `scores.score`.
+      fid: Measure that has seen the composites of the same methods, if FID was asked for.
 
     Returns:
-      Rows of `method, bucket, border, count` and, for each of `measured`, `<metric>, <metric>_low, <metric>_high`; the
-      interval is None where there is one example only. With `fid` also `fid`, None where it would say nothing.
+      Rows with `method, bucket, border, count` and, for each metric, `<metric>, <metric>_low, <metric>_high`. The
+      interval is None for a single example. With `fid`, rows have `fid` too, None where it is not defined.
     """
     rows, metrics = [], measured(records)
-    for method, of_method in _by_method(records).items():
-        values = _values(of_method)
-        for bucket, border, members in _cells(of_method):
+    for method, method_records in _by_method(records).items():
+        values = _values(method_records)
+        for bucket, border, members in _cells(method_records):
             row = {"method": method, "bucket": bucket_name(bucket), "border": border, "count": int(members.sum())}
             means = values[members].mean(axis=0)
             low, high = intervals.bootstrap(values[members]) if row["count"] > 1 else ([None] * len(means),) * 2
@@ -54,18 +54,18 @@ def summarise(records: list[dict], fid: perceptual.Fid | None = None) -> list[di
 
 
 def measured(records: list[dict]) -> tuple[str, ...]:
-    """The metrics that each of the records has."""
+    """Returns the metrics that the records have."""
     return tuple(name for name in (*scores.METRICS, perceptual.LPIPS) if records and name in records[0])
 
 
 def compare(records: list[dict]) -> list[dict]:
-    """The first method against each other one, on the same examples.
+    """Compares the first method with each of the others on the same examples.
 
     Returns:
-      Rows of `method, other, bucket, metric, count, difference, low, high, p`: of `intervals.paired`.
+      Rows with `method, other, bucket, metric, count` and the `difference, low, high, p` of `intervals.paired`.
 
     Raises:
-      ValueError: the methods were not scored on the same examples.
+      ValueError: The methods were not scored on the same examples.
     """
     rows, methods = [], _by_method(records)
     first, *others = methods
@@ -78,15 +78,15 @@ def compare(records: list[dict]) -> list[dict]:
             if border != ALL:
                 continue
             for column, metric in enumerate(measured(records)):
-                found = intervals.paired(mine[members, column], theirs[members, column])
+                paired = intervals.paired(mine[members, column], theirs[members, column])
                 row = {"method": first, "other": other, "bucket": bucket_name(bucket), "metric": metric}
-                row |= {"count": int(members.sum()), "difference": found.difference}
-                rows.append(row | {"low": found.low, "high": found.high, "p": found.p})
+                row |= {"count": int(members.sum()), "difference": paired.difference}
+                rows.append(row | {"low": paired.low, "high": paired.high, "p": paired.p})
     return rows
 
 
 def bucket_name(bucket: int | str) -> str:
-    """1 -> "(10%, 20%]"."""
+    """Returns the name of a bucket, such as "(10%, 20%]" for bucket 1."""
     if bucket == ALL:
         return ALL
     low, high = pipeline.BUCKETS[bucket]
@@ -94,13 +94,16 @@ def bucket_name(bucket: int | str) -> str:
 
 
 def markdown(rows: list[dict], metrics=_FIRST, border: str = ALL, with_intervals: bool = False) -> str:
-    """One table per metric: a line per method, a column per bucket, the counts in the header.
+    """Formats one Markdown table per metric: a line per method, a column per bucket, counts in the header.
 
     Args:
-      rows: of `summarise`.
-      metrics: which tables; a metric or a bucket without values has none.
-      border: one of `BORDERS`.
-      with_intervals: whether cells hold the interval too.
+      rows: Rows of `summarise`.
+      metrics: Metrics to show; those without values are left out, and so are empty buckets.
+      border: One of `BORDERS`.
+      with_intervals: Whether cells show the interval.
+
+    Returns:
+      The tables, each followed by an empty line.
     """
     rows = [row for row in rows if row["border"] == border]
     text = []
@@ -111,15 +114,23 @@ def markdown(rows: list[dict], metrics=_FIRST, border: str = ALL, with_intervals
         text.append(f"| {TITLES[metric]} | " + " | ".join(f"{bucket} n={n}" for bucket, n in counts.items()) + " |")
         text.append("|---" * (len(counts) + 1) + "|")
         for method in dict.fromkeys(row["method"] for row in rows):
-            found = {row["bucket"]: row for row in rows if row["method"] == method}
-            cells = [_cell(found[bucket], metric, with_intervals) if bucket in found else "" for bucket in counts]
+            by_bucket = {row["bucket"]: row for row in rows if row["method"] == method}
+            cells = [_cell(by_bucket[b], metric, with_intervals) if b in by_bucket else "" for b in counts]
             text.append(f"| {method} | " + " | ".join(cells) + " |")
         text.append("")
     return "\n".join(text)
 
 
 def markdown_compared(rows: list[dict], metric: str) -> str:
-    """The differences of `compare` in one metric: a line per other method, a column per bucket, "" if there is none."""
+    """Formats the differences in one metric as a Markdown table: a line per other method, a column per bucket.
+
+    Args:
+      rows: Rows of `compare`.
+      metric: The metric.
+
+    Returns:
+      The table, or "" if there are no differences in this metric.
+    """
     rows = [row for row in rows if row["metric"] == metric]
     if not rows:
         return ""
@@ -129,27 +140,39 @@ def markdown_compared(rows: list[dict], metric: str) -> str:
     ]
     text.append("|---" * (len(counts) + 1) + "|")
     for other in dict.fromkeys(row["other"] for row in rows):
-        found = {row["bucket"]: row for row in rows if row["other"] == other}
-        text.append(f"| {other} | " + " | ".join(difference_cell(found[b], DIGITS[metric]) for b in counts) + " |")
+        by_bucket = {row["bucket"]: row for row in rows if row["other"] == other}
+        cells = [difference_cell(by_bucket[bucket], DIGITS[metric]) for bucket in counts]
+        text.append(f"| {other} | " + " | ".join(cells) + " |")
     return "\n".join([*text, ""])
 
 
 def markdown_references(metric: str) -> str:
-    """Published scores in one metric, by bucket, each with its data."""
+    """Formats published scores in one metric as a Markdown table, each line with the data it was measured on."""
     names = [bucket_name(bucket) for bucket in range(len(pipeline.BUCKETS))]
     text = [f"| {TITLES[metric]} | data | " + " | ".join(names) + " |", "|---" * (len(names) + 2) + "|"]
-    for found in references.PUBLISHED:
-        if found.metric == metric:
-            digits = min(3, DIGITS[metric])  # as published
-            cells = [f"{found.values[b]:.{digits}f}" if b in found.values else "" for b in range(len(names))]
-            text.append(f"| {found.who} | {found.data} | " + " | ".join(cells) + " |")
+    for reference in references.PUBLISHED:
+        if reference.metric == metric:
+            digits = min(3, DIGITS[metric])  # SSIM was published with three digits.
+            cells = [f"{reference.values[b]:.{digits}f}" if b in reference.values else "" for b in range(len(names))]
+            text.append(f"| {reference.source} | {reference.data} | " + " | ".join(cells) + " |")
     return "\n".join([*text, ""])
 
 
 def report(
     title: str, rows: list[dict], compared: list[dict], with_references: bool, notes: tuple[str, ...] = ()
 ) -> str:
-    """The Markdown file: the table of the screen and what to know about it, then everything with intervals."""
+    """Formats the Markdown file: the short table with its notes, then all tables with intervals.
+
+    Args:
+      title: Heading of the file.
+      rows: Rows of `summarise`.
+      compared: Rows of `compare`.
+      with_references: Whether to append published scores.
+      notes: Remarks below the short table.
+
+    Returns:
+      The text of the file.
+    """
     text = [f"# {title}", "", markdown(rows), *(f"{note}\n" for note in notes)]
     for border, heading in BORDERS.items():
         if any(row["border"] == border for row in rows):
@@ -176,11 +199,26 @@ def write(
     fid: perceptual.Fid | None = None,
     notes: tuple[str, ...] = (),
 ):
-    """Writes `<name>.json` (`about`, all rows, every record), `<name>.csv` (the rows), `<name>_examples.csv` (the
-    records), `<name>_compared.csv` (where there is something to compare) and `<name>.md`.
+    """Writes the tables of an evaluation.
+
+    The files are `<name>.json` (provenance, rows, records), `<name>.csv` (rows), `<name>_examples.csv` (records),
+    `<name>.md`, and `<name>_compared.csv` if there is more than one method.
+
+    Args:
+      directory: Directory to write to; it is made if it is absent.
+      name: Start of the file names.
+      title: Heading of the Markdown file.
+      records: Records of `scores.score`.
+      about: Provenance for the JSON file.
+      with_references: Whether the Markdown file ends with published scores.
+      fid: Measure that has seen the composites of the same methods, if FID was asked for.
+      notes: Remarks below the short table.
 
     Returns:
-      `(rows, compared)`: of `summarise` and `compare`.
+      `(rows, compared)`, the results of `summarise` and `compare`.
+
+    Raises:
+      OSError: A file cannot be written.
     """
     rows, compared = summarise(records, fid), compare(records)
     os.makedirs(directory, exist_ok=True)
@@ -202,12 +240,12 @@ def _by_method(records):
 
 
 def _values(records):
-    """`[examples, metrics]`."""
+    """Returns the scores as an array `[examples, metrics]`."""
     return np.array([[record[name] for name in measured(records)] for record in records], np.float64)
 
 
 def _cells(records):
-    """`(bucket, border, which of the records)` of every cell that is not empty."""
+    """Yields `(bucket, border, members)` of every cell that is not empty; `members` is bool `[records]`."""
     buckets = np.array([-1 if record["bucket"] is None else record["bucket"] for record in records])
     touching = np.array([record["touches_border"] for record in records])
     everywhere = np.ones(len(records), bool)
@@ -225,13 +263,18 @@ def _cell(row, metric, with_interval):
 
 
 def difference_cell(row: dict, digits: int) -> str:
-    """`difference`, interval and p of a row of `compare`."""
+    """Formats the difference, its interval and p of a row of `compare`.
+
+    Args:
+      row: Row of `compare`.
+      digits: Decimal places of the difference and of the interval.
+    """
     interval = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
     return f"{row['difference']:+.{digits}f}{interval} p={row['p']:.1g}"
 
 
 def to_csv(rows: list[dict]) -> str:
-    """Rows with the same keys as a file with a header."""
+    """Formats rows with the same keys as CSV with a header."""
     table = io.StringIO()
     writer = csv.DictWriter(table, fieldnames=list(rows[0]), lineterminator="\n")
     writer.writeheader()
