@@ -12,7 +12,8 @@ import scipy.ndimage
 
 import networks
 import runs
-from pconv_jax.inpainting import inpainter
+from pconv_jax.errors import UserError
+from pconv_jax.inpainting import inpainter, pyramid
 from pconv_jax.models import unet
 from pconv_jax.training import rundir
 
@@ -45,9 +46,10 @@ def compiled(model):
     return jax.jit(model.apply)
 
 
-def applied(model, variables, image, mask):
-    """The model by itself on `[H, W, C]` that needs no padding: raw output and where it saw."""
-    output, seen = compiled(model)(variables, jnp.asarray(image)[None], jnp.asarray(mask, jnp.float32)[None, ..., None])
+def applied(model, variables, image, mask, **options):
+    """Applies the model by itself to `[H, W, C]` that needs no padding: raw output and where it saw."""
+    image, mask = jnp.asarray(image)[None], jnp.asarray(mask, jnp.float32)[None, ..., None]
+    output, seen = compiled(model)(variables, image, mask, **options)
     return np.asarray(output)[0], None if seen is None else np.asarray(seen)[0, ..., 0]
 
 
@@ -74,12 +76,13 @@ def test_without_padding_it_is_the_network(options):
     check(filled, image, mask, output)
 
 
-def test_an_odd_size_is_padded_with_holes():
-    """451x300 as in many photographs: the model's output on an image that goes on as a hole."""
+def test_an_odd_size_is_padded_with_what_lies_beyond_an_image():
+    """451x300 as in many photographs: the model's output on the next multiple of eight, the rest is padding."""
     model, variables = networks.random(depth=3)
     image, mask = picture(300, 451), hole(300, 451)
     padded = np.pad(image, ((0, 4), (0, 5), (0, 0)), constant_values=np.nan)
-    output, _ = applied(model, variables, padded, np.pad(mask, ((0, 4), (0, 5))))
+    inside = np.pad(np.ones((1, 300, 451, 1), np.float32), ((0, 0), (0, 4), (0, 5), (0, 0)))
+    output, _ = applied(model, variables, padded, np.pad(mask, ((0, 4), (0, 5))), inside=inside)
     assert np.isfinite(output).all()
     check(filler(depth=3)(image, mask), image, mask, output[:300, :451])
 
@@ -186,22 +189,25 @@ def test_only_tiles_with_holes_are_computed(monkeypatch):
     assert calls == [(1, 48, 48, 3)]
 
 
-def test_programs_are_compiled_once_per_padded_size():
-    """Sizes of one padded size share a program, and so do all that are larger than a tile."""
+def test_few_functions_are_compiled_for_many_sizes():
+    """Photographs of 12 sizes, in colour and grey, and all levels of their pyramids share four compiled functions."""
     traced = []
 
     class Counted(unet.UNet):
-        def __call__(self, image, mask, *, train=False):
+        def __call__(self, image, mask, **options):
             traced.append(image.shape)
-            return super().__call__(image, mask, train=train)
+            return super().__call__(image, mask, **options)
 
     model, variables = networks.random()
     options = {name: getattr(model, name) for name in ("depth", "width", "max_width", "kernels", "norm", "center")}
-    fill = inpainter.Inpainter(Counted(**options), variables, tile=48)
-    for size in [(44, 33), (41, 36), (44, 36), (100, 101), (131, 77), (48, 48), (49, 52)]:
-        fill(picture(*size), hole(*size))
-        fill((picture(*size, 1) * 255).astype(np.uint8), hole(*size))
-    assert traced == [(1, 44, 36, 3), (1, 48, 48, 3)]
+    fill = inpainter.Inpainter(Counted(**options), variables, tile=256, settings=pyramid.Settings(smallest=8))
+    for height in (44, 70, 131, 150):
+        for width in (33, 101, 270):
+            image, mask = picture(height, width), hole(height, width)
+            mask[height // 4 : -20, 8:-4] = 0
+            fill(image, mask)
+            fill((image[..., :1] * 255).astype(np.uint8), mask)
+    assert sorted(set(traced)) == sorted(traced) == [(1, side, side, 3) for side in (32, 64, 128, 256)]
 
 
 def test_what_the_network_cannot_see_is_said(caplog):
@@ -254,6 +260,100 @@ def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
     assert at_first > 2 * unseen
 
 
+def averaging():
+    """A network that fills with the mean of the valid pixels near by, so that its results can be foreseen."""
+    model = unet.UNet(depth=1, width=3, max_width=3, kernels=(7,), norm="none")
+    same = np.eye(3, dtype=np.float32)
+    encoder = {"kernel": np.broadcast_to(same / 49, (7, 7, 3, 3)), "bias": np.zeros(3, np.float32)}
+    decoder = {"kernel": np.broadcast_to(np.concatenate([same, same]) / 18, (3, 3, 6, 3)), "bias": encoder["bias"]}
+    return model, {"params": {"enc1": {"conv": encoder}, "dec1": {"conv": decoder}}}
+
+
+def deep_hole(height=160, width=200):
+    """A hole of 120 x 90 pixels that touches the border, and a small one."""
+    mask = np.ones((height, width), np.uint8)
+    mask[30:150, 110:] = mask[100:110, 30:50] = 0
+    return mask
+
+
+@pytest.mark.parametrize("tile", [1024, 64])
+def test_coarse_to_fine_shows_no_seam(tile):
+    """On a smooth image, neighbours in a deep hole differ by little: at the band, at tiles, at the hole's border."""
+    y, x = np.mgrid[:160, :200] / 200
+    image = np.stack([x, y, 0.5 + 0.2 * np.sin(5 * x + 3 * y)], axis=-1).astype(np.float32)
+    mask = deep_hole()
+    fill = inpainter.Inpainter(*averaging(), tile=tile, settings=pyramid.Settings())
+    filled, unseen = fill.fill(image, mask)
+    assert unseen == 0
+    for axis in (0, 1):
+        assert np.abs(np.diff(filled, axis=axis)).max() < 0.05
+    error = np.abs(filled - image)[mask == 0]
+    plain = np.abs(inpainter.Inpainter(*averaging())(image, mask) - image)[mask == 0]
+    assert error.mean() < 0.5 * plain.mean()
+
+
+def test_coarse_to_fine_asks_the_network_for_a_rim_only(monkeypatch):
+    """On each level but the coarsest, the network's holes are nowhere deeper than the band reaches from both sides."""
+    settings = pyramid.Settings(threshold=8, band=4)
+    fill, depths = inpainter.Inpainter(*averaging(), settings=settings), []
+    predict = fill._predict_tile
+
+    def noted(image, valid, *rest):
+        depths.append(pyramid.depth(valid).max())
+        return predict(image, valid, *rest)
+
+    monkeypatch.setattr(fill, "_predict_tile", noted)
+    fill.fill(picture(160, 200), deep_hole())
+    assert len(depths) == 4 and max(depths) <= 8 and max(depths[1:]) <= 4
+
+
+def test_a_shallow_hole_is_filled_at_once():
+    """Within the threshold, coarse to fine is one application of the network."""
+    image, mask = picture(44, 60), hole(44, 60)
+    mask[-7:-2] = 1
+    model, variables = networks.random()
+    filled = inpainter.Inpainter(model, variables, settings=pyramid.Settings())(image, mask)
+    np.testing.assert_array_equal(filled, filler()(image, mask))
+
+
+def test_valid_pixels_and_repetitions_with_everything_on():
+    """With a pyramid, tiles and an ensemble: valid pixels keep their bits, two calls agree bit for bit."""
+    image = (picture(161, 203) * 255).astype(np.uint8)
+    mask = deep_hole(161, 203)
+    fill = inpainter.Inpainter(*networks.random(), tile=64, settings=pyramid.Settings(), ensemble=3)
+    filled = fill(image, mask)
+    np.testing.assert_array_equal(filled[mask == 1], image[mask == 1])
+    np.testing.assert_array_equal(fill(image, mask), filled)
+    spoiled = np.where(mask[..., None] == 1, image, np.uint8(7))
+    np.testing.assert_array_equal(fill(spoiled, mask), filled)
+
+
+def test_an_ensemble_is_the_mean_over_flips_and_turns():
+    """All eight, by hand; and of a square photograph, the result turns with it."""
+    image, mask = picture(48, 48), hole(48, 48)
+    single, fill = filler(), inpainter.Inpainter(*networks.random(), ensemble=8)
+    filled = fill(image, mask)
+    outputs = []
+    for flipped in (False, True):
+        for quarters in range(4):
+            views = [np.rot90(x[:, ::-1] if flipped else x, quarters) for x in (image, mask)]
+            output = np.rot90(single.predict(*map(np.ascontiguousarray, views)), -quarters)
+            outputs.append(output[:, ::-1] if flipped else output)
+    assert np.abs(single(image, mask) - filled).max() > 0.01
+    turned = fill(np.ascontiguousarray(np.rot90(image)), np.ascontiguousarray(np.rot90(mask)))
+    np.testing.assert_allclose(np.rot90(turned, -1), filled, atol=1e-5)
+    unclipped = (np.min(outputs, axis=0) > 0) & (np.max(outputs, axis=0) < 1) & (mask == 0)[..., None]
+    assert unclipped.sum() > 200
+    np.testing.assert_allclose(filled[unclipped], np.mean(outputs, axis=0)[unclipped], atol=1e-5)
+
+
+def test_the_raw_prediction_covers_valid_pixels():
+    """`predict` returns the network's own output everywhere, clipped."""
+    image, mask = picture(44, 60), hole(44, 60)
+    output, _ = applied(*networks.random(), image, mask)
+    np.testing.assert_allclose(filler().predict(image, mask), np.clip(output, 0, 1), atol=2e-6)
+
+
 GOOD = picture(12, 16)
 MASK = hole(12, 16)
 
@@ -293,9 +393,15 @@ def test_a_network_that_is_not_finite():
         inpainter.Inpainter(model, variables)(GOOD, MASK)
 
 
-def test_a_tile_of_nothing():
-    with pytest.raises(ValueError, match="tile is 0; needs a number of pixels"):
-        inpainter.Inpainter(networks.random()[0], None, tile=0)
+def test_options_out_of_range():
+    """Tiles, ensembles and settings of the pyramid are checked before anything is loaded."""
+    model = networks.random()[0]
+    with pytest.raises(UserError, match="tile is 0; needs a number of pixels"):
+        inpainter.Inpainter(model, None, tile=0)
+    with pytest.raises(UserError, match=r"ensemble is 9; needs 1 \(none\) to 8"):
+        inpainter.Inpainter(model, None, ensemble=9)
+    with pytest.raises(UserError, match=r"'threshold': 0, .*; needs levels, smallest and band of at least 1"):
+        pyramid.Settings(threshold=0)
 
 
 def test_from_run(tmp_path):

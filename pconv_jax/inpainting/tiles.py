@@ -1,17 +1,19 @@
 """Tiles of a large image and how they blend: geometry in pixels, whatever is computed on a tile."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
+
+SMALLEST = 256  # pixels per side of tiles that overlap: of smaller ones most would be overlap
 
 # Weight at the rim of a tile: next to nothing beside another tile, and all there is where the others saw nothing.
 _FLOOR = 1e-6
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
-    """First pixels of the tiles that cover `length`, the last of which ends there.
+    """Returns the first pixels of the tiles that cover `length`; the last tile ends where `length` does.
 
-    Multiples of what `length`, `tile` and `overlap` are multiples of.
+    They are multiples of whatever `length`, `tile` and `overlap` are multiples of.
     """
     if length <= tile:
         return [0]
@@ -19,16 +21,48 @@ def starts(length: int, tile: int, overlap: int) -> list[int]:
 
 
 def weights(start: int, length: int, tile: int, overlap: int) -> np.ndarray:
-    """float32 `[tile]`: 1, and where the image goes on beyond the tile a ramp over the middle half of the overlap.
+    """Returns the weight of each row (or column) of a tile beside those of its neighbours.
 
-    The outermost quarter of the overlap hardly counts: what is computed there lacks context that the neighbour has.
+    It is 1, and falls in a ramp over the middle half of the overlap where the image continues beyond the tile. The
+    outermost quarter of the overlap hardly counts: what is computed there lacks context that the neighbour has.
+
+    Args:
+      start: first pixel of the tile.
+      length: of what the tiles cover, in pixels.
+      tile: side of the tile.
+      overlap: of neighbouring tiles.
+
+    Returns:
+      float32 `[tile]`.
     """
-    place = np.arange(tile) + 0.5
+    center = np.arange(tile) + 0.5
     result = np.ones(tile)
-    for goes_on, distance in ((start > 0, place), (start + tile < length, tile - place)):
-        if goes_on:
+    for continues, distance in ((start > 0, center), (start + tile < length, tile - center)):
+        if continues:
             result = np.minimum(result, np.clip((distance - overlap / 4) / (overlap / 2), _FLOOR, 1))
     return result.astype(np.float32)
+
+
+def side(extents: tuple[int, int], wanted: np.ndarray, sides: Sequence[int], overlap: Callable[[int], int]) -> int:
+    """Chooses the side of the square tiles that cover the wanted pixels with the fewest computed ones.
+
+    Args:
+      extents: `(height, width)` of what is covered.
+      wanted: bool `[H, W]`, the pixels whose value matters.
+      sides: to choose from, in pixels, smallest first. All but the largest serve only where one tile covers everything,
+        or the side is at least `SMALLEST`.
+      overlap: side -> overlap of neighbouring tiles of this side, in pixels.
+
+    Returns:
+      One of `sides`; the larger one of two that cost the same.
+    """
+
+    def cost(side):
+        size = tuple(max(extent, side) for extent in extents)
+        return sum(1 for _ in _places(size, (side, side), overlap(side), wanted)) * side**2
+
+    allowed = [s for s in sides if s == sides[-1] or s >= max(extents) or s >= SMALLEST]
+    return min(allowed, key=lambda s: (cost(s), -s))
 
 
 def blend(
@@ -38,7 +72,7 @@ def blend(
     wanted: np.ndarray,
     predict: Callable[[int, int], tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weighted mean of overlapping tiles. Tiles without wanted pixels are not computed.
+    """Returns the weighted mean of overlapping tiles. Tiles without wanted pixels are not computed.
 
     Args:
       size: `(height, width)` that the tiles cover, at least that of `wanted`.
@@ -48,24 +82,29 @@ def blend(
       predict: `(top, left) -> (output float32 [*tile, C], seen bool [*tile])` of the tile that starts there.
 
     Returns:
-      `(output float32 [H, W, C], seen bool [H, W])`. Tiles that did not see a pixel have no say in it; what none saw
-      is 0.
+      `(output float32 [H, W, C], seen bool [H, W])`. Tiles that did not see a pixel do not count there; where none
+      did, the output is 0.
     """
     height, width = wanted.shape
     output, total = None, np.zeros((height, width, 1), np.float32)
-    for top in starts(size[0], tile[0], overlap):
-        for left in starts(size[1], tile[1], overlap):
-            here = np.s_[top : top + tile[0], left : left + tile[1]]
-            if not wanted[here].any():
-                continue
-            rows, columns = wanted[here].shape
-            values, seen = (x[:rows, :columns] for x in predict(top, left))
-            vertical = weights(top, size[0], tile[0], overlap)[:rows, None, None]
-            horizontal = weights(left, size[1], tile[1], overlap)[None, :columns, None]
-            share = vertical * horizontal * seen[..., None]
-            if output is None:
-                output = np.zeros((height, width, values.shape[-1]), np.float32)
-            output[here] += share * values
-            total[here] += share
+    for top, left in _places(size, tile, overlap, wanted):
+        here = np.s_[top : top + tile[0], left : left + tile[1]]
+        rows, columns = wanted[here].shape
+        values, seen = (x[:rows, :columns] for x in predict(top, left))
+        vertical = weights(top, size[0], tile[0], overlap)[:rows, None, None]
+        horizontal = weights(left, size[1], tile[1], overlap)[None, :columns, None]
+        share = vertical * horizontal * seen[..., None]
+        if output is None:
+            output = np.zeros((height, width, values.shape[-1]), np.float32)
+        output[here] += share * values
+        total[here] += share
     seen = total > 0
     return np.divide(output, total, out=output, where=seen), seen[..., 0]
+
+
+def _places(size, tile, overlap, wanted):
+    """Yields `(top, left)` of the tiles that hold wanted pixels."""
+    for top in starts(size[0], tile[0], overlap):
+        for left in starts(size[1], tile[1], overlap):
+            if wanted[top : top + tile[0], left : left + tile[1]].any():
+                yield top, left
