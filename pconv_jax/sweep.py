@@ -145,7 +145,7 @@ def _sheet(sweep, found):
         size = one.config.eval.batch_size
         parts = [fill(examples[start : start + size]) for start in range(0, len(examples), size)]
         outputs[variant] = [image for part in parts for image in part]
-    return pictures.sheet(examples, outputs)
+    return pictures.image_grid(examples, outputs)
 
 
 if __name__ == "__main__":

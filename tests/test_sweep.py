@@ -170,7 +170,7 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     last = parallel.replicate(last)
     evaluator.evaluate_and_report(evaluation, last, run.workdir, "last")
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
-    expected = pictures.sheet(examples, {"baseline": evaluation.network(last)(examples)})
+    expected = pictures.image_grid(examples, {"baseline": evaluation.network(last)(examples)})
     found = comparison.read(made)
     np.testing.assert_array_equal(sweep._sheet(made, found), expected)
     with pytest.raises(ValueError, match=r"the evaluation images are not those that .* was scored on"):

@@ -232,7 +232,7 @@ def test_gpus_that_jax_cannot_use(monkeypatch, caplog):
     monkeypatch.setattr(processes, "_CUDA", ("jax_cuda0_plugin",))
     with caplog.at_level("WARNING"):
         assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}) == []
-    assert "2 GPUs are left alone, JAX is installed without CUDA: pip install jax[cuda13]" in caplog.text
+    assert "2 GPUs are not used because JAX is installed without CUDA: pip install jax[cuda13]" in caplog.text
     caplog.clear()
     assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": ""}) == [] and not caplog.text
 

@@ -178,7 +178,7 @@ def test_the_sheet_shows_composites():
     """One row per example, one column per variant behind masked and original; valid pixels are the image's."""
     examples = [scoring.example(index) for index in range(2)]
     outputs = {name: np.full((2, 20, 24, 3), value, np.uint8) for name, value in (("a", 0), ("a" * 40, 200))}
-    sheet = pictures.sheet(examples, outputs)
+    sheet = pictures.image_grid(examples, outputs)
     height, width, scale, bar, gap = 120, 144, 6, 22, 4  # of image_grids.grid: 20 x 24 enlarged to about 128
     assert sheet.shape == (bar + 2 * (height + gap) - gap, 4 * (width + gap) - gap, 3)
     for row, example in enumerate(examples):

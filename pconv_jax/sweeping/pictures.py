@@ -1,4 +1,4 @@
-"""Pictures of a sweep: differences to the baseline, learning curves, the same images under every variant."""
+"""Figures of a sweep: differences to the baseline, learning curves, and the same images filled by every variant."""
 
 import io
 
@@ -10,16 +10,20 @@ from pconv_jax.evaluation import image_grids, inputs, tables
 from pconv_jax.sweeping import comparison, plan, results
 
 _CURVES = {"eval_psnr": "PSNR of the composite, dB", "hole": "hole loss", "valid": "valid loss"}
-_CHARACTER = 8  # pixels of a sheet's text, about
+_CHARACTER = 8  # Approximate width of a character in an image grid, in pixels.
 
 
-def differences(sweep: plan.Plan, found: comparison.Scores, rows: list[dict], metric: str = "psnr") -> bytes:
-    """A PNG: each variant's difference to the baseline, its interval over examples, and each seed's as a dot.
+def differences(sweep: plan.Plan, scores: comparison.Scores, rows: list[dict], metric: str = "psnr") -> bytes:
+    """Draws each variant's difference to the baseline with its interval over examples, and a dot per seed.
 
     Args:
-      sweep, found: of the report.
-      rows: of `comparison.differences`.
-      metric: one of `comparison.METRICS`.
+      sweep: The sweep.
+      scores: Scores of the sweep.
+      rows: Rows of `comparison.differences`.
+      metric: One of `comparison.METRICS`.
+
+    Returns:
+      The bytes of a PNG.
     """
     rows = [row for row in rows if row["metric"] == metric]
     figure = matplotlib.figure.Figure(figsize=(7.5, 1.2 + 0.3 * len(rows)), dpi=120, layout="constrained")
@@ -30,7 +34,7 @@ def differences(sweep: plan.Plan, found: comparison.Scores, rows: list[dict], me
         errors = [[row["difference"] - low], [high - row["difference"]]]
         colour = colours[row["variant"]]
         axes.errorbar(row["difference"], place, xerr=errors, marker="|", markersize=12, capsize=3, color=colour)
-        dots = comparison.seed_differences(found, row["variant"], metric)
+        dots = comparison.seed_differences(scores, row["variant"], metric)
         axes.scatter(dots, [place] * len(dots), s=14, color=colour, alpha=0.6, linewidths=0)
     axes.axvline(0, color="black", linewidth=1)
     axes.set_yticks(range(len(rows)), [row["variant"] for row in rows])
@@ -41,8 +45,10 @@ def differences(sweep: plan.Plan, found: comparison.Scores, rows: list[dict], me
 
 
 def curves(sweep: plan.Plan) -> bytes:
-    """A PNG: PSNR and raw losses over the steps, a row of plots per group, the baseline in each; a thin line per seed,
-    a thick one for their mean. Runs that are not finished are drawn as far as they are."""
+    """Draws PSNR and raw losses over the steps as a PNG, with a row of plots per group and the baseline in each.
+
+    Thin lines are seeds and thick lines their means. Unfinished runs are drawn up to their last logged step.
+    """
     logged = {variant: [] for variant in sweep.variants}
     for run in sweep.runs:
         logged[run.variant].append(results.metrics(run))
@@ -52,29 +58,32 @@ def curves(sweep: plan.Plan) -> bytes:
     colours = _colours(sweep)
     for row, (group, variants) in enumerate(sweep.groups.items()):
         for column, (name, title) in enumerate(_CURVES.items()):
-            here = axes[row, column]
+            plot = axes[row, column]
             for variant in (plan.BASELINE, *variants):
-                _curve(here, [_series(lines, name) for lines in logged[variant]], variant, colours[variant])
+                _curve(plot, [_series(lines, name) for lines in logged[variant]], variant, colours[variant])
             if name != "eval_psnr":
-                here.set_yscale("log")
-                here.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-                here.yaxis.set_major_formatter("{x:g}")
-                here.yaxis.set_minor_formatter("")
-            here.set_title(f"{group}: {title}", fontsize=9)
-            here.grid(alpha=0.3, which="both")
+                plot.set_yscale("log")
+                plot.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+                plot.yaxis.set_major_formatter("{x:g}")
+                plot.yaxis.set_minor_formatter("")
+            plot.set_title(f"{group}: {title}", fontsize=9)
+            plot.grid(alpha=0.3, which="both")
         if axes[row, 0].lines:
             axes[row, 0].legend(fontsize=7)
-    for here in axes[-1]:
-        here.set_xlabel("step")
+    for plot in axes[-1]:
+        plot.set_xlabel("step")
     return _png(figure)
 
 
-def sheet(examples: list[inputs.Example], outputs: dict[str, np.ndarray]) -> np.ndarray:
-    """One row per example: masked | original | the composite of each variant, its name above.
+def image_grid(examples: list[inputs.Example], outputs: dict[str, np.ndarray]) -> np.ndarray:
+    """Draws an image grid with one row per example: masked, original, and the composite of each variant.
 
     Args:
-      examples: what is shown.
-      outputs: by variant, uint8 `[N, H, W, C]`, what its network made of them.
+      examples: The examples to show.
+      outputs: By variant, the predictions of its network for them, uint8 `[N, H, W, C]`.
+
+    Returns:
+      uint8 `[H, W, 3]`.
     """
     rows = []
     for index, example in enumerate(examples):
@@ -87,13 +96,13 @@ def sheet(examples: list[inputs.Example], outputs: dict[str, np.ndarray]) -> np.
 
 
 def _series(lines, name):
-    """`(steps, values)` of one name in a log."""
-    found = [(values["step"], values[name]) for values in lines if name in values]
-    return np.array(found, np.float64).reshape(-1, 2).T
+    """Returns `(steps, values)` of one metric in a log."""
+    points = [(values["step"], values[name]) for values in lines if name in values]
+    return np.array(points, np.float64).reshape(-1, 2).T
 
 
 def _curve(axes, series, label, colour):
-    """Thin lines, and the mean over those that have a value at a step."""
+    """Draws thin lines, and their mean at each step over the lines that have a value there."""
     steps = np.unique(np.concatenate([s for s, _ in series])) if series else np.empty(0)
     if not steps.size:
         return
@@ -105,10 +114,8 @@ def _curve(axes, series, label, colour):
 
 
 def _colours(sweep):
-    """The baseline black, and within each group from the start of the cycle."""
-    colours = {
-        variant: f"C{place % 10}" for of_group in sweep.groups.values() for place, variant in enumerate(of_group)
-    }
+    """Returns black for the baseline, and the colours of the cycle for the variants of each group."""
+    colours = {variant: f"C{place % 10}" for group in sweep.groups.values() for place, variant in enumerate(group)}
     return {plan.BASELINE: "black", **colours}
 
 

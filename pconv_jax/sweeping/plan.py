@@ -1,12 +1,12 @@
-"""What a sweep trains: every variant of a sweep file for every seed, checked before anything runs.
+"""The plan of a sweep: every variant of a sweep file with every seed, checked before anything runs.
 
-A sweep file is an experiment file, whose `get_config()` is the baseline, with two more names:
+A sweep file is an experiment file, whose `get_config()` returns the baseline, with two more names:
 
-    SEEDS = (0, 1, 2)                 # each variant is trained with each
-    def get_variants(config):         # of the baseline, overrides included
+    SEEDS = (0, 1, 2)                 # Each variant is trained with each of these seeds.
+    def get_variants(config):         # config: the baseline with the overrides of the command line
         return {"norm": {"norm_group": {"model.norm": "group"}, "norm_none": "left out: the reason"}}
 
-and, for `--smoke`, `SMOKE = {"train.steps": 10, ..}` and `SMOKE_SEEDS`. Groups stand together in the report.
+For `--smoke` it also defines `SMOKE = {"train.steps": 10, ..}` and `SMOKE_SEEDS`. The report shows variants by group.
 """
 
 import collections
@@ -18,11 +18,12 @@ from typing import Any
 
 import ml_collections
 
+from pconv_jax import errors
 from pconv_jax.training import validation
 
 BASELINE = "baseline"
 
-# What the evaluation set follows from, and what the sweep sets itself.
+# Keys that decide the evaluation set, which all variants share, and keys that the sweep sets itself.
 _SHARED = ("eval.", "data.size", "data.source", "data.path", "data.eval_", "data.name", "data.key", "data.dir")
 _SHARED += ("data.max_pixels", "model.channels")
 _OWN = ("name", "seed")
@@ -30,7 +31,7 @@ _OWN = ("name", "seed")
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """The names of a sweep file."""
+    """The contents of a sweep file."""
 
     path: str
     get_config: Callable[[], ml_collections.ConfigDict]
@@ -42,7 +43,7 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training: `arguments` are those of `pconv_jax.main`, which give `config`."""
+    """One training run; `arguments` are the command line of `pconv_jax.main` that yields `config`."""
 
     variant: str
     seed: int
@@ -52,33 +53,33 @@ class Run:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Returns the name of the run for logs and messages."""
         return f"{self.variant} seed {self.seed}"
 
     @property
     def log(self) -> str:
-        """The file of what it prints, beside its run directory."""
+        """Returns the path of the log file beside the run directory."""
         return f"{self.workdir}.log"
 
     @property
     def steps(self) -> int:
-        """Of both phases."""
+        """Returns the number of steps of both phases."""
         return self.config.train.steps + self.config.finetune.steps
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A sweep.
+    """A sweep: its variants and its runs.
 
     Attributes:
-      name: of the sweep.
-      file: its path.
-      directory: where its runs and its report lie.
-      groups: names of variants by group, in order, without the baseline.
-      changes: by variant, the overrides that change the baseline.
-      left_out: why, by variant.
-      runs: the first seed of all variants, the baseline first, then the next seed.
-      chosen: the variants that were asked for; none: all.
+      name: Name of the sweep.
+      file: Path of the sweep file.
+      directory: Directory of the runs and of the report.
+      groups: Names of the variants by group, in order, without the baseline.
+      changes: By variant, the overrides that change the baseline.
+      left_out: By variant that is left out, the reason.
+      runs: All runs: the first seed of every variant, the baseline first, then the next seed.
+      chosen: The variants that were asked for; empty if all were.
     """
 
     name: str
@@ -92,7 +93,7 @@ class Plan:
 
     @property
     def variants(self) -> list[str]:
-        """The baseline, then the others by group."""
+        """Returns the baseline, then the other variants by group."""
         return list(self.changes)
 
 
@@ -105,37 +106,40 @@ def make(
     smoke: bool = False,
     directory: str | None = None,
 ) -> Plan:
-    """Checks a sweep file and everything that it asks for.
+    """Makes the plan of a sweep and checks everything that it will run.
 
     Args:
-      file: the sweep file.
-      overrides: of the baseline, by dotted key: for all variants.
-      variants: names of those to train beside the baseline; all if there are none.
-      seeds: in place of the file's.
-      smoke: at toy size.
-      directory: where to put it; default `runs/<name of the config>`, with `_smoke` behind it for that.
+      file: The sweep file.
+      overrides: Overrides of the baseline, and so of all variants, by dotted key.
+      variants: Names of the variants to train beside the baseline; empty for all.
+      seeds: Seeds instead of those of the file; empty for those.
+      smoke: Whether to train at toy size.
+      directory: Directory of the sweep; by default `runs/<name of the config>`, with `_smoke` appended for `smoke`.
+
+    Returns:
+      The plan.
 
     Raises:
-      ValueError: all that is wrong.
+      UserError: Something in the file or the arguments does not work; the message lists all problems.
     """
     if "seed" in overrides:
-        raise ValueError(f"--config.seed is set by the sweep, run by run: give --seeds={overrides['seed']}")
+        raise errors.UserError(f"--config.seed is set by the sweep, run by run: give --seeds={overrides['seed']}")
     changed = {**(file.smoke if smoke else {}), **overrides}
     base, problems = _changed(file.get_config(), changed)
     if not problems:
         problems = _problems(base)
     if problems:
-        raise ValueError(f"the baseline of {file.path} does not work:\n  " + "\n  ".join(problems))
+        raise errors.UserError(f"the baseline of {file.path} does not work:\n  " + "\n  ".join(problems))
     seeds = list(seeds or (file.smoke_seeds if smoke else ()) or file.seeds)
     problems = _wrong_seeds(seeds)
     groups = file.get_variants(base)
     wrong = _wrong_form(groups)
     if wrong:
-        raise ValueError(f"{file.path} does not work:\n  " + "\n  ".join(problems + wrong))
-    configs, groups, left_out, wrong = _variants(base, groups, variants)
-    problems += wrong
+        raise errors.UserError(f"{file.path} does not work:\n  " + "\n  ".join(problems + wrong))
+    configs, groups, left_out, variant_problems = _variants(base, groups, variants)
+    problems += variant_problems
     if problems:
-        raise ValueError(f"{file.path} does not work:\n  " + "\n  ".join(problems))
+        raise errors.UserError(f"{file.path} does not work:\n  " + "\n  ".join(problems))
     name = f"{base.name}_smoke" if smoke else base.name
     directory = directory or os.path.join("runs", name)
     runs = [
@@ -152,25 +156,25 @@ def make(
 
 
 def _variants(base, groups, chosen):
-    """`({name: (config, overrides)}, groups, left out, problems)`, the baseline first."""
+    """Returns `({name: (config, overrides)}, groups, left out, problems)` with the baseline first."""
     names = [name for group in groups.values() for name in group]
     problems = [
         f"the variant {name} is unknown; needs some of {', '.join(names)}"
         for name in chosen
         if name not in names and name != BASELINE
     ]
-    configs, kept, left_out, seen = {BASELINE: (base, {})}, {}, {}, {_key(base): BASELINE}
-    for group, of_group in groups.items():
-        for name, changes in of_group.items():
+    configs, kept, left_out, names_by_config = {BASELINE: (base, {})}, {}, {}, {_key(base): BASELINE}
+    for group, group_variants in groups.items():
+        for name, changes in group_variants.items():
             if chosen and name not in chosen:
                 continue
             if isinstance(changes, str):
                 left_out[name] = changes
                 continue
             config, wrong = _changed(base, changes)
-            wrong += [f"{key} is not for variants: {why}" for key in changes if (why := _not_for_variants(key))]
+            wrong += [f"{key} is not for variants: {reason}" for key in changes if (reason := _not_for_variants(key))]
             problems += [f"variant {name}: {text}" for text in wrong or _problems(config)]
-            twin = seen.setdefault(_key(config), name)
+            twin = names_by_config.setdefault(_key(config), name)
             if not wrong and twin == BASELINE:
                 left_out[name] = "the same as the baseline"
             elif not wrong and twin != name:
@@ -179,16 +183,16 @@ def _variants(base, groups, chosen):
                 configs[name] = config, dict(changes)
                 kept.setdefault(group, []).append(name)
     if not problems and len(configs) == 1:
-        reasons = "; ".join(f"{name}: {why}" for name, why in left_out.items())
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in left_out.items())
         problems.append(f"no variant is left beside the baseline{f' ({reasons})' if reasons else ''}")
     return configs, kept, left_out, problems
 
 
 def _wrong_form(groups):
-    """What is not `{group: {name: overrides or reason}}`."""
-    if not isinstance(groups, Mapping) or not all(isinstance(of_group, Mapping) for of_group in groups.values()):
+    """Returns what is wrong with the form of `{group: {name: overrides or reason}}`."""
+    if not isinstance(groups, Mapping) or not all(isinstance(group, Mapping) for group in groups.values()):
         return ["get_variants() needs to give {group: {name: {key: value}}}"]
-    names = [name for of_group in groups.values() for name in of_group]
+    names = [name for group in groups.values() for name in group]
     if not names:
         return ["get_variants() gives no variant"]
     problems = [
@@ -199,21 +203,21 @@ def _wrong_form(groups):
     problems += [f"variant {name} is there {n} times" for name, n in collections.Counter(names).items() if n > 1]
     return problems + [
         f"variant {name} is {changes!r}; needs overrides {{key: value}}, or a text that says why it is left out"
-        for of_group in groups.values()
-        for name, changes in of_group.items()
+        for group in groups.values()
+        for name, changes in group.items()
         if not isinstance(changes, (Mapping, str))
     ]
 
 
 def _wrong_seeds(seeds):
-    fits, wanted = validation.RULES["seed"]
-    problems = [f"seed {seed!r}; needs {wanted}" for seed in seeds if not fits(seed)]
+    fits, needed = validation.RULES["seed"]
+    problems = [f"seed {seed!r}; needs {needed}" for seed in seeds if not fits(seed)]
     problems += [f"seed {seed!r} is there {n} times" for seed, n in collections.Counter(seeds).items() if n > 1]
     return problems or ([] if seeds else ["no seeds; needs one, and three for an interval worth the name"])
 
 
 def _not_for_variants(key):
-    """Why a variant may not change a key, or None."""
+    """Returns why a variant may not change a key, or None if it may."""
     if key in _OWN:
         return "the sweep sets it"
     if key.startswith(_SHARED):
@@ -222,7 +226,7 @@ def _not_for_variants(key):
 
 
 def _changed(config, changes):
-    """`(config with changes, what is wrong with them)`."""
+    """Returns a config with changes, and what is wrong with these."""
     problems = []
     for key, value in changes.items():
         if key not in validation.RULES:

@@ -1,4 +1,7 @@
-"""Runs of a sweep as processes: one after another, or one per GPU. None stops the rest; signals are passed on."""
+"""Trains the runs of a sweep in processes, one after another or one per GPU.
+
+A run that fails does not stop the others. Signals are passed on to the running processes.
+"""
 
 import contextlib
 import dataclasses
@@ -18,13 +21,19 @@ from pconv_jax.sweeping import plan, results
 from pconv_jax.training import preemption, reporting
 
 _POLL_SECONDS = 0.2
-_TELL_SECONDS = 30
-_CUDA = ("jax_cuda13_plugin", "jax_cuda12_plugin")  # one of them makes JAX see NVIDIA's GPUs
+_REPORT_SECONDS = 30
+_CUDA = ("jax_cuda13_plugin", "jax_cuda12_plugin")  # JAX sees NVIDIA's GPUs through one of these.
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of the runs: those that ended well, those that failed with the reason, those that can go on."""
+    """The outcome of a sweep.
+
+    Attributes:
+      finished: Runs that are finished.
+      failed: Runs that failed, each with the reason.
+      stopped: Runs that were stopped or never started, and can be resumed.
+    """
 
     finished: list[plan.Run] = dataclasses.field(default_factory=list)
     failed: list[tuple[plan.Run, str]] = dataclasses.field(default_factory=list)
@@ -32,15 +41,26 @@ class Outcome:
 
 
 def command(run: plan.Run, more: Sequence[str] = ()) -> list[str]:
-    """The main command, with this interpreter; `more` are flags for all runs that are not of the config."""
+    """Returns the command line of a run, with this interpreter.
+
+    Args:
+      run: The run.
+      more: Further flags, which are not part of the config.
+    """
     return [sys.executable, "-m", "pconv_jax.main", *run.arguments, *more]
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
-    """The GPUs that runs may use: of CUDA_VISIBLE_DEVICES, else all that nvidia-smi lists; none if JAX cannot."""
+    """Returns the GPUs that runs may use; empty if JAX is installed without CUDA.
+
+    Args:
+      environment: Environment variables. CUDA_VISIBLE_DEVICES chooses GPUs; without it nvidia-smi lists them.
+    """
     gpus = _listed_gpus(environment)
     if gpus and not any(map(importlib.util.find_spec, _CUDA)):
-        logging.warning("%d GPUs are left alone, JAX is installed without CUDA: pip install jax[cuda13]", len(gpus))
+        logging.warning(
+            "%d GPUs are not used because JAX is installed without CUDA: pip install jax[cuda13]", len(gpus)
+        )
         return []
     return gpus
 
@@ -49,7 +69,9 @@ def _listed_gpus(environment):
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         gpus = [gpu.strip() for gpu in chosen.split(",")]
-        return gpus[: next((i for i, gpu in enumerate(gpus) if gpu in ("", "-1")), len(gpus))]  # as CUDA reads it
+        return gpus[
+            : next((i for i, gpu in enumerate(gpus) if gpu in ("", "-1")), len(gpus))
+        ]  # CUDA ignores all entries from the first invalid one on.
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
@@ -58,15 +80,18 @@ def _listed_gpus(environment):
 
 
 def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] = ()) -> Outcome:
-    """Trains all runs that are not finished, each in a process of its own, one per GPU or one at a time without.
+    """Trains all unfinished runs, each in its own process: one per GPU, or one at a time without GPUs.
 
-    SIGTERM and SIGINT reach the running ones, which save and end; no other is started then. So they do when anything
-    goes wrong here: none trains on without being watched.
+    SIGTERM and SIGINT are passed on to the running processes, which save and end; no other run is started then. An
+    error in this process ends the running processes in the same way, so that none trains on unattended.
 
     Args:
-      runs: of the sweep.
-      gpus: as of `visible_gpus`.
-      more: as for `command`.
+      runs: The runs of the sweep.
+      gpus: GPUs as returned by `visible_gpus`.
+      more: Further flags for every run.
+
+    Returns:
+      The outcome of all runs.
     """
     outcome = Outcome()
     outcome.finished = [run for run in runs if results.scores(run) is not None]
@@ -86,7 +111,7 @@ def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] =
                 free.append(child.gpu)
                 _ended(child, outcome, bool(signals))
                 logging.info("%s", progress.line(outcome, [child.run for child in active]))
-            progress.tell(outcome, [child.run for child in active])
+            progress.log(outcome, [child.run for child in active])
             time.sleep(_POLL_SECONDS)
     outcome.stopped += waiting
     return outcome
@@ -98,17 +123,17 @@ class _Child:
     gpu: str | None
     process: subprocess.Popen
     log_start: int
-    told: int = 0
+    signals_sent: int = 0
 
     def pass_on(self, signals):
-        """Each signal once: the first makes it save and end, the second ends it at once."""
-        for _ in signals[self.told :]:
+        """Sends each signal once: the first makes the run save and end, the second ends it at once."""
+        for _ in signals[self.signals_sent :]:
             self.process.send_signal(signal.SIGTERM)
-        self.told = len(signals)
+        self.signals_sent = len(signals)
 
 
 def _begin(run, free, active, outcome, more):
-    """Starts a run on a free GPU; one that cannot be, for want of room for its log, say, has failed."""
+    """Starts a run on a free GPU; a run that cannot be started, for example on a full disk, counts as failed."""
     try:
         active.append(_start(run, free[0], more))
     except OSError as error:
@@ -121,7 +146,7 @@ def _begin(run, free, active, outcome, more):
 
 @contextlib.contextmanager
 def _ended_with(active):
-    """An error ends what runs, which saves first."""
+    """Ends the running processes if the block raises; they save first."""
     try:
         yield
     except BaseException:
@@ -133,31 +158,32 @@ def _ended_with(active):
 
 
 def _start(run, gpu, more):
-    """Its own process group: Ctrl-C in a terminal must not reach it twice, which would end it without saving."""
+    """Starts a run in its own process group, so that Ctrl-C does not reach it twice and end it without saving."""
     os.makedirs(os.path.dirname(run.log), exist_ok=True)
-    own = {**os.environ} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
+    environment = {**os.environ} | ({} if gpu is None else {"CUDA_VISIBLE_DEVICES": gpu})
     with open(run.log, "ab") as log:
         start = log.tell()
         pipes = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": subprocess.STDOUT}
-        process = subprocess.Popen([*_tied(), *command(run, more)], env=own, process_group=0, **pipes)
+        process = subprocess.Popen([*_tied(), *command(run, more)], env=environment, process_group=0, **pipes)
     return _Child(run, gpu, process, start)
 
 
 @functools.cache
 def _tied():
-    """What to start a command with so that Linux sends it SIGTERM when this process is killed: it saves and ends.
+    """Returns a command prefix that makes Linux send SIGTERM to the command when this process is killed.
 
-    A program does it: code of ours between fork and exec (`preexec_fn`) is not safe beside threads of libraries.
+    A separate program (setpriv) is used because Python code between fork and exec (`preexec_fn`) is not safe when
+    libraries have started threads.
     """
     prefix = ["setpriv", "--pdeathsig", "TERM"]
     try:
         return prefix if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0 else []
-    except OSError:  # no such program
+    except OSError:  # setpriv is not installed.
         return []
 
 
 def _ended(child, outcome, signalled):
-    """Files a run under what became of it."""
+    """Adds an ended run to the outcome."""
     run, code = child.run, child.process.returncode
     if code == 0 and results.scores(run) is not None:
         outcome.finished.append(run)
@@ -188,33 +214,43 @@ def _signals():
 
 
 class Progress:
-    """Over all runs, by steps; the time left from the steps since the start.
+    """The progress of a sweep in steps over all runs, with an estimate of the time left.
 
     Args:
-      runs: of the sweep.
-      finished: those of them that are.
-      clock: seconds.
+      runs: The runs of the sweep.
+      finished: Those of them that are finished.
+      clock: Function that returns the time in seconds.
     """
 
     def __init__(self, runs: Sequence[plan.Run], finished: Sequence[plan.Run], clock=time.monotonic):
         self._runs, self._all, self._clock = runs, sum(run.steps for run in runs), clock
-        self._started = self._told = clock()
+        self._started = self._reported = clock()
         self._before = sum(run.steps if run in finished else results.step(run) for run in runs)
 
-    def tell(self, outcome: Outcome, active: Sequence[plan.Run]):
-        """Logs the line, now and then."""
-        if self._clock() - self._told >= _TELL_SECONDS:
+    def log(self, outcome: Outcome, active: Sequence[plan.Run]):
+        """Logs the progress if the last report is more than half a minute old.
+
+        Args:
+          outcome: The outcome so far.
+          active: The running runs.
+        """
+        if self._clock() - self._reported >= _REPORT_SECONDS:
             logging.info("%s", self.line(outcome, active))
 
     def line(self, outcome: Outcome, active: Sequence[plan.Run]) -> str:
-        """Runs and steps that are done, the time left, and where the running ones are. Failed runs do not count."""
-        self._told = self._clock()
+        """Formats finished runs and steps, the time left, and the steps of the running runs. Failed runs are left out.
+
+        Args:
+          outcome: The outcome so far.
+          active: The running runs.
+        """
+        self._reported = self._clock()
         failed = [run for run, _ in outcome.failed]
         steps = [run.steps if run in outcome.finished else results.step(run) for run in self._runs if run not in failed]
         total = self._all - sum(run.steps for run in failed)
-        done, seconds = sum(steps), self._told - self._started
+        done, seconds = sum(steps), self._reported - self._started
         rate = (done - self._before) / seconds if seconds else 0
         left = f", {reporting.duration((total - done) / rate)} left" if rate > 0 else ""
-        now = "".join(f"; {run.name} at step {results.step(run)} of {run.steps}" for run in active)
-        told = f"{len(outcome.finished)} of {len(self._runs)} runs finished, {len(failed)} failed"
-        return f"{told}, {done / max(total, 1):.0%} of all steps{left}{now}"
+        running = "".join(f"; {run.name} at step {results.step(run)} of {run.steps}" for run in active)
+        counts = f"{len(outcome.finished)} of {len(self._runs)} runs finished, {len(failed)} failed"
+        return f"{counts}, {done / max(total, 1):.0%} of all steps{left}{running}"

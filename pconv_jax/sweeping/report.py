@@ -1,4 +1,4 @@
-"""The report of a sweep: Markdown and CSV from the numbers, with the pictures beside them."""
+"""The report of a sweep: Markdown, CSV and figures."""
 
 import os
 
@@ -11,61 +11,66 @@ NAME = "report"
 _HEADINGS = {"psnr": "PSNR, dB", "ssim": "SSIM", "l1_percent": "L1, %", "hole_psnr": "PSNR of the hole, dB"}
 
 
-def write(sweep: plan.Plan, found: comparison.Scores, failed: list[tuple[plan.Run, str]]) -> str:
+def write(sweep: plan.Plan, scores: comparison.Scores, failed: list[tuple[plan.Run, str]]) -> str:
     """Writes `report.md`, `report.csv`, `report_differences.csv`, `report_differences.png` and `report_curves.png`.
 
-    The sheet of images, `report_sheet.png`, is written by who has the networks.
+    The image grid `report_sheet.png` needs the networks and is written by the command.
 
     Args:
-      sweep: what was to run.
-      found: its scores.
-      failed: runs with the reason, as far as known.
+      sweep: The sweep.
+      scores: Its scores.
+      failed: Failed runs with their reasons, as far as they are known.
 
     Returns:
       The path of the Markdown file.
     """
     path = os.path.join(sweep.directory, NAME)
-    rows = comparison.means(found, sweep.variants)
-    compared = comparison.differences(found, sweep.variants)
+    rows = comparison.means(scores, sweep.variants)
+    compared = comparison.differences(scores, sweep.variants)
     rundir.write_atomically(f"{path}.csv", tables.to_csv(rows))
     if compared:
         rundir.write_atomically(f"{path}_differences.csv", tables.to_csv(compared))
-        rundir.write_atomically(f"{path}_differences.png", pictures.differences(sweep, found, compared))
+        rundir.write_atomically(f"{path}_differences.png", pictures.differences(sweep, scores, compared))
     rundir.write_atomically(f"{path}_curves.png", pictures.curves(sweep))
-    rundir.write_atomically(f"{path}.md", markdown(sweep, found, rows, compared, failed))
+    rundir.write_atomically(f"{path}.md", markdown(sweep, scores, rows, compared, failed))
     return f"{path}.md"
 
 
-def markdown(sweep: plan.Plan, found: comparison.Scores, rows, compared, failed) -> str:
-    """The whole text.
+def markdown(sweep: plan.Plan, scores: comparison.Scores, rows, compared, failed) -> str:
+    """Formats the Markdown file.
 
     Args:
-      sweep, found, failed: as for `write`.
-      rows: of `comparison.means`.
-      compared: of `comparison.differences`.
+      sweep: The sweep.
+      scores: Its scores.
+      rows: Rows of `comparison.means`.
+      compared: Rows of `comparison.differences`.
+      failed: Failed runs with their reasons.
+
+    Returns:
+      The text of the file.
     """
     steps = sorted({run.steps for run in sweep.runs})
     text = [
         f"# {sweep.name}",
         "",
         f"{sweep.file}: {len(sweep.variants) - 1} variants and the baseline, {' or '.join(map(str, steps))} steps. "
-        f"Every network is scored on the same {found.fingerprint}.",
+        f"Every network is scored on the same {scores.fingerprint}.",
         *([f"Of its variants these were asked for: {', '.join(sweep.chosen)}."] if sweep.chosen else []),
         "",
         *_means(sweep, rows),
         *_differences(compared),
     ]
-    lines = [f"- {line}" for line in unfinished(sweep, found, failed).values()]
+    lines = [f"- {line}" for line in unfinished(sweep, scores, failed).values()]
     text += ["## Not finished, and not in the tables", "", *lines, ""] if lines else []
     if sweep.left_out:
-        text += ["## Left out", "", *(f"- {name}: {why}" for name, why in sweep.left_out.items()), ""]
+        text += ["## Left out", "", *(f"- {name}: {reason}" for name, reason in sweep.left_out.items()), ""]
     for picture, what in (("sheet", "The same images under every variant, first seed"), ("curves", "Learning curves")):
         text += [f"## {what}", "", f"![{what}]({NAME}_{picture}.png)", ""]
     return "\n".join(text)
 
 
 def short(rows: list[dict]) -> str:
-    """The table of means for the screen."""
+    """Formats the table of means for the screen, from rows of `comparison.means`."""
     return "\n".join(_table(rows, {}))
 
 
@@ -75,21 +80,26 @@ def _over_seeds(row, digits):
     return f"[{row['seeds_low']:+.{digits}f}, {row['seeds_high']:+.{digits}f}]"
 
 
-def unfinished(sweep: plan.Plan, found: comparison.Scores, failed) -> dict[str, str]:
-    """By name of each run that is not in the tables: what became of it, or how far it is and what its log says.
+def unfinished(sweep: plan.Plan, scores: comparison.Scores, failed) -> dict[str, str]:
+    """Describes each run that is not in the tables: why it failed, or its last step and the last line of its log.
 
     Args:
-      sweep, found, failed: as for `write`.
+      sweep: The sweep.
+      scores: Its scores.
+      failed: Failed runs with their reasons.
+
+    Returns:
+      One line per run, by the name of the run.
     """
     reasons = {run.name: reason for run, reason in failed}
     lines = {}
     for index, run in enumerate(sweep.runs):
-        if run.seed in found.runs.get(run.variant, {}):
+        if run.seed in scores.runs.get(run.variant, {}):
             continue
         if run.name in reasons:
             state = f"failed, {reasons[run.name]} (log: {run.log})"
         else:
-            log = f"task {index} of the array, if there was one"  # whose log SLURM names
+            log = f"task {index} of the array, if there was one"  # SLURM names the logs of an array's tasks.
             if os.path.exists(run.log):
                 log = f"its log {run.log} says: {results.last_error(run.log)}"
             state = f"at step {results.step(run)} of {run.steps}, {log}"
@@ -99,7 +109,7 @@ def unfinished(sweep: plan.Plan, found: comparison.Scores, failed) -> dict[str, 
 
 def _means(sweep, rows):
     seeds = {len(row["seeds"].split()) for row in rows if row["seeds"]}
-    intervals_of = (
+    interval_note = (
         f"in brackets the {intervals.LEVEL:.0%} Student interval over seeds (n = number of seeds)"
         if max(seeds) > 1
         else "one seed has no interval over seeds (n = 1)"
@@ -108,12 +118,12 @@ def _means(sweep, rows):
         variant: ", ".join(f"{key}={value}" for key, value in changed.items())
         for variant, changed in sweep.changes.items()
     }
-    head = f"Mean over seeds of the mean over examples; {intervals_of}. Fillings without learning have no seed."
+    head = f"Mean over seeds of the mean over examples; {interval_note}. Baselines without learning have no seed."
     return [f"## Scores\n\n{head}\n", *_table(rows, changes), ""]
 
 
 def _table(rows, changes):
-    """One line per variant."""
+    """Formats one line per variant."""
     with_changes = bool(changes)
     head = ["variant", *(["changes"] if with_changes else []), "seeds", *_HEADINGS.values()]
     lines = [_line(head), _line(["---"] * len(head))]
@@ -137,9 +147,9 @@ def _differences(compared):
         "",
         f"Over examples: n = {examples} examples, each the mean over the seeds that both have; {intervals.LEVEL:.0%} "
         "bootstrap interval, and p of the two-sided Wilcoxon signed-rank test, not corrected for the number of "
-        "comparisons. It speaks of these networks on other crops and masks. Over seeds: Student's interval, n = number "
-        "of seeds (none of one): it speaks of other trainings, and is the one to believe about a variant. The PSNR of "
-        "the hole alone differs by as many dB, since valid pixels are equal.",
+        "comparisons. It is about these networks on other crops and masks. Over seeds: Student's interval, n = number "
+        "of seeds (none for one seed). It is about other trainings, and is the one to use for conclusions about a "
+        "variant. The PSNR of the hole alone differs by the same number of dB, since valid pixels are equal.",
         "",
     ]
     head = ["variant", "seeds", "PSNR, dB, over examples", "PSNR, dB, over seeds"]
@@ -147,11 +157,11 @@ def _differences(compared):
     head += [f"{_HEADINGS[metric]}, over {what}" for metric in others for what in ("examples", "seeds")]
     text += [_line(head), _line(["---"] * len(head))]
     for variant in dict.fromkeys(row["variant"] for row in compared):
-        found = {row["metric"]: row for row in compared if row["variant"] == variant}
-        cells = [variant, f"n={len(found['psnr']['seeds'].split())}"]
+        by_metric = {row["metric"]: row for row in compared if row["variant"] == variant}
+        cells = [variant, f"n={len(by_metric['psnr']['seeds'].split())}"]
         for metric in ("psnr", *others):
             digits = tables.DIGITS[metric]
-            cells += [tables.difference_cell(found[metric], digits), _over_seeds(found[metric], digits)]
+            cells += [tables.difference_cell(by_metric[metric], digits), _over_seeds(by_metric[metric], digits)]
         text.append(_line(cells))
     return [*text, "", f"![Differences]({NAME}_differences.png)", ""]
 

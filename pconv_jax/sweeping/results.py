@@ -1,4 +1,4 @@
-"""What the runs of a sweep have written so far: whether one is finished, how far it is, its curves and its scores."""
+"""Reads what the runs of a sweep have written so far: scores, logged metrics, the last step and errors."""
 
 import json
 import os
@@ -8,10 +8,10 @@ from pconv_jax.training import rundir
 
 
 def scores(run: plan.Run) -> dict | None:
-    """The content of `eval/last.json` of a finished run; None of one that is not.
+    """Returns the content of `eval/last.json` of a finished run, and None for an unfinished one.
 
     Raises:
-      ValueError: its run directory belongs to another config.
+      UserError: The run directory belongs to another config.
     """
     if not os.path.exists(os.path.join(run.workdir, rundir.CONFIG)):
         return None
@@ -22,12 +22,12 @@ def scores(run: plan.Run) -> dict | None:
         config, step = content["config"], content["step"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    wanted = json.loads(json.dumps(run.config.to_dict()))
-    return content if (config, step) == (wanted, run.steps) else None
+    expected = json.loads(json.dumps(run.config.to_dict()))
+    return content if (config, step) == (expected, run.steps) else None
 
 
 def metrics(run: plan.Run) -> list[dict]:
-    """The lines of `metrics.jsonl`, up to a torn one."""
+    """Reads the lines of `metrics.jsonl` up to the first incomplete one."""
     lines = []
     try:
         with open(os.path.join(run.workdir, "metrics.jsonl"), encoding="utf-8", errors="replace") as file:
@@ -41,16 +41,16 @@ def metrics(run: plan.Run) -> list[dict]:
 
 
 def step(run: plan.Run) -> int:
-    """The last step that a run has logged."""
+    """Returns the last step that a run has logged, 0 if there is none."""
     return max((values["step"] for values in metrics(run)), default=0)
 
 
 def last_error(path: str, start: int = 0) -> str:
-    """The last line of a log that speaks of an error, else its last line.
+    """Returns the last line of a log that reports an error, or else its last line.
 
     Args:
-      path: of the log.
-      start: byte from which on to look.
+      path: The log.
+      start: Offset in bytes from which on to search.
     """
     try:
         with open(path, "rb") as file:
