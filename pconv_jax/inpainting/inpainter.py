@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
-from pconv_jax.errors import UserError
+from pconv_jax import errors
 from pconv_jax.inpainting import pyramid, tiles
 from pconv_jax.models import unet
 from pconv_jax.training import build, checkpoints, rundir, train_state, validation
@@ -67,9 +67,9 @@ class Inpainter:
           UserError: a tile of no pixels, an ensemble of another number.
         """
         if tile < 1:
-            raise UserError(f"tile is {tile}; needs a number of pixels, e.g. {TILE}")
+            raise errors.UserError(f"tile is {tile}; needs a number of pixels, e.g. {TILE}")
         if not 1 <= ensemble <= _TURNS:
-            raise UserError(f"ensemble is {ensemble}; needs 1 (none) to {_TURNS} flips and turns")
+            raise errors.UserError(f"ensemble is {ensemble}; needs 1 (none) to {_TURNS} flips and turns")
         self.reach = unet.reach(model.depth, model.kernels)
         self.sight = RIM if model.mask_update == "keep" else self.reach
         self.settings = settings
@@ -94,7 +94,7 @@ class Inpainter:
           UserError: there is no run, no checkpoint, or one of another network.
         """
         if checkpoint not in ("last", "best"):
-            raise UserError(f'checkpoint is "{checkpoint}"; needs last or best')
+            raise errors.UserError(f'checkpoint is "{checkpoint}"; needs last or best')
         config = rundir.read_config(run)
         validation.validate(config)
         state = checkpoints.restore_chosen(run, train_state.shapes(config), checkpoint)
@@ -172,7 +172,7 @@ class Inpainter:
         mean = np.mean(image, axis=(0, 1), dtype=np.float64, where=valid[..., None])
         output = np.where(seen[..., None], total / np.maximum(count, 1)[..., None], mean)
         if not np.isfinite(output[wanted]).all():
-            raise UserError("the network's output is not finite: train again, or take another checkpoint")
+            raise errors.UserError("the network's output is not finite: train again, or take another checkpoint")
         return np.clip(output, 0, 1), seen
 
     def _levels(self, image, valid, wanted):
@@ -292,21 +292,27 @@ def _from_network(x, channels):
 def _checked(image, mask):
     """Returns the image as `[H, W, C]` and where it is valid, bool `[H, W]`, or raises a UserError."""
     if image.dtype.name not in _SCALES:
-        raise UserError(f"image is {image.dtype}; needs {', '.join(_SCALES)}")
+        raise errors.UserError(f"image is {image.dtype}; needs {', '.join(_SCALES)}")
     planes = image[..., None] if image.ndim == 2 else image
     if planes.ndim != 3 or planes.shape[-1] not in (1, 3) or not planes.size:
-        raise UserError(f"image is {list(image.shape)}; needs [H, W], [H, W, 1] or [H, W, 3]: keep alpha apart from it")
+        raise errors.UserError(
+            f"image is {list(image.shape)}; needs [H, W], [H, W, 1] or [H, W, 3]: keep alpha apart from it"
+        )
     if mask.shape not in (planes.shape[:2], (*planes.shape[:2], 1)):
-        raise UserError(f"mask is {list(mask.shape)} and image {list(image.shape)}; needs the same height and width")
+        raise errors.UserError(
+            f"mask is {list(mask.shape)} and image {list(image.shape)}; needs the same height and width"
+        )
     if not np.isin(mask, (0, 1)).all():
-        raise UserError(f"mask holds {mask.min()} to {mask.max()}; needs 0 (hole) and 1 (valid) and nothing between")
+        raise errors.UserError(
+            f"mask holds {mask.min()} to {mask.max()}; needs 0 (hole) and 1 (valid) and nothing between"
+        )
     valid = mask.reshape(planes.shape[:2]) == 1
     if not valid.any():
-        raise UserError("the mask is all hole: nothing is left to fill it from")
+        raise errors.UserError("the mask is all hole: nothing is left to fill it from")
     if image.dtype == np.float32:
         seen = planes[valid]
         if not (np.isfinite(seen).all() and seen.min() >= 0 and seen.max() <= 1):
-            raise UserError(f"valid pixels range from {seen.min()} to {seen.max()}; float32 needs [0, 1]")
+            raise errors.UserError(f"valid pixels range from {seen.min()} to {seen.max()}; float32 needs [0, 1]")
     return planes, valid
 
 

@@ -11,7 +11,7 @@ import dataclasses
 import cv2
 import numpy as np
 
-from pconv_jax.errors import UserError
+from pconv_jax import errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Settings:
 
     def __post_init__(self):
         if not (self.levels >= 1 and self.threshold > 0 and self.smallest >= 1 and self.band >= 1):
-            raise UserError(
+            raise errors.UserError(
                 f"the pyramid's settings are {dataclasses.asdict(self)}; needs levels, smallest and band of at least 1 "
                 "and a threshold above 0"
             )
