@@ -28,10 +28,10 @@ def from_image(drawn: photograph.Photograph, polarity: str) -> np.ndarray:
         return (drawn.alpha[..., 0] > drawn.white / 2).astype(np.uint8)
     if drawn.alpha is not None and drawn.alpha.min() < drawn.white:
         raise ValueError("is a mask with transparent pixels, neither white nor black: flatten it first")
-    white = drawn.pixels > drawn.white / 2
-    if np.mean(white.any(axis=-1) & ~white.all(axis=-1)) > _COLOURED:
+    channels = drawn.pixels > drawn.white / 2
+    if np.mean(channels.any(axis=-1) & ~channels.all(axis=-1)) > _COLOURED:
         raise ValueError("is a mask in colour; needs black and white: is it the photograph?")
-    white = white.any(axis=-1)
+    white = np.asarray(channels.any(axis=-1))
     return (~white if polarity == "white_hole" else white).astype(np.uint8)
 
 

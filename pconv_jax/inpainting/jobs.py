@@ -50,7 +50,7 @@ def listing(path: str) -> dict[str, str]:
     Raises:
       ValueError: there is none, or two differ in their extension alone.
     """
-    found = {}
+    found: dict[str, str] = {}
     for directory, subdirectories, files in os.walk(path):
         subdirectories[:] = sorted(name for name in subdirectories if name[0] != ".")
         for name in sorted(files):

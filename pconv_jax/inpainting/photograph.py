@@ -9,6 +9,7 @@ an error.
 import dataclasses
 import io
 import warnings
+from typing import Any
 
 import cv2
 import numpy as np
@@ -111,12 +112,13 @@ def encode(photo: Photograph, extension: str) -> bytes:
     planes = [photo.pixels] if photo.alpha is None or extension in (".jpg", ".jpeg") else [photo.pixels, photo.alpha]
     if photo.white > 255:
         return _encode_16_bit(photo, planes)
-    options = {
+    formats: dict[str, dict[str, Any]] = {
         ".png": {"format": "PNG"},
         ".webp": {"format": "WEBP", "lossless": True, "exact": True},  # exact: colours under transparency too
         ".tif": {"format": "TIFF"},  # uncompressed: the compressing writer cannot write EXIF
         ".jpg": {"format": "JPEG", "quality": 95, "subsampling": 0},
-    }[{".jpeg": ".jpg", ".tiff": ".tif"}.get(extension, extension)]
+    }
+    options = formats[{".jpeg": ".jpg", ".tiff": ".tif"}.get(extension, extension)]
     array = np.concatenate(planes, axis=-1)
     file = io.BytesIO()
     image = PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)

@@ -98,6 +98,7 @@ def blend(
             output = np.zeros((height, width, values.shape[-1]), np.float32)
         output[here] += share * values
         total[here] += share
+    assert output is not None  # There is always a tile.
     seen = total > 0
     return np.divide(output, total, out=output, where=seen), seen[..., 0]
 

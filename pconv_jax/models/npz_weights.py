@@ -60,5 +60,5 @@ def params(arrays: dict, path: str, wanted: dict[str, tuple[int, ...]]):
     for name, array in flat.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ValueError(f"{name} in {path} is {array.dtype} or not finite; needs finite floats: make it again")
-    flat = {name: jnp.asarray(array, jnp.float32) for name, array in flat.items()}
-    return flax.traverse_util.unflatten_dict(flat, sep="/")
+    params = {name: jnp.asarray(array, jnp.float32) for name, array in flat.items()}
+    return flax.traverse_util.unflatten_dict(params, sep="/")

@@ -238,7 +238,7 @@ def _integers(name, values, wanted):
         raise ValueError(f"{name} is {values}; needs {wanted}") from None
 
 
-def _per_axis(name, value, rank):
+def _per_axis(name, value, rank) -> tuple[int, ...]:
     wanted = f"a positive integer, or one per spatial axis ({rank})"
     values = _integers(name, value if isinstance(value, Sequence) else (value,) * rank, wanted)
     if len(values) != rank or any(v < 1 for v in values):

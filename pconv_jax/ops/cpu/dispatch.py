@@ -55,11 +55,11 @@ def ordinary_conv(
     Returns:
       y in the type of `x`.
     """
-    how = {"stride": stride, "padding": _half(kernel)}
-    plain = functools.partial(split_conv.xla_conv, **how)
+    padding = _half(kernel)
+    plain = functools.partial(split_conv.xla_conv, stride=stride, padding=padding)
     if _library(impl, x.dtype) == "xla":
         return plain(x, kernel)
-    fast = functools.partial(split_conv.conv, **how, library="onednn")
+    fast = functools.partial(split_conv.conv, stride=stride, padding=padding, library="onednn")
     return lax.platform_dependent(x, kernel, cpu=lambda *a: fast(*a).astype(x.dtype), default=plain)
 
 

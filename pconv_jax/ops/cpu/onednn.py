@@ -82,7 +82,8 @@ def usable(dtype: DTypeLike) -> bool:
 
     Not where JAX keeps compiled programs (`jax_compilation_cache_dir`): see above.
     """
-    if jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir:
+    # JAX defines its options at run time, so type checkers do not know them.
+    if jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
         return False
     return jax.default_backend() == "cpu" and _right(jnp.dtype(dtype).name)
 
