@@ -1,4 +1,4 @@
-"""The benchmark measures what training uses, and hands over complete files or none."""
+"""Tests of the benchmark of the input pipeline, of its messages, and of the files that every benchmark writes."""
 
 import csv
 import json
@@ -16,20 +16,20 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
 def benchmark(*arguments):
-    """A run of the command in a process of its own."""
+    """Runs the command in a process of its own and returns the completed process."""
     command = [sys.executable, "-m", "pconv_jax.benchmark", *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def test_data(tmp_path):
-    """A folder of JPEGs, with overrides as in main.py: one row for the pipeline and one for each part of it."""
+    """For a folder of JPEGs and overridden keys, there is one row for the pipeline and one for each part of it."""
     for index in range(3):
         (tmp_path / f"{index}.jpg").write_bytes(pictures.encode(pictures.noise(index, 40, 60), ".jpg"))
     overrides = (f"--config.data.path={tmp_path}", "--config.data.size=128", "--config.masks.kind=boxes")
     size = ("--repeats=3", "--batches=2", f"--out={tmp_path / 'new' / 'out'}")
-    done = benchmark("data", "--config=experiments/folder.py", *overrides, *size)
-    assert done.returncode == 0, done.stderr
-    assert "3 of 3" in done.stderr
+    process = benchmark("data", "--config=experiments/folder.py", *overrides, *size)
+    assert process.returncode == 0, process.stderr
+    assert "3 of 3" in process.stderr
     out = tmp_path / "new" / "out"
     assert sorted(os.listdir(out)) == ["benchmark.csv", "benchmark.json"]
     content = json.loads((out / "benchmark.json").read_text())
@@ -41,18 +41,18 @@ def test_data(tmp_path):
         assert 0 < row["min_s"] <= row["median_s"] <= row["p90_s"] and 0 < row["cpu_min_s"] <= row["cpu_median_s"]
         assert row["images_per_s"] == pytest.approx(row["batch"] / row["median_s"])
         assert row["images_per_cpu_s"] == pytest.approx(row["batch"] / row["cpu_median_s"])
-        assert row["settings"] == f"2 images of {tmp_path}, masks boxes 0.01 to 0.6"  # one is held out
+        assert row["settings"] == f"2 images of {tmp_path}, masks boxes 0.01 to 0.6"  # One of the three is held out.
     with open(out / "benchmark.csv", newline="") as file:
         table = list(csv.DictReader(file))
     assert [{name: str(row.get(name, "")) for name in table[0]} for row in rows] == table
-    assert all(f"| {row['what']} " in done.stdout for row in rows)
+    assert all(f"| {row['what']} " in process.stdout for row in rows)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "no subject is given; needs one of\n  data "),
-        (("speed",), '"speed" is no subject; needs one of\n  data '),
+        ((), "no benchmark is named; choose one of\n  data "),
+        (("speed",), '"speed" is no benchmark; choose one of\n  data '),
         (("data", "--config=experiments/folder.py", "--config.data.siez=64"), "did you mean data.size"),
         (("data", "--config=experiments/folder.py"), 'data.source is "folder" and data.path is empty'),
         (("data", "--config=experiments/quickstart.py", "--out=README.md"), "--out=README.md is a file; needs a dir"),
@@ -61,14 +61,14 @@ def test_data(tmp_path):
     ],
 )
 def test_wrong_arguments_are_named(arguments, message):
-    """One line, nothing measured, nothing written."""
-    done = benchmark(*arguments)
-    assert done.returncode == 1 and message in done.stderr and "Traceback" not in done.stderr
-    assert "warming up" not in done.stderr and "gets ready" not in done.stderr
+    """A mistake ends the command with one line before anything is measured or written."""
+    process = benchmark(*arguments)
+    assert process.returncode == 1 and message in process.stderr and "Traceback" not in process.stderr
+    assert "warming up" not in process.stderr and "preparing" not in process.stderr
 
 
 def test_times():
-    """Minimum, median and the ninth of ten; rates are those of the medians, and absent where there is nothing."""
+    """A row has minimum, median and the 90th percentile; rates are those of the medians, and absent without images."""
     wall = [0.1 * k for k in (3, 1, 2, 5, 4)]
     row = report.times(wall, [2 * w for w in wall], images=6)
     assert row["min_s"] == pytest.approx(0.1) and row["median_s"] == pytest.approx(0.3)
@@ -78,7 +78,7 @@ def test_times():
 
 
 def test_files_and_table_of_rows_that_differ(tmp_path):
-    """Keys that do not apply are empty, further keys come last, and a directory that is a file is refused."""
+    """Keys that a row lacks give empty cells, further keys come last, and a directory that is a file is refused."""
     rows = [
         {"what": "a", "compile_s": 1.25, "median_s": 0.25, "share_of_peak": 0.5},
         {"what": "b", "size": 64, "speedup": 1.5},

@@ -5,6 +5,7 @@ import functools
 import importlib.metadata
 import pathlib
 import re
+import tomllib
 
 import pytest
 
@@ -219,6 +220,16 @@ def test_code_from_data_is_found():
     }.items():
         assert runs_data(ast.parse(text)) == {name}
     assert not runs_data(ast.parse("with np.load(file, allow_pickle=False) as f: module.eval(f), re.compile(f)"))
+
+
+def test_the_wheel_leaves_the_benchmark_out():
+    """The wheel holds every package of pconv_jax but the benchmark, and neither tests nor experiments."""
+    setuptools = pytest.importorskip("setuptools", reason="needs setuptools, which builds the wheel")
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    packages = set(setuptools.find_namespace_packages(str(ROOT), **settings))
+    rooms = {f"pconv_jax.{room}" for room in MAY_IMPORT if (PACKAGE / room).is_dir()}
+    assert {"pconv_jax", "pconv_jax.ops.cpu", *rooms} - {"pconv_jax.benchmark"} <= packages
+    assert not [name for name in packages if name.split(".")[0] != "pconv_jax" or "benchmark" in name]
 
 
 def requirements():

@@ -1,6 +1,7 @@
-"""Flags that several subjects share, and what they do with them."""
+"""Defines the flags that several benchmarks share, and runs a benchmark with them."""
 
 import copy
+from collections.abc import Callable
 
 from absl import flags
 
@@ -10,42 +11,51 @@ from pconv_jax.training import validation
 
 
 def define(flag_values: flags.FlagValues, *, sizes: str, batches: str, steps: int):
-    """Adds the flags of a subject that measures networks.
+    """Adds the flags of a benchmark that measures networks.
 
     Args:
-      flag_values: to which they are added.
+      flag_values: the flags are added to it.
       sizes: default of --sizes, separated by commas.
       batches: default of --batches, separated by commas.
       steps: default of --steps.
     """
     flags.DEFINE_list("sizes", sizes.split(","), "Pixels per side, multiples of 4.", flag_values)
     flags.DEFINE_list("batches", batches.split(","), "Examples per step.", flag_values)
-    flags.DEFINE_integer(
-        "steps", steps, "Steps that count, after some that warm up.", lower_bound=1, flag_values=flag_values
-    )
+    define_steps(flag_values, steps)
     define_output(flag_values)
 
 
+def define_steps(flag_values: flags.FlagValues, default: int):
+    """Adds --steps.
+
+    Args:
+      flag_values: the flag is added to it.
+      default: default number of steps.
+    """
+    about = "Timed steps per competitor, after some that warm up."
+    flags.DEFINE_integer("steps", default, about, lower_bound=1, flag_values=flag_values)
+
+
 def define_output(flag_values: flags.FlagValues):
-    """Adds --config, and the flags of every subject that starts processes of its own."""
+    """Adds --config, and the flags of every benchmark that measures worker processes."""
     command_line.define_config(flag_values)
-    about = "The allocator: as launch.sh sets it, or left alone."
+    about = "Settings of the memory allocator: keep, those of launch.sh; system, none."
     flags.DEFINE_enum("malloc", "keep", ["keep", "system"], about, flag_values)
-    about = "Directory for benchmark.csv, .json and .md; none: only a table."
+    about = "Directory for benchmark.csv, .json and .md; by default only the table is printed."
     flags.DEFINE_string("out", None, about, flag_values)
-    about = "Markdown file whose table, between <!-- SUBJECT --> marks, is replaced."
+    about = "Markdown file whose table, between <!-- BENCHMARK --> marks, is replaced."
     flags.DEFINE_string("update", None, about, flag_values)
 
 
 def define_against(flag_values: flags.FlagValues):
-    """Adds the flags that name a competitor."""
+    """Adds the flag that names a library to compare with, and those of that library."""
     flags.DEFINE_enum("against", None, ["torch"], "Library that computes the same, to compare with.", flag_values)
     define_torch(flag_values)
 
 
 def define_torch(flag_values: flags.FlagValues):
-    """Adds the flag that decides how PyTorch is measured."""
-    about = "Try torch.compile at torch's strongest, too: a minute or two more."
+    """Adds the flag that decides whether PyTorch's compiler is tried."""
+    about = "Also try torch.compile with PyTorch's fastest settings, which takes a minute or two more."
     flags.DEFINE_bool("torch_compile", True, about, flag_values)
 
 
@@ -54,13 +64,13 @@ def integers(flag_values: flags.FlagValues, name: str) -> list[int]:
 
     Args:
       flag_values: parsed flags.
-      name: of the flag.
+      name: name of the list flag.
 
     Returns:
       Positive integers, at least one.
 
     Raises:
-      UserError: a value is no positive integer, or there is none.
+      UserError: a value is no positive integer, or the list is empty.
     """
     values = flag_values[name].value
     if not values or not all(value.isdecimal() and int(value) > 0 for value in values):
@@ -69,7 +79,12 @@ def integers(flag_values: flags.FlagValues, name: str) -> list[int]:
 
 
 def sized(config, size: int, batch: int):
-    """The config at a size and batch, its depth lowered so that the bottleneck is 2 x 2 or larger.
+    """Returns a copy of a config for another size and batch, with a depth that leaves a bottleneck of 2 x 2 or more.
+
+    Args:
+      config: experiment config.
+      size: pixels per side.
+      batch: examples per step.
 
     Raises:
       UserError: the config does not work at that size.
@@ -77,37 +92,42 @@ def sized(config, size: int, batch: int):
     config = copy.deepcopy(config)
     config.data.size, config.train.batch_size = size, batch
     config.eval.batch_size = max(config.eval.batch_size, config.train.samples)
-    halvings = 0
+    stages = 0
     while size % 2 == 0 and size >= 4:
-        size, halvings = size // 2, halvings + 1
-    config.model.depth = min(config.model.depth, max(halvings, 1))
+        size, stages = size // 2, stages + 1
+    config.model.depth = min(config.model.depth, max(stages, 1))
     validation.validate(config)
     if config.model.kind == "gated":
         raise errors.UserError('model.kind is "gated", whose operations are not counted: choose another')
     return config
 
 
-def run(subject: str, measure, flag_values: flags.FlagValues, show=report.table):
-    """Measures a subject, prints its table and writes its files: what `main` of every such subject does.
+def run(
+    benchmark: str,
+    measure: Callable[..., list[dict]],
+    flag_values: flags.FlagValues,
+    show: Callable[[list[dict]], str] = report.table,
+):
+    """Runs a benchmark, prints its table, and writes the files that the flags ask for.
 
     Args:
-      subject: its name.
+      benchmark: name of the benchmark.
       measure: `(config, flag_values) -> rows`.
       flag_values: parsed flags.
-      show: rows -> Markdown.
+      show: formats rows as Markdown.
 
     Raises:
       UserError: a flag does not fit, or the config cannot be measured.
     """
-    where = report.machine() | {"malloc": flag_values.malloc}
+    machine = report.machine() | {"malloc": flag_values.malloc}
     if flag_values.out:
         report.check(flag_values.out)
     if flag_values.update:
-        report.check_marks(flag_values.update, subject)
+        report.check_marks(flag_values.update, benchmark)
     rows = measure(flag_values.config, flag_values)
     text = show(rows)
     print(text)
     if flag_values.out:
-        report.write(flag_values.out, rows, where, text)
+        report.write(flag_values.out, rows, machine, text)
     if flag_values.update:
-        report.update(flag_values.update, subject, f"{report.origin(where)}\n\n{text}")
+        report.update(flag_values.update, benchmark, f"{report.origin(machine)}\n\n{text}")

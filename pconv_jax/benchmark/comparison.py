@@ -1,4 +1,4 @@
-"""How many times as long others take, from rows of the same work by several opponents."""
+"""Compares the rows of several competitors that did the same work: a table of ratios of time and memory."""
 
 from pconv_jax.benchmark import operations, report
 
@@ -6,37 +6,43 @@ OURS, BF16 = "ours", "_bf16"
 
 
 def show(rows: list[dict]) -> str:
-    """The table of all rows and, with an opponent, the ratios above it."""
+    """Returns the Markdown table of all rows and, if there are other competitors, the table of ratios above it."""
     compared = ratios(rows)
     return f"{compared}\n\n{report.table(rows)}" if compared else report.table(rows)
 
 
 def ratios(rows: list[dict]) -> str:
-    """Markdown: time of the other / our time by the minimum, by the median in brackets; memory ours / theirs.
+    """Returns a Markdown table of the other competitors' time divided by ours, and of our memory divided by theirs.
 
-    An opponent in bfloat16 is compared with ours in bfloat16, where that was measured.
+    A ratio of times is that of the minima, with that of the medians in brackets. A competitor in bfloat16 is compared
+    with this package in bfloat16 where that was measured.
+
+    Args:
+      rows: see `report`. Rows of the large convolution are left out.
+
+    Returns:
+      One line per work, size and batch; the empty string if nobody but us was measured.
     """
-    all_of_them = dict.fromkeys(row["by"] for row in rows)
-    others = [name for name in all_of_them if name not in (OURS, OURS + BF16)]
-    half = OURS + BF16 in all_of_them
-    work = dict.fromkeys(_work(row) for row in rows if row["what"] != operations.LARGE.name)
+    names = dict.fromkeys(row["by"] for row in rows)
+    others = [name for name in names if name not in (OURS, OURS + BF16)]
+    with_bf16 = OURS + BF16 in names
     if not others:
         return ""
-    names = [name.replace("_", " ") for name in others]
-    told = [name for name in others if any(row["by"] == name and "peak_mib" in row for row in rows)]
-    of_memory = [f"memory, ours / {name.replace('_', ' ')}" for name in told]
-    if half:
-        names = [f"{name} / ours bf16" if name.endswith("bf16") else name for name in names]
-    lines = [["time of the other / ours", "ours ms", *(["ours bf16 ms"] if half else []), *names, *of_memory]]
-    for key in work:
-        by = {row["by"]: row for row in rows if _work(row) == key}
+    with_memory = [name for name in others if any(row["by"] == name and "peak_mib" in row for row in rows)]
+    titles = [name.replace("_", " ") for name in others]
+    if with_bf16:
+        titles = [f"{title} / ours bf16" if title.endswith("bf16") else title for title in titles]
+    titles += [f"memory, ours / {name.replace('_', ' ')}" for name in with_memory]
+    lines = [["time of the other / ours", "ours ms", *(["ours bf16 ms"] if with_bf16 else []), *titles]]
+    for work in dict.fromkeys(_work(row) for row in rows if row["what"] != operations.LARGE.name):
+        by = {row["by"]: row for row in rows if _work(row) == work}
         ours = by[OURS]
-        cells = [f"{key[0]}, {key[1]} px, batch {key[2]}", _milliseconds(ours)]
-        cells += [_milliseconds(by.get(OURS + BF16))] if half else []
+        cells = [f"{work[0]}, {work[1]} px, batch {work[2]}", _milliseconds(ours)]
+        cells += [_milliseconds(by.get(OURS + BF16))] if with_bf16 else []
         cells += [
-            _times(by.get(other), by.get(OURS + BF16, ours) if other.endswith(BF16) else ours) for other in others
+            _time_ratio(by.get(other), by.get(OURS + BF16, ours) if other.endswith(BF16) else ours) for other in others
         ]
-        lines.append(cells + [_memory(by.get(other, {}), ours) for other in told])
+        lines.append(cells + [_memory_ratio(by.get(other, {}), ours) for other in with_memory])
     return report.markdown(lines)
 
 
@@ -48,11 +54,11 @@ def _milliseconds(row):
     return f"{row['min_s'] * 1e3:.0f} ({row['median_s'] * 1e3:.0f})" if row else ""
 
 
-def _times(other, ours):
+def _time_ratio(other, ours):
     if other is None:
         return ""
     return f"{other['min_s'] / ours['min_s']:.2f} ({other['median_s'] / ours['median_s']:.2f})"
 
 
-def _memory(other, ours):
+def _memory_ratio(other, ours):
     return f"{ours['peak_mib'] / other['peak_mib']:.2f}" if "peak_mib" in other else ""

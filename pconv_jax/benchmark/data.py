@@ -1,9 +1,9 @@
-"""How many examples the input pipeline of a config delivers, per second and per second of CPU time.
+"""Measures how many examples the input pipeline of a config delivers, per second and per second of CPU time.
 
     python -m pconv_jax.benchmark data --config=experiments/folder.py --config.data.path=DIR
 
-It is the pipeline that training uses, in the same process or processes, with nothing that consumes the batches beside
-it. Then decoding, cropping with resizing, and drawing the mask are timed by themselves, on one thread.
+The pipeline is the one that training uses, in the same process or worker processes, while nothing else consumes the
+batches. Decoding, cropping with resizing, and drawing masks are then timed by themselves, on one thread.
 """
 
 import itertools
@@ -25,10 +25,10 @@ PARTS = ("decode", "crop and resize", "mask")
 def define_flags(flag_values: flags.FlagValues):
     """Adds the flags of `python -m pconv_jax.benchmark data`."""
     command_line.define_config(flag_values)
-    about = "Measurements, of which the table has minimum and median."
+    about = "Number of measurements; the table has their minimum and median."
     flags.DEFINE_integer("repeats", 10, about, lower_bound=1, flag_values=flag_values)
     flags.DEFINE_integer("batches", 20, "Batches per measurement.", lower_bound=1, flag_values=flag_values)
-    about = "Directory for benchmark.csv and benchmark.json; none: only a table."
+    about = "Directory for benchmark.csv and benchmark.json; by default only the table is printed."
     flags.DEFINE_string("out", None, about, flag_values)
 
 
@@ -38,26 +38,30 @@ def main(flag_values: flags.FlagValues):
     Raises:
       UserError: the config does not work, or its data cannot be read.
     """
-    config, where = flag_values.config, report.machine()
+    config, machine = flag_values.config, report.machine()
     validation.validate(config)
     if flag_values.out:
         report.check(flag_values.out)
     rows = measure(config, flag_values.repeats, flag_values.batches)
     print(report.table(rows))
     if flag_values.out:
-        report.write(flag_values.out, rows, where)
+        report.write(flag_values.out, rows, machine)
 
 
 def measure(config, repeats: int, batches: int) -> list[dict]:
-    """One row for the whole pipeline, in batches, and one for each of `PARTS`, in examples.
+    """Measures the whole pipeline and its parts.
 
     Args:
-      config: validated; its `data`, `masks` and `train.batch_size` say what is measured.
-      repeats: how often, after one that warms up and is left out.
-      batches: per repeat; the parts are timed on as many examples as there are in them.
+      config: validated experiment config; its `data`, `masks` and `train.batch_size` are used.
+      repeats: number of measurements, after one that warms up and is not counted.
+      batches: number of batches per measurement; the parts are timed on as many examples.
+
+    Returns:
+      One row for the pipeline, whose times are per batch, and one for each of `PARTS`, whose times are per example; see
+      `report`.
 
     Raises:
-      ValueError: the data or the masks of the config cannot be had.
+      UserError: the images or the masks of the config cannot be read.
     """
     source, _ = build.image_sources(config)
     build.check_masks(config)
@@ -75,22 +79,22 @@ def measure(config, repeats: int, batches: int) -> list[dict]:
 
 
 def _pipeline(config, source, repeats, batches):
-    """Seconds of wall time and of CPU time per batch, of each repeat; no CPU time where it cannot be read."""
+    """Returns wall time and CPU time per batch in seconds, of each repeat; None for a CPU time that cannot be read."""
     stream = build.train_batches(config, source, start=0)
     wall, cpu = [], []
     for _ in _announced("pipeline", repeats):
-        started, used = time.perf_counter(), _cpu_seconds()
+        start, start_cpu = time.perf_counter(), _cpu_seconds()
         for _ in itertools.islice(stream, batches):
             pass
-        wall.append((time.perf_counter() - started) / batches)
-        now = _cpu_seconds()
-        cpu.append(None if now is None else (now - used) / batches)
+        wall.append((time.perf_counter() - start) / batches)
+        end_cpu = _cpu_seconds()
+        cpu.append(None if end_cpu is None else (end_cpu - start_cpu) / batches)
     stream.close()
     return wall[1:], None if None in cpu else cpu[1:]
 
 
 def _parts(config, source, examples):
-    """Mean seconds per example, `[wall or CPU, part]`, of decoding, cropping and mask drawing."""
+    """Returns the mean seconds per example, `[2, parts]`: wall time and CPU time of each of `PARTS`."""
     view, family = build.train_view(config), validation.train_masks(config)
     total = np.zeros((2, len(PARTS)))
     for index in range(examples):
@@ -107,19 +111,19 @@ def _parts(config, source, examples):
 
 
 def _announced(what, repeats):
-    """Counts the repeats, and one before them that warms up, in the log."""
+    """Yields once for a repeat that warms up and then for each repeat, and logs them."""
     for repeat in range(repeats + 1):
         logging.info("%s: %s", what, f"{repeat} of {repeats}" if repeat else "warming up")
         yield repeat
 
 
 def _cpu_seconds():
-    """CPU time of all threads of this process and of its worker processes so far; None where no /proc tells it."""
+    """Returns the CPU time of this process and its worker processes so far; None if /proc does not report it."""
     used = time.process_time()
     for worker in multiprocessing.active_children():
         try:
             with open(f"/proc/{worker.pid}/stat", encoding="utf-8") as file:
-                fields = file.read().rpartition(")")[2].split()  # the name before may hold anything
+                fields = file.read().rpartition(")")[2].split()  # the name before it may contain spaces
         except OSError:
             return None
         used += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")  # user, system

@@ -1,11 +1,11 @@
-"""How fast the network fills a batch, by the function that evaluation uses: uint8 in, prediction and composite out.
+"""Times the network on a batch, by the function that evaluation uses: uint8 image in, prediction and composite out.
 
 python -m pconv_jax.benchmark forward [--against=torch] [--sizes=256,512] [--config.model.conv_impl=xla]
 """
 
 from absl import flags
 
-from pconv_jax.benchmark import arguments, comparison, competitors
+from pconv_jax.benchmark import arguments, comparison, measurement
 
 
 def define_flags(flag_values: flags.FlagValues):
@@ -20,11 +20,20 @@ def main(flag_values: flags.FlagValues):
 
 
 def measure(config, flag_values: flags.FlagValues) -> list[dict]:
-    """Rows "forward" for each size, batch and opponent."""
-    how = competitors.How(flag_values.steps, turn=2, malloc=flag_values.malloc)
-    who = competitors.opponents(config, bool(flag_values.against), flag_values.torch_compile)
+    """Measures forward passes.
+
+    Args:
+      config: experiment config.
+      flag_values: parsed flags.
+
+    Returns:
+      One row "forward" per size, batch and competitor, then the large convolution of each competitor; see `report`.
+    """
+    setup = measurement.Setup(flag_values.steps, turn=2, malloc=flag_values.malloc)
+    competitors = measurement.choose_competitors(config, bool(flag_values.against), flag_values.torch_compile)
     rows = []
     for size in arguments.integers(flag_values, "sizes"):
         for batch in arguments.integers(flag_values, "batches"):
-            rows += competitors.measure("forward", "forward", arguments.sized(config, size, batch), who, how)
-    return competitors.with_shares(rows)
+            resized = arguments.sized(config, size, batch)
+            rows += measurement.measure("forward", "forward", resized, competitors, setup)
+    return measurement.with_shares(rows)

@@ -1,9 +1,9 @@
-"""The layers of a config's network, and how many floating-point operations they need, counted from their shapes.
+"""Counts the floating-point operations of a config's network from the shapes of its layers.
 
-Counted is the plain formulation, whoever computes it and however: a multiplication and an addition per weight and
-output position of every convolution, over the concatenation at full size in the decoder. Coverage, normalisation,
-activations, Gram matrices and Adam are not counted. So a faster formulation reaches more GFLOP/s than the arithmetic
-units do, and a ones-convolution for the coverage counts as waste.
+The count is that of the plain convolutions and is the same for every implementation: a multiplication and an addition
+per weight and output position, in the decoder over the concatenation at full size. Mask sums, normalisation,
+activations, Gram matrices and Adam are not counted. An implementation that needs fewer operations therefore shows more
+GFLOP/s than the arithmetic units execute, and one that computes the mask sum as a convolution with ones shows fewer.
 """
 
 import dataclasses
@@ -13,14 +13,15 @@ from pconv_jax.models import vgg
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """A convolution of the U-Net.
+    """The shape of a convolution of the U-Net.
 
     Attributes:
-      name: of its block, "enc1" .. or "dec1" ..
-      kernel_size, stride: of the window.
-      low: input channels; in the decoder those of the map that is upsampled.
-      skip: channels concatenated in the decoder; 0 in the encoder.
-      outputs: output channels.
+      name: name of its block, "enc1", "enc2", ... or "dec1", "dec2", ...
+      kernel_size: height and width of the kernel.
+      stride: stride in both directions.
+      low: number of input channels; in the decoder, of those that are upsampled.
+      skip: number of channels of the skip connection; 0 in the encoder.
+      outputs: number of output channels.
       size: pixels per side of the output.
     """
 
@@ -34,21 +35,21 @@ class Layer:
 
     @property
     def forward(self) -> int:
-        """Operations per image. Each of the two gradients of the layer has as many."""
+        """Returns the operations per image, which each of the layer's two gradients needs as well."""
         return 2 * self.kernel_size**2 * (self.low + self.skip) * self.outputs * self.size**2
 
 
-RANDOM_VGG16 = "random"  # in place of a file, as loss.vgg16_weights
+RANDOM_VGG16 = "random"  # Value of loss.vgg16_weights that stands for random weights, where others name a file.
 
-# Reaches what a machine can: 3 x 3, 256 channels. Its rate is the peak that others are a share of.
+# A 3x3 convolution with 256 channels comes close to a machine's peak rate; other rates are given as shares of its rate.
 LARGE = Layer("large convolution", 3, 1, 256, 0, 256, 64)
 
 
 def layers(model, size: int) -> list[Layer]:
-    """The convolutions in the order in which they are computed.
+    """Returns the convolutions of the U-Net in the order in which they are computed.
 
     Args:
-      model: `config.model`, of a depth that fits the size, not gated.
+      model: `config.model`, of a depth that fits the size and of a kind other than "gated".
       size: pixels per side of the image.
     """
     kernels = (*model.kernels, *model.kernels[-1:] * model.depth)
@@ -75,24 +76,34 @@ def layers(model, size: int) -> list[Layer]:
 
 
 def forward(model, size: int) -> int:
-    """Operations per image of the U-Net's forward pass."""
+    """Returns the operations per image of the U-Net's forward pass.
+
+    Args:
+      model: see `layers`.
+      size: pixels per side of the image.
+    """
     return sum(layer.forward for layer in layers(model, size))
 
 
 def step(model, size: int, with_vgg: bool) -> int:
-    """Operations per image of a training step: the U-Net forward, both gradients of each layer, and VGG16.
+    """Returns the operations per image of a training step: forward pass, both gradients of each layer, and VGG16.
 
-    The image itself needs no gradient, neither as input of the first layer nor as skip of the last. VGG16 is applied to
-    output, composite and target; it has a gradient with respect to the first two, and none of its weights.
+    The image needs no gradient, neither as input of the first layer nor as skip connection of the last. VGG16 runs on
+    output, composite and target and is differentiated by the first two; its weights have no gradient.
+
+    Args:
+      model: see `layers`.
+      size: pixels per side of the image.
+      with_vgg: whether the loss has terms that use VGG16.
     """
-    chain = layers(model, size)
-    last = chain[-1]
-    of_image = chain[0].forward + last.forward * last.skip // (last.low + last.skip)
-    return 3 * forward(model, size) - of_image + (5 * vgg16(size) if with_vgg else 0)
+    convolutions = layers(model, size)
+    last = convolutions[-1]
+    image_gradient = convolutions[0].forward + last.forward * last.skip // (last.low + last.skip)
+    return 3 * forward(model, size) - image_gradient + (5 * vgg16(size) if with_vgg else 0)
 
 
 def vgg16(size: int) -> int:
-    """Operations per image of VGG16 through its third pooling layer."""
+    """Returns the operations of VGG16 through its third pooling layer, for an image of `size` pixels per side."""
     total, inputs = 0, 3
     for layer in vgg.LAYERS:
         if layer is None:

@@ -1,7 +1,8 @@
-"""The worker that computes with pconv_jax, by the functions that training and evaluation use."""
+"""The worker process that computes with pconv_jax, by the functions that training and evaluation use."""
 
 import os
 import tempfile
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +11,19 @@ import numpy as np
 from pconv_jax.benchmark import operations, serving, single_layer
 from pconv_jax.evaluation import evaluator
 from pconv_jax.models import vgg
-from pconv_jax.ops.cpu import dispatch
+from pconv_jax.ops.cpu import dispatch, onednn
 from pconv_jax.training import build, parallel, phases, steps, train_state
 
 
-def make(subject, config, batch, options) -> serving.Work:
-    """`serving.serve` calls this. Options: a type other than the config's; of a layer, its name and the part of it."""
+def make(task: str, config, batch: dict[str, np.ndarray], options: dict[str, str]) -> serving.Work:
+    """Prepares a task for `serving.serve`.
+
+    Args:
+      task: "train", "forward", "layer" or "masks".
+      config: experiment config.
+      batch: see `serving.serve`.
+      options: `dtype` replaces the config's; the task "layer" needs `layer`, its name, and `part`, one of `op.PARTS`.
+    """
     config.model.dtype = options.get("dtype", config.model.dtype)
     with tempfile.TemporaryDirectory() as directory:
         settings = ""
@@ -28,36 +36,64 @@ def make(subject, config, batch, options) -> serving.Work:
             "forward": lambda: prediction(config, batch),
             "layer": lambda: single_layer.call(config, batch, options["layer"], options["part"]),
             "masks": lambda: single_layer.all_masks(config, batch),
-        }[subject]()
+        }[task]()
     devices = f", {jax.device_count()} devices" if jax.device_count() > 1 else ""
-    settings = f"conv_impl {config.model.conv_impl}, {config.model.dtype}{devices}{settings}"
+    settings = f"conv_impl {implementation(config.model)}, {config.model.dtype}{devices}{settings}"
     return serving.Work(step, settings, device_peak_mib, jax.default_backend() == "cpu")
 
 
+def implementation(model) -> str:
+    """Returns the implementation that computes the convolutions in this process.
+
+    Args:
+      model: `config.model`.
+
+    Returns:
+      One of `dispatch.IMPLS`; where it is another than `model.conv_impl`, that one is added in brackets.
+    """
+    if jax.default_backend() != "cpu":
+        used = "xla"
+    elif model.conv_impl == "onednn" and not onednn.usable(model.dtype):
+        used = "auto"
+    else:
+        used = model.conv_impl
+    return used if used == model.conv_impl else f"{used} (configured: {model.conv_impl})"
+
+
 def training(config, batch):
-    """One training step of the first phase per call, on a batch that lies on the devices."""
+    """Returns a function that computes one training step of the first phase, on a batch that is on the devices.
+
+    Args:
+      config: experiment config.
+      batch: see `serving.serve`.
+    """
     features, vgg16 = build.vgg16_features(config)
     mapped = parallel.map_step(steps.from_config(config, features, phases.from_config(config)[0]))
-    now, vgg16 = parallel.replicate(train_state.from_config(config)), parallel.replicate(vgg16)
+    state, vgg16 = parallel.replicate(train_state.from_config(config)), parallel.replicate(vgg16)
     batch = next(parallel.prefetch([batch]))
 
     def step():
-        nonlocal now
-        now, metrics = mapped(now, batch, vgg16)
-        jax.block_until_ready((now, metrics))
+        nonlocal state
+        state, metrics = mapped(state, batch, vgg16)
+        jax.block_until_ready((state, metrics))
 
     return step
 
 
 def prediction(config, batch):
-    """What evaluation does with a batch, without moving the result back."""
+    """Returns a function that predicts a batch as evaluation does, without moving the result back to the host.
+
+    Args:
+      config: experiment config.
+      batch: see `serving.serve`.
+    """
     predict = evaluator.compiled(config)
     variables = parallel.replicate(build.variables(config, train_state.from_config(config)))
     return lambda: jax.block_until_ready(predict(variables, batch["image"], batch["mask"]))
 
 
 def random_vgg16() -> dict[str, np.ndarray]:
-    """Arrays in the layout of `vgg.load`, of He et al.'s distribution: as costly as trained ones."""
+    """Returns VGG16 weights drawn from He's distribution, in the layout of `vgg.load`; trained ones cost the same."""
     rng, arrays, inputs = np.random.default_rng(0), {}, 3
     for name, outputs in (layer for layer in vgg.LAYERS if layer is not None):
         kernel = rng.normal(0, np.sqrt(2 / (9 * inputs)), (3, 3, inputs, outputs))
@@ -66,8 +102,15 @@ def random_vgg16() -> dict[str, np.ndarray]:
     return arrays | {"order": "RGB", "scale": 1.0, "mean": np.zeros(3), "std": np.ones(3)}
 
 
-def convolution(dtype, batch, size, channels):
-    """`serving.serve` calls this."""
+def convolution(dtype: str, batch: int, size: int, channels: int) -> Callable:
+    """Returns a function that computes the large convolution once, for `serving.serve`.
+
+    Args:
+      dtype: "float32" or "bfloat16".
+      batch: number of examples.
+      size: pixels per side.
+      channels: number of input and of output channels.
+    """
     x, kernel = jnp.ones((batch, size, size, channels), dtype), jnp.ones((3, 3, channels, channels), dtype)
 
     @jax.jit
@@ -78,7 +121,7 @@ def convolution(dtype, batch, size, channels):
 
 
 def device_peak_mib():
-    """Of the first device; None on a CPU, which tells nothing."""
+    """Returns the largest memory of the first device so far in MiB; None on a CPU, which does not report it."""
     stats = jax.devices()[0].memory_stats() or {}
     return stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else None
 

@@ -1,11 +1,15 @@
-"""What a benchmark hands over: rows of times, as a table, and as benchmark.csv, benchmark.json and benchmark.md.
+"""Formats the rows of a benchmark as a Markdown table, and writes them as benchmark.csv, .json and .md.
 
-A row is a dict. `what` was measured, at `size` pixels per side and `batch` examples, done `by` whom, in `dtype`, with
-which `settings`; `compile_s` are the seconds that the first call took longer than the fastest; `min_s`, `median_s` and
-`p90_s` seconds of wall time per batch, `cpu_min_s` and `cpu_median_s` of CPU time; images per second are those of the
-medians; `peak_mib` is the largest memory, of the device or (on a CPU) resident in the process. `gflops` are the
-operations that `operations` counts over the minimum, `share_of_peak` relative to what a large convolution reaches.
-Keys that do not apply are absent; a subject may add others.
+A row is a dict with these keys; those that do not apply are absent, and a benchmark may add others.
+
+- `what` was measured, at `size` pixels per side and `batch` examples, `by` which competitor, in which `dtype`, and with
+  which `settings`, a text.
+- `compile_s`: seconds that the first call took longer than the fastest one.
+- `min_s`, `median_s`, `p90_s`: wall time per batch in seconds. `cpu_min_s`, `cpu_median_s`: CPU time likewise.
+- `images_per_s`, `images_per_cpu_s`: rates at the medians.
+- `peak_mib`: the largest device memory in MiB or, on a CPU, the largest resident memory of the process.
+- `gflops`: the operations that `operations` counts, divided by the minimum; `share_of_peak`: that rate relative to the
+  rate of a large convolution.
 """
 
 import contextlib
@@ -21,6 +25,7 @@ import time
 
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.training import rundir
 
 COLUMNS = (
@@ -47,12 +52,12 @@ NAMES = {"peak_mib": "peak MiB", "gflops": "GFLOP/s", "share_of_peak": "share of
 
 
 def times(wall: list[float], cpu: list[float] | None = None, images: int | None = None) -> dict[str, float]:
-    """The columns of a row that come from repeated measurements of the same work.
+    """Summarises repeated measurements of the same work as entries of a row.
 
     Args:
-      wall: seconds of each repeat.
-      cpu: seconds of CPU time of each repeat, all threads together; None if it was not measured.
-      images: that each repeat made; None if the work is not counted in images.
+      wall: wall time of each repeat in seconds.
+      cpu: CPU time of each repeat in seconds, summed over threads; None if it was not measured.
+      images: number of images per repeat; None if the work is not counted in images.
     """
     row = {"min_s": min(wall), "median_s": float(np.median(wall)), "p90_s": float(np.quantile(wall, 0.9))}
     if cpu is not None:
@@ -65,7 +70,10 @@ def times(wall: list[float], cpu: list[float] | None = None, images: int | None 
 
 
 def table(rows: list[dict]) -> str:
-    """A Markdown table of the columns that any row has; seconds as milliseconds, settings of all rows above it."""
+    """Returns a Markdown table of the columns that any row has.
+
+    Times are given in milliseconds. Settings that are the same in all rows stand above the table.
+    """
     names = [name for name in COLUMNS if any(row.get(name) is not None for row in rows)]
     settings = {row.get("settings") for row in rows}
     above = ""
@@ -78,7 +86,7 @@ def table(rows: list[dict]) -> str:
 
 
 def markdown(lines: list[list[str]]) -> str:
-    """A table in Markdown whose first line is its head, aligned for the eye."""
+    """Returns an aligned Markdown table of cells, whose first line is the head."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     lines = [lines[0], ["-" * width for width in widths], *lines[1:]]
     return "\n".join(
@@ -87,7 +95,7 @@ def markdown(lines: list[list[str]]) -> str:
 
 
 def machine() -> dict:
-    """The processor, the cores that this process may use, and how busy they are with other things."""
+    """Returns the processor's name, the number of cores that this process may use, the system, and the load average."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -97,18 +105,22 @@ def machine() -> dict:
 
 
 def check(directory: str):
-    """Raises ValueError if nothing can be written to a directory, before anything is measured."""
+    """Checks that results can be written to a directory, before anything is measured.
+
+    Raises:
+      UserError: the path is a file.
+    """
     if os.path.exists(directory) and not os.path.isdir(directory):
-        raise ValueError(f"--out={directory} is a file; needs a directory")
+        raise errors.UserError(f"--out={directory} is a file; needs a directory")
 
 
-def write(directory: str, rows: list[dict], where: dict, text: str | None = None):
-    """Writes benchmark.csv and benchmark.json, and benchmark.md where there is a text.
+def write(directory: str, rows: list[dict], machine_info: dict, text: str | None = None):
+    """Writes benchmark.csv, benchmark.json and, if there is a text, benchmark.md.
 
     Args:
-      directory: made if need be.
-      rows: as above.
-      where: `machine()` as it was before the measurements.
+      directory: where the files are written; created if it does not exist.
+      rows: see the module's docstring.
+      machine_info: the result of `machine()` before the measurements.
       text: the table in Markdown.
     """
     os.makedirs(directory, exist_ok=True)
@@ -118,47 +130,65 @@ def write(directory: str, rows: list[dict], where: dict, text: str | None = None
     writer.writeheader()
     writer.writerows(rows)
     rundir.write_atomically(os.path.join(directory, "benchmark.csv"), file.getvalue())
-    content = {"machine": where, "versions": versions(), "rows": rows}
+    content = {"machine": machine_info, "versions": versions(), "rows": rows}
     rundir.write_atomically(os.path.join(directory, "benchmark.json"), json.dumps(content, indent=2) + "\n")
     if text is not None:
-        rundir.write_atomically(os.path.join(directory, "benchmark.md"), f"{origin(where)}\n\n{text}\n")
+        rundir.write_atomically(os.path.join(directory, "benchmark.md"), f"{origin(machine_info)}\n\n{text}\n")
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries, PyTorch among them where it is installed."""
-    found = rundir.versions()
+    """Returns the installed versions of the libraries by name, with that of PyTorch if it is installed."""
+    installed = rundir.versions()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["torch"] = importlib.metadata.version("torch")
-    return found
+        installed["torch"] = importlib.metadata.version("torch")
+    return installed
 
 
-def origin(where: dict) -> str:
-    """A sentence about machine, date and command, to stand above a table."""
-    of = versions()
-    libraries = ", ".join(f"{name} {of[name]}" for name in ("jax", "jaxlib", "torch") if name in of)
+def origin(machine_info: dict) -> str:
+    """Returns a sentence with machine, library versions, date and command, to stand above a table."""
+    installed = versions()
+    libraries = ", ".join(f"{name} {installed[name]}" for name in ("jax", "jaxlib", "torch") if name in installed)
     command = shlex.join(["python", "-m", "pconv_jax.benchmark", *sys.argv[1:]])
-    return f"{where['processor']}, {where['cores']} cores, {libraries}, {time.strftime('%Y-%m-%d')}: `{command}`."
+    hardware = f"{machine_info['processor']}, {machine_info['cores']} cores"
+    return f"{hardware}, {libraries}, {time.strftime('%Y-%m-%d')}: `{command}`."
 
 
-def check_marks(path: str, subject: str):
-    """Raises ValueError unless a Markdown file has the two marks of a subject."""
-    _between(path, subject)
+def check_marks(path: str, benchmark: str):
+    """Checks that a Markdown file has the two marks between which a benchmark's table goes.
+
+    Args:
+      path: the Markdown file.
+      benchmark: name of the benchmark.
+
+    Raises:
+      UserError: a mark is missing.
+    """
+    _around_marks(path, benchmark)
 
 
-def update(path: str, subject: str, text: str):
-    """Puts a text between the marks `<!-- SUBJECT -->` and `<!-- /SUBJECT -->` of a Markdown file."""
-    before, after = _between(path, subject)
+def update(path: str, benchmark: str, text: str):
+    """Replaces what stands between the marks `<!-- BENCHMARK -->` and `<!-- /BENCHMARK -->` of a Markdown file.
+
+    Args:
+      path: the Markdown file.
+      benchmark: name of the benchmark.
+      text: the table.
+
+    Raises:
+      UserError: a mark is missing.
+    """
+    before, after = _around_marks(path, benchmark)
     rundir.write_atomically(path, f"{before}\n{text}\n{after}")
 
 
-def _between(path, subject):
-    """What stands up to the first mark, and from the second on."""
-    marks = f"<!-- {subject} -->", f"<!-- /{subject} -->"
+def _around_marks(path, benchmark):
+    """Returns the text of the file up to the end of the first mark, and that from the second mark on."""
+    marks = f"<!-- {benchmark} -->", f"<!-- /{benchmark} -->"
     with open(path, encoding="utf-8") as file:
         content = file.read()
     start, end = (content.find(mark) for mark in marks)
     if not 0 <= start < end:
-        raise ValueError(f"{path} lacks the lines {marks[0]} and {marks[1]}, between which the table goes")
+        raise errors.UserError(f"{path} lacks the lines {marks[0]} and {marks[1]}, between which the table goes")
     return content[: start + len(marks[0])], content[end:]
 
 

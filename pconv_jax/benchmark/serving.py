@@ -1,8 +1,8 @@
-"""What runs inside a worker process: it makes one kind of work, and does it when asked.
+"""The request loop of a worker process: it prepares one task, and repeats it when asked.
 
-Requests and answers are lines of JSON on standard input and output; whatever libraries print goes to standard error.
-`workers.Worker` is the other end. The process ends with its input. Neither JAX nor PyTorch is imported here, so that
-the memory of a worker is that of its own library.
+Requests and answers are lines of JSON on standard input and output; what libraries print goes to standard error.
+`workers.Worker` is the other end. The process ends when its input ends. This module imports neither JAX nor PyTorch, so
+that the memory of a worker is that of its own library.
 """
 
 import dataclasses
@@ -16,19 +16,21 @@ from collections.abc import Callable
 import ml_collections
 import numpy as np
 
-# Images of the large convolution: some tens of milliseconds on two cores, and enough to fill a GPU.
+from pconv_jax import errors
+
+# Batch size of the large convolution: some tens of milliseconds on two cores, and enough to fill a GPU.
 LARGE_BATCH = {"cpu": 4, "gpu": 256}
 
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """What a worker does over and over.
+    """A prepared task, which a worker repeats.
 
     Attributes:
-      step: does it once, and returns when it is done.
-      settings: how, for people.
-      device_peak_mib: the largest device memory so far in MiB, or None where the device is the processor.
-      on_cpu: whether it is.
+      step: computes the task once, and returns when the result is there.
+      settings: description of how it is computed, for the table.
+      device_peak_mib: returns the largest device memory so far in MiB, or None if the device is the CPU.
+      on_cpu: whether the device is the CPU.
       compilation_s: seconds of compilation before the first step.
     """
 
@@ -40,12 +42,13 @@ class Work:
 
 
 def serve(make: Callable[..., Work], convolution: Callable[..., Callable]):
-    """Answers until the input ends.
+    """Answers requests until the input ends.
 
     Args:
-      make: `(subject, config, batch, options) -> Work`, where the batch holds `image` uint8 `[B, H, W, C]`, `mask`
-        uint8 `[B, H, W, 1]` and `skipped` int32 `[B]`, as training gets them.
-      convolution: `(dtype, batch, size, channels)` -> a function that computes a 3 x 3 convolution of stride 1.
+      make: prepares a task: `(task, config, batch, options) -> Work`. The batch holds `image` uint8 `[B, H, W, C]`,
+        `mask` uint8 `[B, H, W, 1]` and `skipped` int32 `[B]`, as in training.
+      convolution: `(dtype, batch, size, channels)` -> a function without arguments that computes a 3 x 3 convolution
+        of stride 1.
     """
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -57,7 +60,7 @@ def serve(make: Callable[..., Work], convolution: Callable[..., Callable]):
                 config = ml_collections.ConfigDict(request["config"], convert_dict=True)
                 with np.load(request["batch"], allow_pickle=False) as file:
                     batch = dict(file)
-                work = make(request["subject"], config, batch, request["options"])
+                work = make(request["task"], config, batch, request["options"])
                 first_s = work.compilation_s + timed(work.step, 1)[0]
                 answer = {"first_s": first_s, "settings": work.settings}
             elif request["do"] == "steps":
@@ -68,13 +71,23 @@ def serve(make: Callable[..., Work], convolution: Callable[..., Callable]):
                 batch = LARGE_BATCH["cpu" if work.on_cpu else "gpu"]
                 call = convolution(request["dtype"], batch, request["size"], request["channels"])
                 answer = {"seconds": timed(call, 12)[2:], "batch": batch}
-        except (ValueError, OSError, MemoryError) as error:
+        except errors.UserError as error:
+            answer = {"error": str(error)}
+        except (OSError, MemoryError) as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 
 
 def timed(call: Callable, count: int) -> list[float]:
-    """Seconds of wall time of each of `count` calls."""
+    """Calls a function repeatedly and times each call.
+
+    Args:
+      call: function without arguments.
+      count: number of calls.
+
+    Returns:
+      The wall time of each call in seconds.
+    """
     times = []
     for _ in range(count):
         started = time.perf_counter()
@@ -84,7 +97,7 @@ def timed(call: Callable, count: int) -> list[float]:
 
 
 def peak_rss_mib() -> float:
-    """The largest resident memory of this process so far."""
+    """Returns the largest resident memory of this process so far, in MiB."""
     try:
         with open("/proc/self/status", encoding="utf-8") as file:
             return next(int(line.split()[1]) for line in file if line.startswith("VmHWM:")) / 1024

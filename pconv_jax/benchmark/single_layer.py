@@ -1,6 +1,7 @@
-"""One layer of the U-Net as work for a worker: what the network calls, on random features, compiled by itself."""
+"""Single layers of the U-Net as tasks for a worker: the functions that the network calls, each compiled by itself."""
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -11,8 +12,18 @@ from pconv_jax.ops import decoder, partial_conv
 from pconv_jax.ops.cpu import dispatch
 
 
-def call(config, batch, name, part):
-    """A function without arguments that computes a part (`op.PARTS`) of a layer once."""
+def call(config, batch: dict[str, np.ndarray], name: str, part: str) -> Callable:
+    """Prepares one part of a layer on random features.
+
+    Args:
+      config: experiment config.
+      batch: its `mask` uint8 `[B, H, W, 1]` is propagated to the layer.
+      name: name of the layer, e.g. "enc1".
+      part: one of `op.PARTS`.
+
+    Returns:
+      A function without arguments that computes the part once.
+    """
     layer = next(layer for layer in operations.layers(config.model, config.data.size) if layer.name == name)
     impl, count = config.model.conv_impl, len(batch["mask"])
     rng, masks = np.random.default_rng(0), _masks(config, batch)
@@ -24,42 +35,50 @@ def call(config, batch, name, part):
     kernel = jnp.asarray(0.1 * rng.standard_normal(shape, np.float32), config.model.dtype)
     if layer.skip:
         inputs = random(layer.size // 2, layer.low), random(layer.size, layer.skip)
-        seen = masks[layer.size // 2], masks[layer.size]
+        input_masks = masks[layer.size // 2], masks[layer.size]
     else:
-        inputs, seen = random(layer.size * 2, layer.low), masks[layer.size * 2]
+        inputs, input_masks = random(layer.size * 2, layer.low), masks[layer.size * 2]
 
-    def apply(inputs, seen, kernel):
+    def apply(inputs, input_masks, kernel):
         if layer.skip:
-            (low, skip), (low_mask, skip_mask) = inputs, seen
+            (low, skip), (low_mask, skip_mask) = inputs, input_masks
             return dispatch.decoder_conv(low, low_mask, skip, skip_mask, kernel, None, impl)[0]
-        return dispatch.conv(inputs, seen, kernel, None, layer.stride, impl)[0]
+        return dispatch.conv(inputs, input_masks, kernel, None, layer.stride, impl)[0]
 
-    def input_gradient(inputs, seen, kernel, dy):
-        return jax.vjp(lambda inputs: apply(inputs, seen, kernel), inputs)[1](dy)
+    def input_gradient(inputs, input_masks, kernel, dy):
+        return jax.vjp(lambda inputs: apply(inputs, input_masks, kernel), inputs)[1](dy)
 
-    def kernel_gradient(inputs, seen, kernel, dy):
-        return jax.vjp(lambda kernel: apply(inputs, seen, kernel), kernel)[1](dy)
+    def kernel_gradient(inputs, input_masks, kernel, dy):
+        return jax.vjp(lambda kernel: apply(inputs, input_masks, kernel), kernel)[1](dy)
 
     dy = random(layer.size, layer.outputs)
     functions = {
-        "forward": (apply, (inputs, seen, kernel)),
-        "input gradient": (input_gradient, (inputs, seen, kernel, dy)),
-        "kernel gradient": (kernel_gradient, (inputs, seen, kernel, dy)),
-        "mask": (functools.partial(_coverage, layer), (seen,)),
+        "forward": (apply, (inputs, input_masks, kernel)),
+        "input gradient": (input_gradient, (inputs, input_masks, kernel, dy)),
+        "kernel gradient": (kernel_gradient, (inputs, input_masks, kernel, dy)),
+        "mask": (functools.partial(_mask_sum, layer), (input_masks,)),
     }
     function, arguments = functions[part]
     compiled = jax.jit(function)
     return lambda: jax.block_until_ready(compiled(*arguments))
 
 
-def all_masks(config, batch):
-    """The coverage of every layer in one program."""
+def all_masks(config, batch: dict[str, np.ndarray]) -> Callable:
+    """Prepares the mask sums of all layers as one compiled function.
+
+    Args:
+      config: experiment config.
+      batch: its `mask` uint8 `[B, H, W, 1]` is propagated to the layers.
+
+    Returns:
+      A function without arguments that computes the mask sums once.
+    """
     layers, masks = operations.layers(config.model, config.data.size), _masks(config, batch)
 
     @jax.jit
     def compiled(masks):
         return [
-            _coverage(layer, (masks[layer.size // 2], masks[layer.size]) if layer.skip else masks[2 * layer.size])
+            _mask_sum(layer, (masks[layer.size // 2], masks[layer.size]) if layer.skip else masks[2 * layer.size])
             for layer in layers
         ]
 
@@ -67,23 +86,26 @@ def all_masks(config, batch):
 
 
 def _masks(config, batch):
-    """The masks of the encoder by size, from the image down."""
+    """Returns the encoder's masks by their size in pixels, from the image's down to the bottleneck's."""
     mask = jnp.asarray(batch["mask"], jnp.float32)
     masks = {config.data.size: mask}
     for layer in operations.layers(config.model, config.data.size)[: config.model.depth]:
-        mask = partial_conv.propagate_mask(mask, _window(layer), strides=2, padding=_half(layer))
+        mask = partial_conv.propagate_mask(mask, _kernel_size(layer), strides=2, padding=_padding(layer))
         masks[layer.size] = mask
     return masks
 
 
-def _coverage(layer, seen):
-    mask, groups = (decoder.up_concat(*seen), (layer.low, layer.skip)) if layer.skip else (seen, (layer.low,))
-    return partial_conv.coverage(mask, _window(layer), (layer.stride, layer.stride), _half(layer), groups)
+def _mask_sum(layer, input_masks):
+    if layer.skip:
+        mask, group_sizes = decoder.up_concat(*input_masks), (layer.low, layer.skip)
+    else:
+        mask, group_sizes = input_masks, (layer.low,)
+    return partial_conv.coverage(mask, _kernel_size(layer), (layer.stride, layer.stride), _padding(layer), group_sizes)
 
 
-def _window(layer):
+def _kernel_size(layer):
     return layer.kernel_size, layer.kernel_size
 
 
-def _half(layer):
+def _padding(layer):
     return ((layer.kernel_size // 2,) * 2,) * 2

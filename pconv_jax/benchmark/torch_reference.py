@@ -1,21 +1,28 @@
-"""The same network and losses in PyTorch, as published re-implementations compute them: ours is measured against it.
+"""The same network and losses in PyTorch, in the form that published implementations share, as a reference for ours.
 
-Written from the paper (Liu et al. 2018, equations 1 and 2, sections 3.2 and 3.3). The formulation is the one that they
-share: the mask has as many channels as the features, its coverage is a convolution with a kernel of ones from all
-inputs to all outputs, and the decoder upsamples, concatenates and convolves. Layout `[N, C, H, W]`, mask 1 = valid.
-Needs PyTorch, the optional extra `bench`.
+Written from the paper (Liu et al. 2018, equations 1 and 2, sections 3.2 and 3.3). The mask has as many channels as the
+features, the mask sum is a convolution with ones from all inputs to all outputs, and the decoder upsamples,
+concatenates and convolves. Layout `[N, C, H, W]`, mask 1 = valid. Needs PyTorch (`requirements.txt`).
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256))  # output channels; a pooling layer ends each
+VGG16_STAGES = ((64, 64), (128, 128), (256, 256, 256))  # Output channels; a pooling layer ends each stage.
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class PartialConv(nn.Module):
-    """Equations 1 and 2: `W (X * M) * sum(1) / sum(M) + b` where `sum(M) > 0`, else 0; the mask becomes 1 there."""
+    """Computes equations 1 and 2: `W (X * M) * sum(1) / sum(M) + b` and a mask of 1 where `sum(M) > 0`, else 0.
+
+    Args:
+      inputs: number of input channels.
+      outputs: number of output channels.
+      kernel_size: height and width of the kernel; the padding is half of it, rounded down.
+      stride: stride in both directions.
+      bias: whether the layer has a bias.
+    """
 
     def __init__(self, inputs: int, outputs: int, kernel_size: int, stride: int, bias: bool):
         super().__init__()
@@ -23,23 +30,32 @@ class PartialConv(nn.Module):
         nn.init.kaiming_normal_(self.weight, nonlinearity="relu")
         self.bias = nn.Parameter(torch.zeros(outputs)) if bias else None
         self.register_buffer("ones", torch.ones_like(self.weight.detach()), persistent=False)
-        self.where = {"stride": stride, "padding": kernel_size // 2}
-        self.window = float(inputs * kernel_size**2)
+        self.geometry = {"stride": stride, "padding": kernel_size // 2}
+        self.kernel_sum = float(inputs * kernel_size**2)
 
     def forward(self, x, mask):
         with torch.no_grad():
-            covered = F.conv2d(mask, self.ones, **self.where)
-            hole = covered == 0
-            ratio = self.window / covered.masked_fill(hole, 1.0)
+            mask_sum = F.conv2d(mask, self.ones, **self.geometry)
+            hole = mask_sum == 0
+            ratio = self.kernel_sum / mask_sum.masked_fill(hole, 1.0)
             new_mask = (~hole).to(x.dtype)
-        y = F.conv2d(x * mask, self.weight, **self.where) * ratio
+        y = F.conv2d(x * mask, self.weight, **self.geometry) * ratio
         if self.bias is not None:
             y = y + self.bias[:, None, None]
         return y.masked_fill(hole, 0.0), new_mask
 
 
 class Block(nn.Module):
-    """Partial convolution, batch normalisation, activation; a slope of 0 is ReLU, None no activation."""
+    """Applies partial convolution, batch normalisation and activation.
+
+    Args:
+      inputs: number of input channels.
+      outputs: number of output channels.
+      kernel_size: height and width of the kernel.
+      stride: stride in both directions.
+      norm: whether batch normalisation follows the convolution, which then has no bias.
+      slope: negative slope of the leaky ReLU; 0 is ReLU, None is no activation.
+    """
 
     def __init__(self, inputs, outputs, kernel_size, stride, norm, slope):
         super().__init__()
@@ -57,7 +73,15 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Section 3.2: `depth` halvings, nearest upsampling, skips; neither normalisation nor activation at the end."""
+    """The network of section 3.2, whose last layer has neither normalisation nor activation.
+
+    Args:
+      depth: number of downsampling stages.
+      width: output channels of the first stage; each further one has twice as many, up to `max_width`.
+      max_width: largest number of channels.
+      kernels: kernel sizes of the encoder; the last one repeats.
+      channels: number of channels of the image.
+    """
 
     def __init__(self, depth: int, width: int, max_width: int, kernels, channels: int = 3):
         super().__init__()
@@ -72,7 +96,7 @@ class UNet(nn.Module):
         )
 
     def forward(self, image, mask):
-        """`[N, C, H, W]` image and mask -> the raw output of the same shape."""
+        """Returns the raw output for an image and a mask, all `[N, C, H, W]`."""
         x, skips = image, []
         for block in self.encoder:
             skips.append((x, mask))
@@ -84,7 +108,8 @@ class UNet(nn.Module):
         return x
 
     def freeze_encoder(self):
-        """Section 4.2: in the second phase the encoder's batch normalisation uses and keeps its running statistics."""
+        """Makes the encoder's batch normalisation use and keep its running statistics, as in the second training phase
+        (section 4.2)."""
         for block in self.encoder:
             if block.norm is not None:
                 block.norm.eval()
@@ -92,7 +117,7 @@ class UNet(nn.Module):
 
 
 class VGG16(nn.Module):
-    """Features after the first three pooling layers of images in [0, 1], normalised as torchvision does it."""
+    """Computes the features after the first three pooling layers, of images in [0, 1] normalised as in torchvision."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +141,17 @@ class VGG16(nn.Module):
 
 
 def loss_terms(output, target, mask, features=None) -> dict:
-    """The six terms of section 3.3, unweighted; the first three without `features`."""
+    """Computes the loss terms of section 3.3, unweighted.
+
+    Args:
+      output: raw output of the network, `[N, C, H, W]`.
+      target: image in [0, 1], `[N, C, H, W]`.
+      mask: `[N, C, H, W]`, 1 = valid.
+      features: `VGG16`, or None for the terms that need no features.
+
+    Returns:
+      By name: valid, hole, tv, and with features also perceptual, style_out and style_comp.
+    """
     hole = 1 - mask
     composite = mask * target + hole * output
     terms = {
@@ -125,23 +160,30 @@ def loss_terms(output, target, mask, features=None) -> dict:
         "tv": total_variation(composite, hole),
     }
     if features is not None:
-        of_output, of_composite, of_target = features(output), features(composite), features(target)
-        both = list(zip((of_output, of_composite), ("style_out", "style_comp"), strict=True))
-        terms["perceptual"] = sum(F.l1_loss(a, b) for of, _ in both for a, b in zip(of, of_target, strict=True))
-        for of, name in both:
-            terms[name] = sum(F.l1_loss(gram(a), gram(b)) for a, b in zip(of, of_target, strict=True))
+        predicted = {"style_out": features(output), "style_comp": features(composite)}
+        wanted = features(target)
+        terms["perceptual"] = sum(
+            F.l1_loss(a, b) for maps in predicted.values() for a, b in zip(maps, wanted, strict=True)
+        )
+        for name, maps in predicted.items():
+            terms[name] = sum(F.l1_loss(gram(a), gram(b)) for a, b in zip(maps, wanted, strict=True))
     return terms
 
 
 def gram(features):
-    """`[N, C, H, W] -> [N, C, C]`, divided by `C * H * W`."""
+    """Returns the Gram matrices `[N, C, C]` of features `[N, C, H, W]`, divided by `C * H * W`."""
     n, c, h, w = features.shape
     flat = features.reshape(n, c, h * w)
     return torch.bmm(flat, flat.transpose(1, 2)) / (c * h * w)
 
 
 def total_variation(composite, hole):
-    """Over pairs of neighbours inside the hole dilated by one pixel, divided by the number of elements."""
+    """Returns the total variation over pairs of neighbours inside the hole dilated by one pixel, per element.
+
+    Args:
+      composite: `[N, C, H, W]`.
+      hole: `[N, C, H, W]`, 1 = hole.
+    """
     region = (F.max_pool2d(hole[:, :1], 3, stride=1, padding=1) > 0).to(composite.dtype)
     down = (composite[:, :, 1:] - composite[:, :, :-1]).abs() * region[:, :, 1:] * region[:, :, :-1]
     right = (composite[:, :, :, 1:] - composite[:, :, :, :-1]).abs() * region[:, :, :, 1:] * region[:, :, :, :-1]
