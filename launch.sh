@@ -14,7 +14,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
                                                also --smoke (toy size), --report (only), --dry-run (print the commands)
   sweep FILE .. --slurm [SLURM OPTIONS]        the same as a job array, one training per task; then once --report
   evaluate --run=DIR [--compare=DIR ..]        evaluate a run beside baselines, other runs, other programs
-  inpaint --run=DIR --image=.. --mask=.. ..    fill a photograph, or a folder of them
+  inpaint PHOTO MASK OUT ..                    fill a photograph, or a folder of them; white in the mask is the hole
   masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
   test [pytest arguments]                      run the tests (default: all but slow and gpu)
   help                                         this text

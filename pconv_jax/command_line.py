@@ -29,6 +29,7 @@ def run(
     define_flags: Callable[[flags.FlagValues], None],
     *,
     argument: str | None = None,
+    optional: int = 0,
     interrupted: str = "interrupted",
     leave: Callable[[str], NoReturn] = sys.exit,
     argv: Sequence[str] | None = None,
@@ -40,10 +41,11 @@ def run(
     keeps its traceback.
 
     Args:
-      main: does the work. Called with the parsed flags, and with the positional argument where the command takes one;
-        returns an exit code, or None for 0.
+      main: does the work. Called with the parsed flags and the positional arguments; returns an exit code, or None
+        for 0.
       define_flags: adds the flags of the command.
-      argument: description of the one positional argument; None where the command takes none.
+      argument: description of the one required positional argument; None where the command requires none.
+      optional: number of further positional arguments that may be given.
       interrupted: what Ctrl-C prints.
       leave: ends the process with a message and exit code 1.
       argv: the command line, program name first; `sys.argv` by default.
@@ -56,9 +58,9 @@ def run(
         expected = 1 if argument else 0
         if len(words) - 1 < expected:
             raise app.UsageError(f"needs {argument}")
-        if len(words) - 1 > expected:
+        if len(words) - 1 > expected + optional:
             raise app.UsageError(
-                f"unexpected argument {words[1 + expected]}: options are given as --name=value, see --help"
+                f"unexpected argument {words[1 + expected + optional]}: options are given as --name=value, see --help"
             )
         if flag_values["verbosity"].using_default_value:
             logging.set_verbosity(logging.INFO)

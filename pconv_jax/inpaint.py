@@ -1,10 +1,11 @@
 """Fills the holes of photographs with a trained network.
 
-    python -m pconv_jax.inpaint --run=runs/quickstart --image=photo.jpg --mask=mask.png --polarity=white_hole \\
-        --out=filled.png
+    python -m pconv_jax.inpaint photo.jpg mask.png filled.png     # white in the mask is the hole
+    python -m pconv_jax.inpaint cutout.png filled.png             # no mask: what is transparent is the hole
 
-Or folders: `--image=photos --mask=masks --out=filled`, masks matched by name, or one mask file for all. In Python:
-`inpaint.Inpainter.from_run("runs/quickstart")(image, mask)`.
+Folders work as well: masks match by name, or one mask file serves all. The weights that the package contains are used,
+or those of `--weights=FILE` or of a run of your own, `--run=DIR`. In Python: `pconv_jax.Inpainter.pretrained()(image,
+mask)`.
 """
 
 import contextlib
@@ -18,27 +19,27 @@ import jax
 import numpy as np
 from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.data import masks
 from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph
 from pconv_jax.training import compilation_cache, reporting, rundir
 
 MAX_PIXELS = 200_000_000
-SMALL, LARGE = 0.01, 0.6  # hole areas beyond which the polarity is doubtful, and which training saw nothing of
-GREY = 0.1  # share of grey pixels beyond which a mask may be none
+SMALL, LARGE = 0.01, 0.6  # Outside this range of hole areas the polarity may be the wrong one.
+GREY = 0.1  # With a larger share of grey pixels, an image may not be a mask.
 
 Inpainter = inpainter.Inpainter  # for `from pconv_jax import inpaint`
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How holes are read and grown.
+    """Options for reading and growing holes.
 
     Attributes:
       polarity: one of `drawn_masks.POLARITIES`.
       dilate: pixels by which the hole grows before it is filled: editors leave halos along its rim.
-      feather: pixels, of those it grew by, over which the filling sets in.
-      max_pixels: of a file.
+      feather: pixels, of those by which the hole grew, over which the image fades into the filling.
+      max_pixels: largest number of pixels of a file.
     """
 
     polarity: str
@@ -48,9 +49,9 @@ class Options:
 
     def __post_init__(self):
         if self.polarity not in drawn_masks.POLARITIES:
-            raise ValueError(f"polarity is {self.polarity}; needs one of {', '.join(drawn_masks.POLARITIES)}")
+            raise errors.UserError(f"polarity is {self.polarity}; needs one of {', '.join(drawn_masks.POLARITIES)}")
         if not 0 <= self.feather <= self.dilate:
-            raise ValueError(
+            raise errors.UserError(
                 f"feather is {self.feather} and dilate {self.dilate}; feathering blends within the pixels by which the "
                 f"hole grows, so that nothing of what is removed shines through: set dilate to {self.feather} or more"
             )
@@ -62,22 +63,22 @@ def fill_file(
     """Reads, fills and writes one photograph, whole or not at all.
 
     Args:
-      network: that fills.
-      job: the files.
-      options: how.
-      read_mask: as `photograph.read`.
+      network: fills the hole.
+      job: the paths of the files.
+      options: for reading and growing the hole.
+      read_mask: reads the mask file, as `photograph.read` does.
 
     Returns:
-      `(size and hole area in words, warnings, number of pixels)`.
+      `(size and hole area as text, warnings, number of pixels)`.
 
     Raises:
-      ValueError, OSError: with what is wrong with the files; nothing was written.
+      UserError, OSError: a file cannot be read, filled or written; nothing was written.
     """
     extension = os.path.splitext(job.out)[1].lower()
     photo = photograph.read(job.image, options.max_pixels)
     drawn = photo if job.mask is None else read_mask(job.mask, options.max_pixels)
     if drawn.size != photo.size:
-        raise ValueError(
+        raise errors.UserError(
             f"{job.image} is {photo.size} and {job.mask} {drawn.size} (width x height, upright); masks are not "
             "resized: export one of the photograph's size"
         )
@@ -85,7 +86,7 @@ def fill_file(
         mask = drawn_masks.from_image(drawn, options.polarity)
         grown = drawn_masks.grow(mask, options.dilate)
         if not grown.any():
-            raise ValueError("is all hole: nothing is left to fill it from; check --polarity")
+            raise errors.UserError("is all hole: nothing is left to fill it from; check --polarity")
     warnings = _doubts(drawn, job, grown, extension)
     with _named(job.image):
         if job.mask is None:
@@ -97,7 +98,7 @@ def fill_file(
             filled, unseen = network.fill(photo.pixels, grown)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             reason = str(error).partition("\n")[0]
-            raise ValueError(f"is {photo.size}, too large for this machine: lower --tile ({reason})") from error
+            raise errors.UserError(f"is {photo.size}, too large for this machine: lower --tile ({reason})") from error
     if unseen:
         warnings.append(network.explain(unseen))
     filled = drawn_masks.feather(photo.pixels, filled, mask, grown, options.feather)
@@ -109,39 +110,46 @@ def fill_file(
 
 @contextlib.contextmanager
 def _named(path):
-    """Puts the name of the file before what is wrong with it."""
+    """Puts the path of a file before the text of a user error about it."""
     try:
         yield
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise errors.UserError(f"{path}: {error}") from error
 
 
 def _doubts(drawn, job, mask, extension):
-    """What a person may not have meant."""
-    area, found = masks.hole_area(mask), []
+    """Returns warnings about input that may not be what the user meant."""
+    area, warnings = masks.hole_area(mask), []
     if not area:
-        found.append("there is no hole: the photograph is written as it is; check --polarity")
+        warnings.append("there is no hole: the photograph is written as it is; check --polarity")
     elif not SMALL <= area <= LARGE:
-        found.append(f"{area:.2%} of the photograph is hole (usual are {SMALL:.0%} to {LARGE:.0%}): check --polarity")
+        warnings.append(f"{area:.2%} of the photograph is hole (usual is {SMALL:.0%} to {LARGE:.0%}): check --polarity")
     if job.mask is not None and drawn_masks.grey_share(drawn) > GREY:
-        found.append(
+        warnings.append(
             f"{drawn_masks.grey_share(drawn):.0%} of {job.mask} is neither black nor white, and was thresholded "
             "at half: is it a mask? (--dilate covers soft edges)"
         )
     if extension not in photograph.LOSSLESS:
-        found.append(f"{extension} is lossy, valid pixels change slightly: {', '.join(photograph.LOSSLESS)} keep them")
-    return found
+        warnings.append(
+            f"{extension} is lossy, valid pixels change slightly: {', '.join(photograph.LOSSLESS)} keep them"
+        )
+    return warnings
 
 
-def fill_all(network: Inpainter, found: list[jobs.Job], options: Options) -> dict[str, str]:
-    """Fills one photograph after another, says so, and goes on after those that fail.
+def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> dict[str, str]:
+    """Fills one photograph after another and prints progress; photographs that fail are reported and skipped.
+
+    Args:
+      network: fills the holes.
+      matched: the paths of each photograph, its mask and its result.
+      options: for reading and growing holes.
 
     Returns:
-      What was wrong, by photograph.
+      The errors, by path of the photograph.
     """
-    read_mask = functools.lru_cache(maxsize=1)(photograph.read)  # one mask for all is read once
+    read_mask = functools.lru_cache(maxsize=1)(photograph.read)  # A mask that serves all photographs is read once.
     started, done, total_pixels, failed = time.perf_counter(), 0, 0, {}
-    for number, job in enumerate(found, 1):
+    for number, job in enumerate(matched, 1):
         try:
             about, warnings, pixels = fill_file(network, job, options, read_mask)
         except (ValueError, OSError) as error:
@@ -152,58 +160,106 @@ def fill_all(network: Inpainter, found: list[jobs.Job], options: Options) -> dic
         for warning in warnings:
             print(f"warning: {job.image}: {warning}", file=sys.stderr)
         seconds = time.perf_counter() - started
-        left = reporting.duration(seconds / number * (len(found) - number))
-        progress = f"  ({number}/{len(found)}, {done / seconds:.2f} images/s, {left} left)" if len(found) > 1 else ""
+        left = reporting.duration(seconds / number * (len(matched) - number))
+        progress = (
+            f"  ({number}/{len(matched)}, {done / seconds:.2f} images/s, {left} left)" if len(matched) > 1 else ""
+        )
         print(f"{job.out}: {about}{progress}", flush=True)
     seconds = time.perf_counter() - started
     if done:
         rate = f"{done / seconds:.2f} images/s, {total_pixels / seconds / 1e6:.2f} megapixels/s"
-        print(f"{done} of {len(found)} filled in {seconds:.1f} s, compilation included: {rate}")
+        print(f"{done} of {len(matched)} filled in {seconds:.1f} s, compilation included: {rate}")
     return failed
 
 
 def define_flags(flag_values: flags.FlagValues):
-    """Adds this program's flags. Not when the module is imported: other verbs have flags of the same names."""
-    flags.DEFINE_string("run", None, "Run directory that training wrote.", flag_values, required=True)
-    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint to use.", flag_values)
-    flags.DEFINE_string("image", None, "Photograph, or folder of photographs.", flag_values, required=True)
+    """Adds the flags of this command."""
+    flags.DEFINE_string("image", None, "Photograph, or folder of photographs; also the first argument.", flag_values)
     flags.DEFINE_string(
-        "mask", None, "Mask of the photograph's size; or a folder of masks by the same names.", flag_values
+        "mask", None, "Mask of the photograph's size, or folder of masks by the same names; none: alpha.", flag_values
+    )
+    flags.DEFINE_string(
+        "out", None, "File to write (.png keeps all), or folder for PNGs; also the last argument.", flag_values
     )
     flags.DEFINE_enum(
-        "polarity", None, drawn_masks.POLARITIES, "The hole: white or black of the mask; alpha.", flag_values
+        "polarity",
+        None,
+        drawn_masks.POLARITIES,
+        "What the hole is: white or black in the mask, or transparent in the photograph (alpha). Default: white_hole, "
+        "and alpha without a mask.",
+        flag_values,
     )
-    flags.DEFINE_string("out", None, "File to write (.png keeps all), or folder for PNGs.", flag_values, required=True)
+    flags.DEFINE_string("weights", None, "Weights file; default: those that the package contains.", flag_values)
+    flags.DEFINE_string("run", None, "Run directory of your own training, in place of weights.", flag_values)
+    flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of --run.", flag_values)
+    flags.DEFINE_integer(
+        "ensemble", 1, "Flips and turns to average over: 8 is slightly better and 8 times slower.", 1, 8, flag_values
+    )
     flags.DEFINE_integer("dilate", 0, "Pixels by which the hole grows first.", 0, flag_values=flag_values)
     flags.DEFINE_integer("feather", 0, "Pixels, of those, over which the filling sets in.", 0, flag_values=flag_values)
-    flags.DEFINE_integer("tile", inpainter.TILE, "Larger photographs are filled in tiles.", 1, flag_values=flag_values)
+    flags.DEFINE_integer(
+        "tile",
+        inpainter.TILE,
+        "Largest side in pixels that is computed at once; less needs less memory.",
+        1,
+        flag_values=flag_values,
+    )
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=flag_values)
     flags.DEFINE_bool("overwrite", False, "Replace results that are there.", flag_values)
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
 
 
-def main(flag_values: flags.FlagValues):
-    """Checks everything that can be checked, restores the network, fills.
+def main(flag_values: flags.FlagValues, *words: str):
+    """Checks everything that can be checked, loads the network, fills.
+
+    Args:
+      flag_values: of `define_flags`.
+      *words: photograph, mask and result, or photograph and result; each may be a flag instead.
 
     Raises:
-      ValueError, OSError: before anything is written.
+      UserError, OSError: before anything is written.
       SystemExit: some photographs were not filled; the others were.
     """
-    if flag_values.polarity is None:
-        raise ValueError("--polarity is missing: white_hole or black_hole with a --mask, or alpha without")
-    if (flag_values.mask is None) != (flag_values.polarity == drawn_masks.ALPHA):
-        raise ValueError(
-            f"--polarity is {flag_values.polarity} and --mask {flag_values.mask}; a mask is white_hole or black_hole, "
-            "and alpha is the photograph's own"
+    image, mask, out = _paths(flag_values, words)
+    polarity = flag_values.polarity or (drawn_masks.ALPHA if mask is None else "white_hole")
+    if (mask is None) != (polarity == drawn_masks.ALPHA):
+        raise errors.UserError(
+            f"--polarity is {polarity} and the mask {mask}; a mask is white_hole or black_hole, and alpha is the "
+            "photograph's own"
         )
-    options = Options(flag_values.polarity, flag_values.dilate, flag_values.feather, flag_values.max_pixels)
-    found = jobs.match(flag_values.image, flag_values.mask, flag_values.out, flag_values.overwrite)
+    if flag_values.run and flag_values.weights:
+        raise errors.UserError("--run and --weights are both given; both name a network: give one of them")
+    options = Options(polarity, flag_values.dilate, flag_values.feather, flag_values.max_pixels)
+    matched = jobs.match(image, mask, out, flag_values.overwrite)
     compilation_cache.enable(flag_values.compilation_cache)
-    network = Inpainter.from_run(flag_values.run, flag_values.checkpoint, flag_values.tile)
-    failed = fill_all(network, found, options)
+    settings = {"tile": flag_values.tile, "ensemble": flag_values.ensemble}
+    if flag_values.run:
+        network = Inpainter.from_run(flag_values.run, flag_values.checkpoint, **settings)
+    elif flag_values.weights:
+        network = Inpainter.from_weights(flag_values.weights, **settings)
+    else:
+        network = Inpainter.pretrained(**settings)
+    failed = fill_all(network, matched, options)
     if failed:
-        sys.exit(f"error: {len(failed)} of {len(found)} not filled: {', '.join(failed)}" if len(found) > 1 else 1)
+        sys.exit(f"error: {len(failed)} of {len(matched)} not filled: {', '.join(failed)}" if len(matched) > 1 else 1)
+
+
+def _paths(flag_values, words):
+    """Returns the paths `(image, mask or None, out)`, from flags and, in their order, from the other words."""
+    paths = {name: flag_values[name].value for name in ("image", "mask", "out")}
+    missing = [name for name, path in paths.items() if path is None]
+    if len(words) == len(missing) - 1 and "mask" in missing:
+        missing.remove("mask")
+    if len(words) > len(missing):
+        raise errors.UserError(
+            f"{', '.join(words)} is more than what the flags leave out: give photograph, mask and result once each"
+        )
+    paths.update(zip(missing, words, strict=False))
+    for name, what in (("image", "photograph"), ("out", "file to write")):
+        if paths[name] is None:
+            raise errors.UserError(f"the {what} is missing: python -m pconv_jax.inpaint photo.jpg mask.png filled.png")
+    return paths["image"], paths["mask"], paths["out"]
 
 
 if __name__ == "__main__":
-    command_line.run(main, define_flags, interrupted="interrupted: every file that was written is whole")
+    command_line.run(main, define_flags, optional=3, interrupted="interrupted: every file that was written is whole")

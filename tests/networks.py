@@ -6,8 +6,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from pconv_jax.models import unet
+from pconv_jax.tools import export_weights
 from pconv_jax.training import build, checkpoints, rundir, train_state
 
 SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": True}
@@ -34,6 +36,16 @@ def save_run(workdir, config, scored):
         for now, psnr in scored:
             checkpoints.save(manager, now, psnr)
     return str(workdir)
+
+
+def export(run, path, **changes):
+    """Exports a run's last checkpoint as `tools.export_weights` does. Returns the path."""
+    flag_values = flags.FlagValues()
+    export_weights.define_flags(flag_values)
+    options = {"run": run, "out": path, **changes}
+    flag_values(["export_weights", *(f"--{name}={value}" for name, value in options.items())])
+    export_weights.main(flag_values)
+    return str(path)
 
 
 def _drawn(shapes):

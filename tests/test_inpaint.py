@@ -15,7 +15,8 @@ from absl import flags
 import networks
 import runs
 from pconv_jax import inpaint
-from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph
+from pconv_jax.errors import UserError
+from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph, weights_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 45, 61
@@ -168,7 +169,7 @@ def test_doubts(network, place):
     tiny[5, 5] = huge[:, 10:] = 255
     assert warned(none) == ["there is no hole: the photograph is written as it is; check --polarity"]
     np.testing.assert_array_equal(pixels("out.png"), content())
-    assert warned(tiny) == ["0.04% of the photograph is hole (usual are 1% to 60%): check --polarity"]
+    assert warned(tiny) == ["0.04% of the photograph is hole (usual is 1% to 60%): check --polarity"]
     about_size, about_sight = warned(huge)
     assert about_size.startswith("83.61% of the photograph is hole")
     assert "of the hole is farther from valid pixels than the network can see" in about_sight
@@ -203,9 +204,12 @@ CASES = {
     "transparency as JPEG": ({"photo.png": png(content(4))}, {"out": "out.jpg"}, "photo.png: has transparent pixels"),
     "no photograph": ({"photo.png": None}, {}, "photo.png does not exist: give --image"),
     "no mask": ({"mask.png": None}, {}, "mask.png does not exist: give --mask"),
-    "no polarity": ({}, {"polarity": None}, "--polarity is missing: white_hole or black_hole with a --mask, or alpha"),
-    "alpha and a mask": ({}, {"polarity": "alpha"}, "--polarity is alpha and --mask mask.png; a mask is white_hole"),
-    "neither mask nor alpha": ({}, {"mask": None}, "--polarity is white_hole and --mask None"),
+    "alpha and a mask": ({}, {"polarity": "alpha"}, "--polarity is alpha and the mask mask.png; a mask is white_hole"),
+    "white_hole without a mask": ({}, {"mask": None}, "--polarity is white_hole and the mask None"),
+    "neither mask nor alpha": ({}, {"mask": None, "polarity": None}, "photo.png: has no alpha channel: give a mask"),
+    "no photograph named": ({}, {"image": None}, "the photograph is missing: python -m pconv_jax.inpaint photo.jpg"),
+    "no result named": ({}, {"out": None}, "the file to write is missing: python -m pconv_jax.inpaint photo.jpg"),
+    "a run and weights": ({}, {"weights": "w"}, "--run and --weights are both given; .* give one of them"),
     "feather beyond dilate": ({}, {"dilate": 2, "feather": 3}, "feather is 3 and dilate 2; .* set dilate to 3 or more"),
     "result that is there": ({"out.png": b"x"}, {}, "out.png is already there: give --overwrite"),
     "result over the photograph": ({}, {"out": "photo.png", "overwrite": True}, "photo.png is an input"),
@@ -233,7 +237,7 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
             (place / name).write_bytes(bytes_of)
     monkeypatch.setattr(network, "fill", lambda *_: pytest.fail("computed"))
     if "run" not in changes:
-        monkeypatch.setattr(inpainter.Inpainter, "from_run", lambda *_: network)
+        monkeypatch.setattr(inpainter.Inpainter, "from_run", lambda *_, **__: network)
     before = tree(place)
     try:
         inpaint.main(parsed(**{"run": run, **changes}))
@@ -316,9 +320,50 @@ def test_overwrite_and_best(run):
     np.testing.assert_array_equal(pixels("out.png"), first)
 
 
+@pytest.mark.usefixtures("place")
+def test_words_and_flags_name_the_same_files(run):
+    """Photograph, mask and result by position, by flags, or mixed; what is there twice is refused."""
+    inpaint.main(parsed(run=run))
+    expected = pixels("out.png")
+    nothing = {"image": None, "mask": None, "out": None, "polarity": None, "run": run, "overwrite": True}
+    for words, flags_of in (
+        (("photo.png", "mask.png", "out.png"), {}),
+        (("photo.png", "out.png"), {"mask": "mask.png"}),
+        (("mask.png", "out.png"), {"image": "photo.png"}),
+        (("photo.png",), {"mask": "mask.png", "out": "out.png"}),
+    ):
+        os.remove("out.png")
+        inpaint.main(parsed(**{**nothing, **flags_of}), *words)
+        np.testing.assert_array_equal(pixels("out.png"), expected)
+    with pytest.raises(UserError, match=r"other.png is more than what the flags leave out"):
+        inpaint.main(parsed(**{**nothing, "out": "out.png"}), "photo.png", "mask.png", "other.png")
+
+
+def test_no_mask_means_transparency(run, place):
+    """Two words, photograph and result: what is transparent is filled."""
+    save(place / "cut.png", np.dstack([content(), np.where(hole(), 0, 255).astype(np.uint8)]))
+    nothing = {"image": None, "mask": None, "out": None, "polarity": None}
+    inpaint.main(parsed(**nothing, run=run), "cut.png", "filled.png")
+    inpaint.main(parsed(run=run))
+    np.testing.assert_array_equal(pixels("filled.png")[..., :3], pixels("out.png"))
+    assert (pixels("filled.png")[..., 3] == 255).all()
+
+
+@pytest.mark.usefixtures("place")
+def test_weights_in_place_of_a_run(run, monkeypatch):
+    """A file that was exported fills as the run does, up to its half precision; without flags the package's serves."""
+    inpaint.main(parsed(run=run))
+    networks.export(run, "weights.safetensors")
+    inpaint.main(parsed(weights="weights.safetensors", overwrite=True))
+    filled = pixels("out.png")
+    monkeypatch.setattr(weights_file, "PRETRAINED", "weights.safetensors")
+    inpaint.main(parsed(out="default.png"))
+    np.testing.assert_array_equal(pixels("default.png"), filled)
+
+
 def test_the_command(run, place):
     """In processes of their own: a photograph, and the same again."""
-    words = ["--image=photo.png", "--mask=mask.png", "--polarity=white_hole", "--out=out.png", f"--run={run}"]
+    words = ["photo.png", "mask.png", "out.png", f"--run={run}"]
 
     def command():
         words_of_python = [sys.executable, "-m", "pconv_jax.inpaint", *words]

@@ -13,7 +13,7 @@ import scipy.ndimage
 import networks
 import runs
 from pconv_jax.errors import UserError
-from pconv_jax.inpainting import inpainter, pyramid
+from pconv_jax.inpainting import inpainter, pyramid, tiled_network
 from pconv_jax.models import unet
 from pconv_jax.training import rundir
 
@@ -153,7 +153,7 @@ def test_no_hole_gives_a_copy():
 
 def test_tiles_with_enough_overlap_change_nothing():
     """Where the overlap is four times the reach, each pixel counts only where its tile holds all that it depends on."""
-    assert filler().reach == 9
+    assert filler()._network.reach == 9
     image, mask = picture(301, 420), hole(301, 420)
     mask[:, 100:110] = mask[60:72] = 0
     whole, tiled = filler()(image, mask), filler(tile=144)(image, mask)
@@ -181,8 +181,8 @@ def test_small_tiles_show_no_seam():
 def test_only_tiles_with_holes_are_computed(monkeypatch):
     """A small hole in a large image costs one tile."""
     fill, calls = filler(tile=48), []
-    predict = fill._predict
-    monkeypatch.setattr(fill, "_predict", lambda *args: calls.append(args[1].shape) or predict(*args))
+    predict = fill._network._predict
+    monkeypatch.setattr(fill._network, "_predict", lambda *args: calls.append(args[1].shape) or predict(*args))
     mask = np.ones((500, 600), bool)
     mask[3:9, 5:9] = False
     fill(picture(500, 600), mask)
@@ -236,9 +236,9 @@ def test_only_a_rim_is_filled_where_masks_stay(monkeypatch):
     _, seen = applied(*networks.random(**options), image, mask)
     distance = scipy.ndimage.distance_transform_cdt(mask == 0, "chessboard")
     fill = filler(tile=32, **options)
-    assert distance[seen == 1].max() == fill.sight == inpainter.RIM < fill.reach
-    tiles, predict = [], fill._predict
-    monkeypatch.setattr(fill, "_predict", lambda *args: tiles.append(args[1].shape[1:3]) or predict(*args))
+    assert distance[seen == 1].max() == fill._network.sight == tiled_network.RIM < fill._network.reach
+    tiles, predict = [], fill._network._predict
+    monkeypatch.setattr(fill._network, "_predict", lambda *args: tiles.append(args[1].shape[1:3]) or predict(*args))
     _, unseen = fill.fill(image, mask)
     assert set(tiles) == {(32, 32)} and unseen == pytest.approx((seen[mask == 0] == 0).mean())
     assert re.search(
@@ -255,7 +255,7 @@ def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
     fill = inpainter.Inpainter(model, variables, tile=32)
     _, unseen = fill.fill(image, mask)
     assert expected == unseen < 0.1
-    monkeypatch.setattr(fill, "sight", 8)  # as if a tile of 32 showed all that the network can see
+    monkeypatch.setattr(fill._network, "sight", 8)  # as if a tile of 32 showed all that the network can see
     _, at_first = fill.fill(image, mask)
     assert at_first > 2 * unseen
 
@@ -296,13 +296,13 @@ def test_coarse_to_fine_asks_the_network_for_a_rim_only(monkeypatch):
     """On each level but the coarsest, the network's holes are nowhere deeper than the band reaches from both sides."""
     settings = pyramid.Settings(threshold=8, band=4)
     fill, depths = inpainter.Inpainter(*averaging(), settings=settings), []
-    predict = fill._predict_tile
+    predict = fill._network._predict_tile
 
     def noted(image, valid, *rest):
         depths.append(pyramid.depth(valid).max())
         return predict(image, valid, *rest)
 
-    monkeypatch.setattr(fill, "_predict_tile", noted)
+    monkeypatch.setattr(fill._network, "_predict_tile", noted)
     fill.fill(picture(160, 200), deep_hole())
     assert len(depths) == 4 and max(depths) <= 8 and max(depths[1:]) <= 4
 

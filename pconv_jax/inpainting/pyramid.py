@@ -13,6 +13,8 @@ import numpy as np
 
 from pconv_jax import errors
 
+_ALL = 32  # levels: more than the largest photograph has
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -41,6 +43,14 @@ class Settings:
                 f"the pyramid's settings are {dataclasses.asdict(self)}; needs levels, smallest and band of at least 1 "
                 "and a threshold above 0"
             )
+
+
+def of_config(config) -> Settings | None:
+    """Returns the settings for the network of a config: those of its training, or None if it was trained without."""
+    if not config.model.get("guess", False):
+        return None
+    smallest = config.data.size >> (config.train.pyramid_levels - 1)
+    return Settings(levels=_ALL, smallest=smallest)
 
 
 def build(image: np.ndarray, valid: np.ndarray, settings: Settings) -> list[tuple[np.ndarray, np.ndarray]]:
