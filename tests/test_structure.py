@@ -5,6 +5,8 @@ import functools
 import importlib.metadata
 import pathlib
 import re
+import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -91,8 +93,8 @@ def wrong_imports(module, own):
     """The imported modules that are not below the room of `module`."""
     here = room(module)
     own = own - EVERYWHERE
-    if here is None:  # the package itself hands out the operator, which needs no model and no data
-        return {name for name in own if room(name) != "ops"}
+    if here is None:  # the package's face: the operator, and Inpainter on first use
+        return {name for name in own if room(name) != "ops"} - {"pconv_jax.inpainting.inpainter"}
     return {
         name
         for name in own
@@ -104,6 +106,19 @@ def test_every_room_is_known():
     """A new room gets its place in the order above."""
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms <= MAY_IMPORT.keys() and {"ops", "data", "models", "training", "evaluation"} <= rooms
+
+
+def test_the_operator_is_imported_without_flax():
+    """`import pconv_jax` is for people who want the operator alone; `Inpainter` brings the rest when it is used."""
+    code = "import sys, pconv_jax; assert 'flax' not in sys.modules; pconv_jax.Inpainter; assert 'flax' in sys.modules"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_filling_needs_no_library_of_training():
+    """The wheel's own dependencies fill photographs: nothing that reads data, trains or saves runs is imported."""
+    heavy = ["orbax", "grain", "tensorflow_datasets", "optax", "ml_collections", "skimage", "scipy", "PIL"]
+    code = f"import sys, pconv_jax; pconv_jax.Inpainter; assert not set({heavy}) & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("module", MODULES)
