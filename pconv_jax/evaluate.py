@@ -80,9 +80,11 @@ def main(flag_values: flags.FlagValues):
     }
     networks, about, title = {}, {}, _base(flag_values.manifest or "")
     for path, other in configs.items():
-        now = evaluator.restore(path, other, flag_values.checkpoint)
+        now = evaluator.restore(path, build.state_shapes(other), flag_values.checkpoint)
         name = scores.NETWORK if path == flag_values.run else path
-        networks[name] = scores.network(evaluator.compiled(other), build.variables(other, now), batch_size)
+        model = build.unet_model(other)
+        variables = unet.prepared(now.eval_variables, model.dtype)
+        networks[name] = scores.network(evaluator.compiled(model), variables, batch_size)
         about[name] = {"run": path, **evaluator.about_network(other, now)}
         title = evaluator.title(config, now) if path == flag_values.run else title
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in flag_values.baselines}}
@@ -169,7 +171,7 @@ def _drawn(path, configs):
                 f"{path} was trained beside other evaluation {what} ({recorded.get(use)} then, {fingerprint} now): "
                 "restore them, or give --manifest=DIR"
             )
-    return inputs.Drawn(config, source)
+    return inputs.Drawn(build.evaluation_set(config, source))
 
 
 def _check_fits(path, config, chosen):

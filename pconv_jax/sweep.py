@@ -136,12 +136,13 @@ def _sheet(sweep, found):
         if variant not in found.runs:
             continue
         one = next(iter(found.runs[variant].values()))
-        evaluation = evaluator.Evaluator(one.config, source)
+        examples_of_run = build.evaluation_set(one.config, source)
+        evaluation = evaluator.Evaluator(build.unet_model(one.config), examples_of_run, one.config.eval.batch_size)
         if examples is None:
             examples = [evaluation.inputs[index] for index in range(min(SHOWN, len(evaluation.inputs)))]
             if tuple(example.name for example in examples) != found.names[: len(examples)]:
                 raise ValueError(f"the evaluation images are not those that {one.workdir} was scored on: restore them")
-        fill = evaluation.network(evaluator.restore(one.workdir, one.config, "last"))
+        fill = evaluation.network(evaluator.restore(one.workdir, build.state_shapes(one.config), "last"))
         size = one.config.eval.batch_size
         parts = [fill(examples[start : start + size]) for start in range(0, len(examples), size)]
         outputs[variant] = [image for part in parts for image in part]

@@ -26,7 +26,7 @@ def random(**options):
 
 def random_state(config) -> train_state.TrainState:
     """A state of a config, at step 0."""
-    return _drawn(train_state.shapes(config))
+    return _drawn(build.state_shapes(config))
 
 
 def save_run(workdir, config, scored):

@@ -46,6 +46,16 @@ def batch(config, step=0):
     return next(iter(build.train_batches(config, _photos(), start=step)))
 
 
+def phases(config):
+    """Returns the phases of a config."""
+    return build.experiment(config).phases
+
+
+def train_step(config, phase):
+    """Returns the training step of a config in a phase."""
+    return build.experiment(config).make_step(phase)
+
+
 def constant_batch(config, value=128):
     """A batch without content: grey images, one hole each."""
     shape = (config.train.batch_size, config.data.size, config.data.size, config.model.channels)

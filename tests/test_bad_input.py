@@ -20,7 +20,7 @@ import pictures
 import runs
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import vgg
-from pconv_jax.training import build, checkpoints, reporting, rundir, train_state
+from pconv_jax.training import build, checkpoints, reporting, rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 EXPERIMENT = "--config=tests/tiny_experiment.py"
@@ -577,7 +577,7 @@ def test_foreign_files_among_the_checkpoints(tmp_path):
         write(tmp_path / "run" / "checkpoints" / name, "mine")
     (tmp_path / "run" / "checkpoints" / "13").mkdir()
     with checkpoints.open_manager(str(tmp_path / "run")) as manager:
-        assert int(checkpoints.resume(manager, train_state.shapes(config)).step) == 0
+        assert int(checkpoints.resume(manager, build.state_shapes(config)).step) == 0
     assert sorted(os.listdir(tmp_path / "run" / "checkpoints")) == ["0", "12", "notes.txt"]
     assert os.listdir(tmp_path / "run" / "damaged") == ["13"]
 

@@ -13,7 +13,7 @@ import runs
 from pconv_jax.models import unet
 from pconv_jax.ops import decoder, partial_conv
 from pconv_jax.ops.cpu import dispatch
-from pconv_jax.training import build, parallel, phases, steps, train_state
+from pconv_jax.training import build, parallel
 
 AUTO = functools.partial(dispatch.decoder_conv, impl="auto")
 
@@ -204,9 +204,9 @@ def test_a_step_on_four_devices_is_the_same():
         config = runs.tiny(**{"model.conv_impl": impl})
         model = build.unet_model(config)
         assert model.conv_impl == impl
-        train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
-        fresh = train_state.from_config(runs.tiny(**{"model.conv_impl": "xla"}))
-        assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, train_state.shapes(config))
+        train_step = parallel.map_step(runs.train_step(config, runs.phases(config)[0]))
+        fresh = build.initial_state(runs.tiny(**{"model.conv_impl": "xla"}))
+        assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, build.state_shapes(config))
         batch = next(parallel.prefetch(iter([runs.batch(config)])))
         after[impl], metrics = jax.device_get(train_step(parallel.replicate(fresh), batch, {}))
         after[impl] = metrics["loss"], after[impl].batch_stats

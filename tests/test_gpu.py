@@ -8,7 +8,7 @@ import pytest
 import loops
 import runs
 from pconv_jax.ops.cpu import dispatch
-from pconv_jax.training import phases, steps, train_state
+from pconv_jax.training import build
 
 pytestmark = pytest.mark.gpu
 
@@ -25,14 +25,14 @@ def gpu():
 def step_on(device, config, batch):
     """One training step on one device: the state after it and the metrics, on the host."""
     train_step = jax.pmap(
-        steps.from_config(config, None, phases.from_config(config)[0]),
+        runs.train_step(config, runs.phases(config)[0]),
         axis_name="batch",
         in_axes=(None, 0, None),
         out_axes=(None, None),
         devices=[device],
     )
     shards = {name: x[None] for name, x in batch.items()}
-    return jax.device_get(train_step(train_state.from_config(config), shards, {}))
+    return jax.device_get(train_step(build.initial_state(config), shards, {}))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

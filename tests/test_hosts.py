@@ -15,7 +15,7 @@ import pytest
 
 import runs
 from pconv_jax.data import masks, pipeline
-from pconv_jax.training import build, checkpoints, parallel, preemption, train_state
+from pconv_jax.training import build, checkpoints, parallel, preemption
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -193,7 +193,7 @@ def wait_for(process, workdir, text, seconds=300):
 def final_state(workdir, **changes):
     config = runs.tiny(**changes)
     with checkpoints.open_manager(str(workdir)) as manager:
-        return checkpoints.restore(manager, train_state.shapes(config))
+        return checkpoints.restore(manager, build.state_shapes(config))
 
 
 def difference(a, b):

@@ -8,7 +8,7 @@ import pytest
 
 import runs
 import scoring
-from pconv_jax.data import mask_folder, masks
+from pconv_jax.data import mask_folder, masks, pipeline
 from pconv_jax.evaluation import inputs
 from pconv_jax.training import build, rundir
 
@@ -18,7 +18,11 @@ def drawn():
     """The inputs of a tiny config and its batches."""
     config = runs.tiny()
     _, source = build.image_sources(config)
-    return inputs.Drawn(config, source), list(build.evaluation_batches(config, source)), source
+    return (
+        inputs.Drawn(build.evaluation_set(config, source)),
+        list(pipeline.evaluation_batches(build.evaluation_set(config, source), batch_size=config.eval.batch_size)),
+        source,
+    )
 
 
 def test_inputs_are_the_evaluation_set(drawn):
@@ -72,7 +76,7 @@ def test_masks_of_a_folder_are_named(tmp_path, augment):
         cv2.imwrite(str(tmp_path / f"{index}.png"), image)
     masking = {"kind": "folder", "path": str(tmp_path), "augment": augment}
     config = runs.tiny(**{f"eval.masks.{key}": value for key, value in masking.items()})
-    chosen = inputs.Drawn(config, build.image_sources(config)[1])
+    chosen = inputs.Drawn(build.evaluation_set(config, build.image_sources(config)[1]))
     for index in range(10):
         example = chosen[index]
         file, *drawn_by = example.about["mask"].split()
@@ -87,7 +91,7 @@ def test_nvidia_masks_by_config_alone(shared_data):
     masking = {"kind": "folder", "path": str(shared_data("nvidia_masks")), "augment": False}
     changes = {f"eval.masks.{key}": value for key, value in masking.items()}
     config = runs.tiny(**{"data.size": 256, "eval.examples": 60, **changes})
-    chosen = inputs.Drawn(config, build.image_sources(config)[1])
+    chosen = inputs.Drawn(build.evaluation_set(config, build.image_sources(config)[1]))
     cells = []
     for index in range(60):
         about = chosen[index].about

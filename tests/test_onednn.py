@@ -15,7 +15,7 @@ import runs
 from pconv_jax.models import vgg
 from pconv_jax.ops import decoder, partial_conv
 from pconv_jax.ops.cpu import dispatch, onednn
-from pconv_jax.training import compilation_cache, parallel, phases, steps, train_state
+from pconv_jax.training import build, compilation_cache, parallel
 
 DTYPES = ("float32", "bfloat16")
 
@@ -162,8 +162,8 @@ def test_a_step_on_devices_is_the_same(uncached):
     for impl in ("onednn", "onednn", "auto"):
         config = runs.tiny(**{"model.conv_impl": impl})
         if impl not in programs:
-            step = steps.from_config(config, None, phases.from_config(config)[0])
-            programs[impl], fresh = parallel.map_step(step), jax.device_get(train_state.from_config(config))
+            step = runs.train_step(config, runs.phases(config)[0])
+            programs[impl], fresh = parallel.map_step(step), jax.device_get(build.initial_state(config))
         batch = next(parallel.prefetch(iter([runs.batch(config)])))
         now, metrics = programs[impl](parallel.replicate(fresh), batch, {})
         after.append(jax.device_get((now.params, metrics)))

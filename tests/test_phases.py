@@ -5,18 +5,18 @@ import numpy as np
 import pytest
 
 import runs
-from pconv_jax.training import phases, train_state
+from pconv_jax.training import build
 from test_steps import step_on
 
 
 def test_phases_of_a_config():
     """Lengths by config; a phase without steps does not exist."""
-    both = phases.from_config(runs.tiny(**{"train.steps": 5, "finetune.steps": 3}))
+    both = runs.phases(runs.tiny(**{"train.steps": 5, "finetune.steps": 3}))
     assert [(p.start, p.stop) for p in both] == [(0, 5), (5, 8)]
     assert not both[0].freeze_statistics and not both[0].freeze_affine
     assert both[1].freeze_statistics and both[1].freeze_affine
-    assert [(p.name, p.start, p.stop) for p in phases.from_config(runs.tiny())] == [("training", 0, 4)]
-    only = phases.from_config(runs.tiny(**{"train.steps": 0, "finetune.steps": 3}))
+    assert [(p.name, p.start, p.stop) for p in runs.phases(runs.tiny())] == [("training", 0, 4)]
+    only = runs.phases(runs.tiny(**{"train.steps": 0, "finetune.steps": 3}))
     assert [(p.name, p.start, p.stop) for p in only] == [("fine-tuning", 0, 3)]
 
 
@@ -54,7 +54,7 @@ def test_the_second_phase_holds_the_encoder_still(trained, norm, statistics, aff
     """Ten steps: what is frozen is the same bit for bit, Adam's momentum notwithstanding; all the rest has moved."""
     changes = {"finetune.freeze_statistics": statistics, "finetune.freeze_affine": affine, "model.norm": norm}
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3, **changes})
-    second = phases.from_config(config)[1]
+    second = runs.phases(config)[1]
     after, _ = step_on(1, config, [runs.batch(config, k) for k in range(3, 13)], trained, second)
     before, now = norm_leaves(trained, "enc"), norm_leaves(after, "enc")
     assert {name.split("/")[-1] for name in before} == {"scale", "bias", "mean", "var"}
@@ -74,9 +74,9 @@ def test_frozen_statistics_normalise():
     batch = runs.batch(config)
     polluted = {**batch, "image": batch["image"].copy()}
     polluted["image"][1:] = 255 - polluted["image"][1:]
-    fresh = train_state.from_config(config)
-    moved = [step_on(1, config, [b], fresh, phases.from_config(config)[0])[0].batch_stats for b in (batch, polluted)]
-    kept = [step_on(1, config, [b], fresh, phases.from_config(config)[1])[0].batch_stats for b in (batch, polluted)]
+    fresh = build.initial_state(config)
+    moved = [step_on(1, config, [b], fresh, runs.phases(config)[0])[0].batch_stats for b in (batch, polluted)]
+    kept = [step_on(1, config, [b], fresh, runs.phases(config)[1])[0].batch_stats for b in (batch, polluted)]
     assert not np.array_equal(*(s["enc2"]["norm"]["batch"]["mean"] for s in moved))
     np.testing.assert_array_equal(*(s["enc2"]["norm"]["batch"]["mean"] for s in kept))
     np.testing.assert_array_equal(kept[0]["enc2"]["norm"]["batch"]["mean"], 0)
@@ -86,7 +86,7 @@ def test_frozen_statistics_normalise():
 def test_four_devices_fine_tune_as_one(trained):
     """Frozen statistics need no synchronisation, the decoder's do."""
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3})
-    batches, second = [runs.batch(config, k) for k in range(3, 6)], phases.from_config(config)[1]
+    batches, second = [runs.batch(config, k) for k in range(3, 6)], runs.phases(config)[1]
     one, four = (step_on(devices, config, batches, trained, second)[0] for devices in (1, 4))
     for a, b in zip(jax.tree.leaves(one.params), jax.tree.leaves(four.params), strict=True):
         np.testing.assert_allclose(a, b, atol=2e-5 + 1e-3 * np.abs(a).max())

@@ -34,7 +34,8 @@ def train(source, count, *, seed=3, batch_size=4, **options):
 
 
 def evaluation(source, examples, batch_size=4, seed=3, view=VIEW):
-    return list(pipeline.evaluation_batches(source, view, FAMILY, seed=seed, examples=examples, batch_size=batch_size))
+    evaluation_set = pipeline.EvaluationSet(source, view, FAMILY, seed, examples)
+    return list(pipeline.evaluation_batches(evaluation_set, batch_size=batch_size))
 
 
 def joined(batches):
@@ -222,7 +223,8 @@ def test_evaluation_is_the_same_each_time(source):
     first = evaluation(source, 9)
     assert_same(first, evaluation(source, 9))
     assert (joined(first)["mask"] != joined(evaluation(source, 9, seed=4))["mask"]).any(axis=(1, 2, 3)).all()
-    threads = pipeline.evaluation_batches(source, VIEW, FAMILY, seed=3, examples=9, batch_size=4, threads=5)
+    evaluation_set = pipeline.EvaluationSet(source, VIEW, FAMILY, 3, 9)
+    threads = pipeline.evaluation_batches(evaluation_set, batch_size=4, threads=5)
     assert_same(first, list(threads))
 
 

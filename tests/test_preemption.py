@@ -19,8 +19,9 @@ import pytest
 
 import runs
 from pconv_jax import train
+from pconv_jax.data import pipeline
 from pconv_jax.evaluation import inputs
-from pconv_jax.training import build, checkpoints, parallel, preemption, reporting, rundir, train_state
+from pconv_jax.training import build, checkpoints, parallel, preemption, reporting, rundir
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -64,14 +65,14 @@ def test_a_signal_saves_and_the_run_goes_on(finished, tmp_path, monkeypatch, cap
 
 def test_a_signal_in_the_evaluation_of_a_checkpoint(finished, tmp_path, monkeypatch):
     """It is cut short, the state saved as the worst, and the run ends with the same bits."""
-    batches = build.evaluation_batches
+    batches = pipeline.evaluation_batches
 
-    def interrupted(*arguments):
-        for batch in batches(*arguments):
+    def interrupted(*arguments, **options):
+        for batch in batches(*arguments, **options):
             os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(build, "evaluation_batches", interrupted)
+    monkeypatch.setattr(pipeline, "evaluation_batches", interrupted)
     with pytest.raises(preemption.Stopped, match="stopped by SIGTERM after step 2 of 4, which is saved"):
         train.train(runs.tiny(), str(tmp_path / "run"))
     monkeypatch.undo()
@@ -209,7 +210,7 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     workdir = copy_of(finished, tmp_path)
     damage(workdir / "checkpoints" / "4")
     with checkpoints.open_manager(str(workdir)) as manager:
-        now = checkpoints.resume(manager, train_state.shapes(runs.tiny()))
+        now = checkpoints.resume(manager, build.state_shapes(runs.tiny()))
         assert manager.latest_step() == 2
     assert int(now.step) == 2
     messages = [record.getMessage() for record in caplog.records]
@@ -231,7 +232,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
 
 def test_a_changed_array_is_noticed(finished, tmp_path):
     """Readable, and not what was saved: the digest knows."""
-    abstract = train_state.shapes(runs.tiny())
+    abstract = build.state_shapes(runs.tiny())
     with checkpoints.open_manager(str(tmp_path / "other")) as manager:
         now = finished[1]
         arguments = checkpoints.ocp.args.StandardSave(now)
@@ -326,7 +327,7 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
     left = [workdir / "checkpoints" / name for name in ("6.orbax-checkpoint-tmp", "8.orbax-checkpoint-tmp-1234")]
     for path in (*left, workdir / "checkpoints" / "my own"):
         (path / "default").mkdir(parents=True)
-    checkpoints.restore_chosen(str(workdir), train_state.shapes(runs.tiny()), "last")
+    checkpoints.restore_chosen(str(workdir), build.state_shapes(runs.tiny()), "last")
     assert all(path.exists() for path in left)
     caplog.set_level("INFO")
     assert int(train.train(runs.tiny(), str(workdir)).step) == 4
@@ -349,7 +350,7 @@ def test_evaluation_takes_the_next_when_training_removes_a_checkpoint(finished, 
         return restore(manager, abstract_state, step)
 
     monkeypatch.setattr(checkpoints, "restore", overtaken)
-    abstract = train_state.shapes(runs.tiny())
+    abstract = build.state_shapes(runs.tiny())
     assert int(checkpoints.restore_chosen(str(workdir), abstract, which).step) == 4
     truncated(workdir / "checkpoints" / "4")
     with pytest.raises(checkpoints.Damaged, match="checkpoint 4 is damaged"):

@@ -9,19 +9,19 @@ import optax
 import pytest
 
 import runs
-from pconv_jax.training import build, parallel, phases, steps, train_state
+from pconv_jax.training import build, parallel, steps
 
 
 def step_on(devices, config, batches, now=None, phase=None):
     """Runs steps of a phase, by default the first, on the first `devices` CPU devices; the last state, all metrics."""
     mapped = jax.pmap(
-        steps.from_config(config, None, phase or phases.from_config(config)[0]),
+        runs.train_step(config, phase or runs.phases(config)[0]),
         axis_name=parallel.AXIS,
         in_axes=(None, 0, None),
         out_axes=(None, None),
         devices=jax.devices()[:devices],
     )
-    now, rows = now or train_state.from_config(config), []
+    now, rows = now or build.initial_state(config), []
     for batch in batches:
         now, metrics = mapped(now, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}, {})
         now, metrics = jax.device_get((now, metrics))
@@ -50,9 +50,9 @@ def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
     """One step of plain descent, so that Adam's division cannot hide or blow up a difference."""
     config = runs.tiny(**{"model.norm": "batch"})
     batch, model = runs.batch(config), build.unet_model(config)
-    weights, phase = functools.partial(steps.loss_weights, config), phases.from_config(config)[0]
-    train_step = steps.make_train_step(model, optax.sgd(1.0), weights, None, phase)
-    fresh = train_state.from_config(config).replace(opt_state=optax.sgd(1.0).init({}))
+    weights = functools.partial(steps.loss_weights, config.loss.weights.to_dict(), 0)
+    train_step = steps.make_train_step(model, optax.sgd(1.0), weights, None, runs.phases(config)[0])
+    fresh = build.initial_state(config).replace(opt_state=optax.sgd(1.0).init({}))
     results = []
     for devices in (1, 4):
         mapped = jax.pmap(
@@ -72,8 +72,8 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
     """No device axis on the state, scalars as metrics, the old state is donated, and it is the step of one device."""
     config = runs.tiny()
     expected, _ = step_on(1, config, [runs.batch(config)])
-    train_step = parallel.map_step(steps.from_config(config, None, phases.from_config(config)[0]))
-    now = parallel.replicate(train_state.from_config(config))
+    train_step = parallel.map_step(runs.train_step(config, runs.phases(config)[0]))
+    now = parallel.replicate(build.initial_state(config))
     shapes = jax.tree.map(jnp.shape, now)
     after, metrics = train_step(now, next(parallel.prefetch(iter([runs.batch(config)]))), {})
     assert jax.tree.map(jnp.shape, after) == shapes
@@ -101,12 +101,12 @@ def test_the_loss_is_the_weighted_sum_by_name():
 
 def test_the_weights_of_style_rise():
     """Linearly over the first steps to the config's, and stay there; other weights do not move."""
-    weights = runs.tiny(**{"loss.style_warmup_steps": 4, "loss.weights.style_comp": 60.0})
-    at = [steps.loss_weights(weights, step) for step in (0, 1, 3, 9)]
+    weights = runs.tiny(**{"loss.weights.style_comp": 60.0}).loss.weights.to_dict()
+    at = [steps.loss_weights(weights, 4, step) for step in (0, 1, 3, 9)]
     assert [float(w["style_out"]) for w in at] == [30.0, 60.0, 120.0, 120.0]
     assert [float(w["style_comp"]) for w in at] == [15.0, 30.0, 60.0, 60.0]
     assert {(w["hole"], w["perceptual"]) for w in at} == {(6.0, 0.05)}
-    assert steps.loss_weights(runs.tiny(), 0) == runs.tiny().loss.weights.to_dict()
+    assert steps.loss_weights(weights, 0, 0) == weights
 
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
@@ -139,7 +139,7 @@ def test_remat_changes_memory_and_nothing_else():
     assert rows_a[0] == pytest.approx(rows_b[0], rel=1e-5)
     for one, other in zip(jax.tree.leaves(a.batch_stats), jax.tree.leaves(b.batch_stats), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    model, variables = build.unet_model(again), train_state.from_config(again).eval_variables
+    model, variables = build.unet_model(again), build.initial_state(again).eval_variables
     image, mask = jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.ones((1, 16, 16, 1))
     program = str(jax.make_jaxpr(lambda v: model.apply(v, image, mask))(variables))
     assert program.count("remat") == 4, "one per block"
@@ -149,7 +149,7 @@ def test_remat_changes_memory_and_nothing_else():
 def test_the_average_follows_the_parameters(step, decay):
     """ema' = d * ema + (1 - d) * params after every step; d is the config's 0.75 once (1 + step) / (10 + step) is."""
     config = runs.tiny(**{"optim.ema": 0.75})
-    before = train_state.from_config(config).replace(step=np.int32(step))
+    before = build.initial_state(config).replace(step=np.int32(step))
     after, _ = step_on(1, config, [runs.batch(config)], before)
     expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, after.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.ema, expected)
@@ -172,7 +172,7 @@ def test_training_learns_a_constant():
 def test_prediction_is_composited_and_clamped():
     """Valid pixels are the image's, bit for bit; filled ones lie in [0, 1]."""
     config = runs.tiny(**{"model.norm": "none"})
-    model, variables = build.unet_model(config), train_state.from_config(config).eval_variables
+    model, variables = build.unet_model(config), build.initial_state(config).eval_variables
     batch = runs.batch(config)
     variables = jax.tree.map(lambda x: 20 * x, variables)
     output, filled = jax.jit(steps.make_predict(model))(variables, batch["image"], batch["mask"])

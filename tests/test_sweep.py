@@ -166,7 +166,8 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     best = networks.random_state(run.config).replace(step=np.int32(2))
     last = best.replace(step=np.int32(4), params=jax.tree.map(lambda x: 0.5 * x, best.params))
     networks.save_run(run.workdir, run.config, [(best, 30.0), (last, 20.0)])
-    evaluation = evaluator.Evaluator(run.config, build.image_sources(run.config)[1])
+    evaluation_set = build.evaluation_set(run.config, build.image_sources(run.config)[1])
+    evaluation = evaluator.Evaluator(build.unet_model(run.config), evaluation_set, run.config.eval.batch_size)
     last = parallel.replicate(last)
     evaluator.evaluate_and_report(evaluation, last, run.workdir, "last")
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]

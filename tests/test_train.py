@@ -204,11 +204,11 @@ def test_a_transfer_does_not_need_the_other_run_once_it_began(finished, tmp_path
 def test_a_transfer_takes_the_average(tmp_path):
     """What evaluation of the other run used; the average of the new run starts there."""
     source = train.train(runs.tiny(**{"optim.ema": 0.5, "train.steps": 2}), str(tmp_path / "source"))
-    shapes = train_state.shapes(runs.tiny(**{"optim.ema": 0.9}))
+    shapes = build.state_shapes(runs.tiny(**{"optim.ema": 0.9}))
     params, stats = transfer.parameters(str(tmp_path / "source"), shapes)
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(source.ema))
     jax.tree.map(np.testing.assert_array_equal, stats, jax.device_get(source.batch_stats))
-    now = train_state.with_parameters(train_state.from_config(runs.tiny(**{"optim.ema": 0.9})), params, stats)
+    now = train_state.with_parameters(build.initial_state(runs.tiny(**{"optim.ema": 0.9})), params, stats)
     assert now.ema is params and now.params is params and int(now.step) == 0
 
 
@@ -248,7 +248,7 @@ def test_another_config_is_refused(finished):
 def test_a_checkpoint_of_another_model_is_refused(finished):
     """The differing paths are listed."""
     workdir, *_ = finished
-    other = train_state.shapes(runs.tiny(**{"model.width": 12}))
+    other = build.state_shapes(runs.tiny(**{"model.width": 12}))
     with (
         checkpoints.open_manager(str(workdir)) as manager,
         pytest.raises(
@@ -298,7 +298,7 @@ def test_no_checkpoint_holds_parameters_that_are_not_finite(tmp_path):
 
 def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
     """Two newest and the one of the best PSNR; a PSNR that is no number is the worst."""
-    fresh = parallel.replicate(train_state.from_config(runs.tiny()))
+    fresh = parallel.replicate(build.initial_state(runs.tiny()))
     with checkpoints.open_manager(str(tmp_path), keep=2) as manager:
         for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
             checkpoints.save(manager, fresh.replace(step=np.int32(step)), psnr)
@@ -379,7 +379,8 @@ def test_two_evaluations_agree(finished):
     """The same masks and crops each time (naoto0804 draws them afresh), and all of them: 10 is no multiple of 8."""
     config = runs.tiny()
     _, source = build.image_sources(config)
-    evaluations = [evaluator.Evaluator(config, source) for _ in range(2)]
+    evaluation_set = build.evaluation_set(config, source)
+    evaluations = [evaluator.Evaluator(build.unet_model(config), evaluation_set, 8) for _ in range(2)]
     records = [
         scores.score({"network": e.network(finished[1])}, inputs.batches(e.inputs, config.eval.batch_size))
         for e in evaluations

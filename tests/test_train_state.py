@@ -5,21 +5,21 @@ import numpy as np
 import pytest
 
 import runs
-from pconv_jax.training import train_state
+from pconv_jax.training import build
 
 
 def test_the_state_is_a_function_of_the_seed():
-    a, b, c = (train_state.from_config(runs.tiny(seed=seed)) for seed in (1, 1, 2))
+    a, b, c = (build.initial_state(runs.tiny(seed=seed)) for seed in (1, 1, 2))
     jax.tree.map(np.testing.assert_array_equal, a, b)
     assert not np.array_equal(a.params["enc1"]["conv"]["kernel"], c.params["enc1"]["conv"]["kernel"])
 
 
 def test_the_state_holds_arrays_only():
     """Step, parameters, statistics and the optimiser's state; an average only where it is asked for."""
-    fresh = train_state.from_config(runs.tiny())
+    fresh = build.initial_state(runs.tiny())
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(fresh))
     assert int(fresh.step) == 0 and fresh.ema is None
-    averaged = train_state.from_config(runs.tiny(**{"optim.ema": 0.9}))
+    averaged = build.initial_state(runs.tiny(**{"optim.ema": 0.9}))
     jax.tree.map(np.testing.assert_array_equal, averaged.ema, averaged.params)
     assert averaged.eval_variables["params"] is averaged.ema
     assert fresh.eval_variables["params"] is fresh.params
@@ -37,7 +37,7 @@ def test_the_state_holds_arrays_only():
 def test_learning_rate(schedule, warmup, expected):
     """At lr 2e-4 over 100 steps, by hand."""
     changes = {"optim.schedule": schedule, "optim.warmup_steps": warmup, "optim.lr": 2e-4, "train.steps": 100}
-    rate = train_state.learning_rate(runs.tiny(**changes))
+    rate = build.learning_rate(runs.tiny(**changes))
     for step, value in expected.items():
         assert float(rate(step)) == pytest.approx(value, abs=1e-10), step
 
@@ -46,10 +46,10 @@ def test_learning_rate_of_the_second_phase():
     """2e-4, then 5e-5 from the first step of the second phase on, whatever the schedule of the first."""
     for schedule in ("constant", "cosine"):
         changes = {"optim.schedule": schedule, "optim.lr": 2e-4, "train.steps": 100, "finetune.steps": 50}
-        rate = train_state.learning_rate(runs.tiny(**changes))
+        rate = build.learning_rate(runs.tiny(**changes))
         assert float(rate(0)) == pytest.approx(2e-4)
         assert [float(rate(step)) for step in (100, 149)] == pytest.approx([5e-5, 5e-5])
-    rate = train_state.learning_rate(runs.tiny(**{"train.steps": 0, "finetune.steps": 50, "finetune.lr": 1e-5}))
+    rate = build.learning_rate(runs.tiny(**{"train.steps": 0, "finetune.steps": 50, "finetune.lr": 1e-5}))
     assert float(rate(0)) == pytest.approx(1e-5)
 
 
@@ -58,7 +58,7 @@ def test_clipping():
     gradient = {"w": np.array([30.0, 40.0], np.float32)}
     moments = {}
     for clip in (0.0, 5.0):
-        adam = train_state.optimizer(runs.tiny(**{"optim.clip_norm": clip}))
+        adam = build.optimizer(runs.tiny(**{"optim.clip_norm": clip}))
         _, after = adam.update(gradient, adam.init(gradient), gradient)
         moments[clip] = next(
             s.mu["w"] for s in jax.tree.leaves(after, is_leaf=lambda s: hasattr(s, "mu")) if hasattr(s, "mu")

@@ -10,9 +10,9 @@ import numpy as np
 
 from pconv_jax.benchmark import operations, serving, single_layer
 from pconv_jax.evaluation import evaluator
-from pconv_jax.models import vgg
+from pconv_jax.models import unet, vgg
 from pconv_jax.ops.cpu import dispatch, onednn
-from pconv_jax.training import build, parallel, phases, steps, train_state
+from pconv_jax.training import build, parallel
 
 
 def make(task: str, config, batch: dict[str, np.ndarray], options: dict[str, str]) -> serving.Work:
@@ -67,9 +67,9 @@ def training(config, batch):
       config: experiment config.
       batch: see `serving.serve`.
     """
-    features, vgg16 = build.vgg16_features(config)
-    mapped = parallel.map_step(steps.from_config(config, features, phases.from_config(config)[0]))
-    state, vgg16 = parallel.replicate(train_state.from_config(config)), parallel.replicate(vgg16)
+    experiment = build.experiment(config)
+    mapped = parallel.map_step(experiment.make_step(experiment.phases[0]))
+    state, vgg16 = parallel.replicate(experiment.create_state()), parallel.replicate(experiment.vgg16_params)
     batch = next(parallel.prefetch([batch]))
 
     def step():
@@ -87,8 +87,9 @@ def prediction(config, batch):
       config: experiment config.
       batch: see `serving.serve`.
     """
-    predict = evaluator.compiled(config)
-    variables = parallel.replicate(build.variables(config, train_state.from_config(config)))
+    model = build.unet_model(config)
+    predict = evaluator.compiled(model)
+    variables = parallel.replicate(unet.prepared(build.initial_state(config).eval_variables, model.dtype))
     return lambda: jax.block_until_ready(predict(variables, batch["image"], batch["mask"]))
 
 

@@ -105,25 +105,12 @@ def _exit_after_parent():
 
 
 def evaluation_batches(
-    source: sources.DecodedSource,
-    view: View,
-    family: masks.Family,
-    *,
-    seed: int,
-    examples: int,
-    batch_size: int,
-    threads: int = 2,
+    evaluation_set: "EvaluationSet", *, batch_size: int, threads: int = 2
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Returns an iterator over the fixed evaluation set.
-
-    Hole-area buckets alternate, each photograph is used equally often, and the last batch may be smaller.
+    """Returns an iterator over the fixed evaluation set, whose last batch may be smaller.
 
     Args:
-      source: decoded images.
-      view: crop and augmentation settings.
-      family: the masks to draw; each bucket's range replaces `family.area`.
-      seed: seed of crops, masks and the pairing of photographs with buckets.
-      examples: size of the set.
+      evaluation_set: the examples by index.
       batch_size: examples per batch.
       threads: number of threads that prepare examples.
 
@@ -131,8 +118,8 @@ def evaluation_batches(
       `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the index of the photograph; `bucket` int32 `[B]`, an
       index into `BUCKETS`; `mask_file` str `[B]`, the name from `masks.draw_named`.
     """
-    evaluation_set = EvaluationSet(source, view, family, seed, examples)
-    dataset = grain.MapDataset.range(examples).map(evaluation_set.__getitem__).batch(batch_size, drop_remainder=False)
+    dataset = grain.MapDataset.range(len(evaluation_set)).map(evaluation_set.__getitem__)
+    dataset = dataset.batch(batch_size, drop_remainder=False)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
@@ -206,9 +193,21 @@ class _TrainExample:
 
 
 class EvaluationSet:
-    """The fixed evaluation set: `set[i]` is example i with the entries of `evaluation_batches`, not batched."""
+    """The fixed evaluation set: `set[i]` is example i with the entries of `evaluation_batches`, not batched.
 
-    def __init__(self, source, view, family, seed, examples):
+    Hole-area buckets alternate, and each photograph is used equally often.
+    """
+
+    def __init__(self, source: sources.DecodedSource, view: View, family: masks.Family, seed: int, examples: int):
+        """Pairs photographs with buckets.
+
+        Args:
+          source: decoded images.
+          view: crop and augmentation settings.
+          family: the masks to draw; each bucket's range replaces `family.area`.
+          seed: seed of crops, masks and the pairing of photographs with buckets.
+          examples: size of the set.
+        """
         self.source, self.view, self.family, self.seed = source, view, family, seed
         order = np.random.default_rng([seed, _EVAL_ORDER])
         self.records = order.permutation(np.arange(examples) % len(source))

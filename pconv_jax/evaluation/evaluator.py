@@ -1,4 +1,4 @@
-"""The evaluation of a training run: scores at every checkpoint, tables and pictures at the end."""
+"""Evaluates a training run: the PSNR at every checkpoint, tables and pictures at the end."""
 
 import os
 from collections.abc import Sequence
@@ -6,75 +6,111 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from pconv_jax.data import pipeline
 from pconv_jax.evaluation import baselines, inputs, report, scores
-from pconv_jax.training import build, checkpoints, parallel, preemption, rundir, steps, train_state
+from pconv_jax.models import unet
+from pconv_jax.training import checkpoints, parallel, preemption, rundir, steps, train_state
 
 
 class Evaluator:
-    """The evaluation set of a config and the compiled network; used at every checkpoint and at the end."""
+    """The evaluation set of a run and its compiled network, for every checkpoint and for the end."""
 
-    def __init__(self, config, source):
-        self.config, self.source = config, source
-        self.inputs = inputs.Drawn(config, source)
-        self._predict = compiled(config)
+    def __init__(self, model: unet.UNet, evaluation_set: pipeline.EvaluationSet, batch_size: int, threads: int = 2):
+        """Compiles nothing yet.
 
-    def psnr(self, now: train_state.TrainState, signals: Sequence[str] = ()) -> float:
-        """Mean PSNR of the network's composites, and no more: what a checkpoint is ranked by.
+        Args:
+          model: the network.
+          evaluation_set: the examples.
+          batch_size: examples per batch; a multiple of the number of this host's devices.
+          threads: number of threads that prepare examples.
+        """
+        self.batch_size, self.threads, self.inputs = batch_size, threads, inputs.Drawn(evaluation_set)
+        self._model, self._evaluation_set, self._predict = model, evaluation_set, compiled(model)
+
+    def psnr(self, state: train_state.TrainState, signals: Sequence[str] = ()) -> float:
+        """Returns the mean PSNR of the network's composites, by which checkpoints are ranked.
+
+        Args:
+          state: the state to evaluate.
+          signals: names of the signals received so far; the evaluation stops when there is one.
 
         Raises:
           preemption.Stopped: a signal has come.
         """
-        batches = preemption.until_asked(signals, build.evaluation_batches(self.config, self.source), "")
-        return scores.psnr(self._predict, build.variables(self.config, now), batches, self.config.eval.batch_size)
+        batches = pipeline.evaluation_batches(self._evaluation_set, batch_size=self.batch_size, threads=self.threads)
+        batches = preemption.until_asked(signals, batches, "")
+        return scores.psnr(self._predict, self._variables(state), batches, self.batch_size)
 
-    def network(self, now: train_state.TrainState) -> scores.Fill:
-        """The network as a method to score."""
-        return scores.network(self._predict, build.variables(self.config, now), self.config.eval.batch_size)
+    def network(self, state: train_state.TrainState) -> scores.Fill:
+        """Returns the network as a method to score."""
+        return scores.network(self._predict, self._variables(state), self.batch_size)
 
-    def sheet(self, now: train_state.TrainState, count: int) -> np.ndarray:
-        """A picture of the first `count` examples: masked, prediction, composite, original."""
-        return report.sample_grid(self.inputs, self.network(now), count)
+    def image_grid(self, state: train_state.TrainState, count: int) -> np.ndarray:
+        """Returns a picture of the first `count` examples: masked, prediction, composite, original."""
+        return report.sample_grid(self.inputs, self.network(state), count)
+
+    def _variables(self, state):
+        return unet.prepared(state.eval_variables, self._model.dtype)
 
 
 def evaluate_and_report(
-    evaluator: Evaluator, now: train_state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()
+    evaluator: Evaluator, state: train_state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()
 ):
-    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and a sheet.
+    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and an image grid.
+
+    Args:
+      evaluator: the examples and the compiled network.
+      state: the state to evaluate.
+      workdir: the run directory; its config becomes part of the report.
+      name: name of the files.
+      signals: names of the signals received so far; the evaluation stops when there is one.
 
     Raises:
-      preemption.Stopped: `signals` is no longer empty; nothing is written then.
+      preemption.Stopped: a signal has come; nothing is written then.
     """
-    config = evaluator.config
-    methods = {scores.NETWORK: evaluator.network(now)} | {m: scores.baseline(m) for m in baselines.QUICK}
-    batches = inputs.batches(evaluator.inputs, config.eval.batch_size, config.data.threads)
-    left = f"in the last evaluation; all {int(now.step)} steps are saved, only the evaluation is left"
+    config = rundir.read_config(workdir)
+    methods = {scores.NETWORK: evaluator.network(state)} | {m: scores.baseline(m) for m in baselines.QUICK}
+    batches = inputs.batches(evaluator.inputs, evaluator.batch_size, evaluator.threads)
+    left = f"in the last evaluation; all {int(state.step)} steps are saved, only the evaluation is left"
     batches = preemption.until_asked(signals, batches, left)
-    about = {**about_network(config, now), "versions": rundir.versions()}
+    about = {**about_network(config, state), "versions": rundir.versions()}
     path = os.path.join(workdir, "eval", name)
     records = scores.score(methods, batches)
     fill = methods[scores.NETWORK]
-    report.write(path, title(config, now), records, about, evaluator.inputs, fill, grid_rows=config.eval.batch_size)
+    report.write(path, title(config, state), records, about, evaluator.inputs, fill, grid_rows=evaluator.batch_size)
     logging.info("parameters sha256 %s", about["parameters_sha256"])
     logging.info("written: %s.{json,csv,md,png}", path)
 
 
-def restore(path: str, config, which: str) -> train_state.TrainState:
-    """The state of a run's "last" or "best" checkpoint, on the devices.
+def restore(path: str, shapes: train_state.TrainState, which: str) -> train_state.TrainState:
+    """Returns the state of a checkpoint, on the devices.
+
+    Args:
+      path: the run directory.
+      shapes: shapes and dtypes of the state (`build.state_shapes`).
+      which: "last" or "best".
 
     Raises:
-      ValueError: there is none, or it does not fit the config.
+      ValueError: there is no checkpoint, or it has other shapes.
     """
-    return parallel.replicate(checkpoints.restore_chosen(path, train_state.shapes(config), which))
+    return parallel.replicate(checkpoints.restore_chosen(path, shapes, which))
 
 
-def compiled(config):
-    """The network of a config: `predict(variables, image, mask) -> (output, composite)`, as of `make_predict`."""
-    return parallel.map_predict(steps.make_predict(build.unet_model(config)))
+def compiled(model: unet.UNet):
+    """Returns `predict(variables, image, mask) -> (output, composite)`, compiled for all devices of this host."""
+    return parallel.map_predict(steps.make_predict(model))
 
 
-def about_network(config, now):
-    return {"step": int(now.step), "parameters_sha256": checkpoints.digest(now.params), "config": config.to_dict()}
+def about_network(config, state: train_state.TrainState) -> dict:
+    """Returns what a report records about a network.
+
+    Args:
+      config: the config of its run.
+      state: its state.
+    """
+    return {"step": int(state.step), "parameters_sha256": checkpoints.digest(state.params), "config": config.to_dict()}
 
 
-def title(config, now):
-    return f"{config.name} at step {int(now.step)}"
+def title(config, state: train_state.TrainState) -> str:
+    """Returns the title of a report, from the config of a run and its state."""
+    return f"{config.name} at step {int(state.step)}"

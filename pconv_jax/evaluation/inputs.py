@@ -40,12 +40,12 @@ class Example:
 
 
 class Drawn:
-    """The evaluation set of a config and its image source."""
+    """The evaluation set of a run."""
 
-    def __init__(self, config, source):
-        self._chosen, self._names = build.evaluation_set(config, source), source.source.names
-        self._seed = config.eval.seed
-        self._as_is = config.eval.masks.kind == "folder" and not config.eval.masks.augment
+    def __init__(self, evaluation_set: pipeline.EvaluationSet):
+        self._chosen, self._names = evaluation_set, evaluation_set.source.source.names
+        self._seed = evaluation_set.seed
+        self._as_is = evaluation_set.family.kind == "folder" and not evaluation_set.family.augment
 
     def __len__(self):
         return len(self._chosen)

@@ -72,11 +72,11 @@ class Inpainter:
         if checkpoint not in ("last", "best"):
             raise errors.UserError(f'checkpoint is "{checkpoint}"; needs last or best')
         # Here, because photographs are filled by exported weights without the libraries that training needs.
-        from pconv_jax.training import build, checkpoints, rundir, train_state, validation
+        from pconv_jax.training import build, checkpoints, rundir, validation
 
         config = rundir.read_config(run)
         validation.validate(config)
-        state = checkpoints.restore_chosen(run, train_state.shapes(config), checkpoint)
+        state = checkpoints.restore_chosen(run, build.state_shapes(config), checkpoint)
         return cls(build.unet_model(config), state.eval_variables, tile, pyramid.of_config(config), ensemble)
 
     @classmethod

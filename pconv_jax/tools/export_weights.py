@@ -15,7 +15,7 @@ from absl import flags
 from pconv_jax import command_line, errors
 from pconv_jax.inpainting import pyramid, weights_file
 from pconv_jax.tools import weight_files
-from pconv_jax.training import checkpoints, rundir, train_state, validation
+from pconv_jax.training import build, checkpoints, rundir, validation
 
 
 def define_flags(flag_values: flags.FlagValues):
@@ -50,7 +50,7 @@ def main(flag_values: flags.FlagValues):
                 "--threshold is for networks without model.guess, and the run's network has it: leave it out"
             )
         settings = pyramid.Settings(threshold=flag_values.threshold, band=flag_values.band)
-    state = checkpoints.restore_chosen(flag_values.run, train_state.shapes(config), flag_values.checkpoint)
+    state = checkpoints.restore_chosen(flag_values.run, build.state_shapes(config), flag_values.checkpoint)
     about = {
         "name": config.name,
         "step": int(state.step),

@@ -1,24 +1,31 @@
-"""From a config to the objects it describes: sources, batches, the model. Training and evaluation share these."""
+"""Makes the objects that a config describes: sources, batches, the network, the optimizer, and the whole experiment.
+
+Nothing below this file reads a config, except the rules (validation.py) and the run directory (rundir.py).
+"""
 
 import dataclasses
+import functools
 import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from absl import logging
 
 from pconv_jax.data import mask_folder, masks, pipeline, sources
 from pconv_jax.models import unet, vgg
-from pconv_jax.training import parallel, validation
+from pconv_jax.training import parallel, phases, steps, train_state, validation
 
 EVALUATION_MASKS = "evaluation masks"  # in data.json
 
 
 def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]:
-    """`(train, evaluation)`, decoded, and apart by photograph.
+    """Returns `(train, evaluation)`, two decoded sources that share no photograph.
 
     Raises:
-      ValueError: a folder that is missing, empty, or too small to split; a TFDS dataset that is not prepared.
+      ValueError: a folder is missing, empty or too small to split, or a TFDS dataset is not prepared.
     """
     data = config.data
     pair = sources.SOURCES[data.source].load(data)
@@ -27,10 +34,10 @@ def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]
 
 
 def check_masks(config):
-    """Draws one mask of each use, and so finds a mask folder that is missing or an area that cannot be had.
+    """Draws one mask for training and one per bucket for evaluation, so that wrong settings fail before training.
 
     Raises:
-      ValueError: says which.
+      ValueError: a mask folder is missing or empty, or no mask has the wanted area.
     """
     size = (config.data.size, config.data.size)
     train, evaluation = validation.train_masks(config), validation.evaluation_masks(config)
@@ -42,35 +49,46 @@ def check_masks(config):
 
 
 def fingerprints(config, train_source, evaluation_source) -> dict[str, str]:
-    """Of all that a run is fed with, by use, to notice that it goes on with something else (rundir.claim).
+    """Returns a fingerprint of each input of a run by its use, so that a resume on other data is refused.
 
-    Images and masks by the names and sizes of their files, VGG16's weights by content.
+    Images and masks are identified by the names and sizes of their files, VGG16's weights by content.
+
+    Args:
+      config: the config of the run.
+      train_source: decoded training images.
+      evaluation_source: decoded evaluation images.
     """
-    found = {"train": train_source.source.fingerprint(), "evaluation": evaluation_source.source.fingerprint()}
+    result = {"train": train_source.source.fingerprint(), "evaluation": evaluation_source.source.fingerprint()}
     if config.masks.kind == "folder":
-        found["train masks"] = mask_folder.fingerprint(config.masks.path)
-    found |= evaluation_masks_fingerprint(config)
+        result["train masks"] = mask_folder.fingerprint(config.masks.path)
+    result |= evaluation_masks_fingerprint(config)
     if config.loss.vgg16_weights:
         with open(config.loss.vgg16_weights, "rb") as file:
-            found["VGG16 weights"] = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
-    return found
+            result["VGG16 weights"] = f"sha256 {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    return result
 
 
 def evaluation_masks_fingerprint(config) -> dict[str, str]:
-    """Of the evaluation's mask folder, by its use; empty where masks are drawn."""
+    """Returns the fingerprint of the evaluation's mask folder by its use, or {} if masks are drawn."""
     if config.eval.masks.kind != "folder":
         return {}
     return {EVALUATION_MASKS: mask_folder.fingerprint(config.eval.masks.path)}
 
 
 def train_view(config) -> pipeline.View:
-    """How training examples are cut from photographs."""
+    """Returns the settings by which training examples are cut from photographs."""
     data = config.data
     return pipeline.View(data.size, tuple(data.crop_scale), data.flip, data.rotate, data.permute_channels)
 
 
 def train_batches(config, source, start):
-    """This host's share of the batches from step `start` on, to be moved to its devices."""
+    """Returns an iterator over this host's share of the training batches.
+
+    Args:
+      config: the config of the run.
+      source: decoded training images.
+      start: number of batches to skip.
+    """
     return pipeline.train_batches(
         source,
         train_view(config),
@@ -84,45 +102,36 @@ def train_batches(config, source, start):
     )
 
 
-def evaluation_batches(config, source):
-    """The fixed evaluation set: the same for every run with the same `eval`, `data` and photographs."""
-    return pipeline.evaluation_batches(
+def evaluation_set(config, source) -> pipeline.EvaluationSet:
+    """Returns the examples that a run is scored on.
+
+    Args:
+      config: the config; the examples follow from its sections `eval` and `data` alone.
+      source: the decoded evaluation images.
+    """
+    return pipeline.EvaluationSet(
         source,
-        **_evaluation(config),
-        batch_size=config.eval.batch_size,
-        threads=config.data.threads,
+        pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
+        validation.evaluation_masks(config),
+        config.eval.seed,
+        config.eval.examples,
     )
 
 
-def evaluation_set(config, source) -> pipeline.EvaluationSet:
-    """The same examples by index."""
-    return pipeline.EvaluationSet(source, **_evaluation(config))
-
-
-def _evaluation(config):
-    return {
-        "view": pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
-        "family": validation.evaluation_masks(config),
-        "seed": config.eval.seed,
-        "examples": config.eval.examples,
-    }
-
-
-def variables(config, now):
-    """What evaluation applies: those of a training state (`TrainState.eval_variables`), prepared."""
-    return unet.prepared(now.eval_variables, config.model.dtype)
-
-
 def unet_model(config) -> unet.UNet:
-    """The network of `config.model`, its batch normalisation synchronised over the devices."""
+    """Returns the network of `config.model`, its batch normalisation synchronised over the devices."""
     options = {**config.model, "kernels": tuple(config.model.kernels), "dtype": jnp.dtype(config.model.dtype)}
     return unet.UNet(**options, axis_name=parallel.AXIS)
 
 
 def vgg16_features(config):
-    """`(features, params)`, where `features(params, images)` are VGG16's feature maps.
+    """Returns `(features, params)`, where `features(params, images)` computes VGG16's feature maps.
 
-    `(None, {})` where the terms that need them are off, which the log says.
+    It is `(None, {})` if `loss.vgg16_weights` is empty: the terms that need them are off, and a log line says so.
+
+    Raises:
+      ValueError: the file does not hold VGG16's weights.
+      FileNotFoundError: there is no such file.
     """
     if not config.loss.vgg16_weights:
         logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
@@ -133,3 +142,135 @@ def vgg16_features(config):
         return module.apply({"params": params}, images)
 
     return jax.checkpoint(features) if config.model.remat else features, params
+
+
+def learning_rate(config) -> optax.Schedule:
+    """Returns the schedule, a function of the step.
+
+    It is a linear warm-up, then constant or a cosine to zero; in the second phase it is constant.
+    """
+    optim, count = config.optim, config.train.steps
+    finetune = optax.constant_schedule(config.finetune.lr)
+    if not count:
+        return finetune
+    if optim.schedule == "cosine":
+        first = optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, count)
+    else:
+        first = optax.linear_schedule(0.0 if optim.warmup_steps else optim.lr, optim.lr, max(optim.warmup_steps, 1))
+    return optax.join_schedules([first, finetune], [count]) if config.finetune.steps else first
+
+
+def optimizer(config) -> optax.GradientTransformation:
+    """Returns Adam with the schedule, after optional clipping of the global gradient norm."""
+    adam = optax.adam(learning_rate(config), b1=config.optim.b1, b2=config.optim.b2, eps=config.optim.eps)
+    return optax.chain(optax.clip_by_global_norm(config.optim.clip_norm), adam) if config.optim.clip_norm else adam
+
+
+def initial_state(config) -> train_state.TrainState:
+    """Returns the state before the first step, a function of the config and its seed."""
+    return train_state.create(unet_model(config), optimizer(config), **_state_options(config))
+
+
+def state_shapes(config) -> train_state.TrainState:
+    """Returns the shapes and dtypes of the state, without computing it, to restore a checkpoint into."""
+    return jax.eval_shape(lambda: initial_state(config))
+
+
+def _state_options(config):
+    return {"size": config.data.size, "seed": config.seed, "average": bool(config.optim.ema)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """All the objects of a training run, made once from its config (`experiment`).
+
+    Attributes:
+      name: name of the experiment.
+      init_from: run directory or checkpoint that gives the initial parameters; empty for none.
+      model: the U-Net.
+      create_state: a function without arguments that returns the state before the first step.
+      learning_rate: the schedule, a function of the step.
+      phases: the phases of the run, in order.
+      make_step: takes a phase and returns its training step (`steps.make_train_step`).
+      vgg16_params: parameters of VGG16, the third argument of the step.
+      batch_size: training examples per step, over all devices.
+      intervals: number of steps between log lines ("log"), checkpoints ("checkpoint") and image grids ("sample").
+      samples: number of examples on an image grid.
+      max_to_keep: number of newest checkpoints to keep, beside the best.
+      eval_batch_size: examples per batch in evaluations.
+      threads: number of threads that prepare batches.
+      train_source: decoded training images; None if the experiment was made without images, as are the next two.
+      train_batches: takes the number `start` of batches to skip and returns an iterator over this host's batches.
+      evaluation_set: the examples that the run is scored on.
+    """
+
+    name: str
+    init_from: str
+    model: unet.UNet
+    create_state: Callable[[], train_state.TrainState]
+    learning_rate: optax.Schedule
+    phases: tuple[phases.Phase, ...]
+    make_step: Callable[[phases.Phase], Callable]
+    vgg16_params: Any
+    batch_size: int
+    intervals: Mapping[str, int]
+    samples: int
+    max_to_keep: int
+    eval_batch_size: int
+    threads: int
+    train_source: sources.DecodedSource | None = None
+    train_batches: Callable[[int], Iterator] | None = None
+    evaluation_set: pipeline.EvaluationSet | None = None
+
+
+def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
+    """Makes all objects of a run from its config, which nothing reads from then on.
+
+    Args:
+      config: validated (training/validation.py).
+      train_source: decoded training images (`image_sources`), or None to compute steps on other batches.
+      evaluation_source: decoded evaluation images, or None.
+
+    Raises:
+      ValueError: the file of VGG16's weights holds something else.
+      FileNotFoundError: there is no such file.
+    """
+    model, adam = unet_model(config), optimizer(config)
+    features, vgg16_params = vgg16_features(config)
+    make_step = functools.partial(
+        steps.make_train_step,
+        model,
+        adam,
+        functools.partial(steps.loss_weights, config.loss.weights.to_dict(), config.loss.style_warmup_steps),
+        features,
+        ema=config.optim.ema,
+        accumulate=config.train.accumulate,
+    )
+    return Experiment(
+        name=config.name,
+        init_from=config.init_from,
+        model=model,
+        create_state=functools.partial(train_state.create, model, adam, **_state_options(config)),
+        learning_rate=learning_rate(config),
+        phases=phases.make(
+            config.train.steps,
+            config.finetune.steps,
+            freeze_statistics=config.finetune.freeze_statistics,
+            freeze_affine=config.finetune.freeze_affine,
+        ),
+        make_step=make_step,
+        vgg16_params=vgg16_params,
+        batch_size=config.train.batch_size,
+        intervals={
+            "log": config.train.log_every,
+            "checkpoint": config.train.checkpoint_every,
+            "sample": config.train.sample_every,
+        },
+        samples=config.train.samples,
+        max_to_keep=config.train.keep,
+        eval_batch_size=config.eval.batch_size,
+        threads=config.data.threads,
+        train_source=train_source,
+        train_batches=None if train_source is None else functools.partial(train_batches, config, train_source),
+        evaluation_set=None if evaluation_source is None else evaluation_set(config, evaluation_source),
+    )

@@ -1,7 +1,7 @@
-"""The two phases of a run (Liu et al. 2018, section 4.2): where each starts and ends, and what it holds still.
+"""The two phases of a run (Liu et al. 2018, section 4.2): their steps, and the parameters that they freeze.
 
-Holes pollute the statistics of batch normalisation. The second phase goes on at a lower learning rate with the
-encoder's normalisation frozen and the decoder's alive; without it colours shift.
+Holes distort the statistics of batch normalisation. The second phase continues at a lower learning rate with the
+encoder's normalisation frozen, while the decoder's is still trained. Without it colours shift.
 """
 
 import dataclasses
@@ -15,12 +15,14 @@ _ENCODER_NORM = re.compile(r"enc\d+/norm/")
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-    """Steps `start .. stop - 1`, counted from the beginning of the run.
+    """The steps from `start` to `stop - 1`, counted from the beginning of the run.
 
     Attributes:
-      name: for the log.
-      freeze_statistics: the encoder normalises by its running statistics, which stay as they are.
-      freeze_affine: scale and shift of the encoder's normalisation stay as they are.
+      name: name of the phase in the log.
+      start: number of steps before this phase.
+      stop: number of steps after this phase.
+      freeze_statistics: whether the encoder normalises by its running statistics and leaves them unchanged.
+      freeze_affine: whether scale and shift of the encoder's normalisation stay unchanged.
     """
 
     name: str
@@ -41,11 +43,17 @@ class Phase:
         return jax.tree_util.tree_map_with_path(hold, tree)
 
 
-def from_config(config) -> list[Phase]:
-    """The phases with at least one step, in order."""
-    first, second = config.train.steps, config.finetune.steps
-    phases = [
-        Phase("training", 0, first),
-        Phase("fine-tuning", first, first + second, config.finetune.freeze_statistics, config.finetune.freeze_affine),
-    ]
-    return [phase for phase in phases if phase.stop > phase.start]
+def make(steps: int, finetune_steps: int, *, freeze_statistics: bool, freeze_affine: bool) -> tuple[Phase, ...]:
+    """Returns the phases that have at least one step, in order.
+
+    Args:
+      steps: number of steps of the first phase.
+      finetune_steps: number of steps of the second phase.
+      freeze_statistics: as in `Phase`, for the second phase.
+      freeze_affine: as in `Phase`, for the second phase.
+    """
+    both = (
+        Phase("training", 0, steps),
+        Phase("fine-tuning", steps, steps + finetune_steps, freeze_statistics, freeze_affine),
+    )
+    return tuple(phase for phase in both if phase.stop > phase.start)

@@ -9,7 +9,7 @@ import optax
 from jax import lax
 
 from pconv_jax.ops import compositing, losses
-from pconv_jax.training import build, phases, train_state
+from pconv_jax.training import phases
 
 
 def loss_terms(output, target, mask, features: Callable | None):
@@ -31,26 +31,18 @@ def loss_terms(output, target, mask, features: Callable | None):
     return terms
 
 
-def loss_weights(config, step) -> dict:
-    """The weight of each term at a step: the config's, and those of style rising linearly over the first steps."""
-    weights = config.loss.weights.to_dict()
-    if config.loss.style_warmup_steps:
-        share = jnp.minimum((step + 1) / config.loss.style_warmup_steps, 1.0)
-        weights |= {name: share * weights[name] for name in ("style_out", "style_comp")}
-    return weights
+def loss_weights(weights: dict[str, float], style_warmup_steps: int, step) -> dict:
+    """Returns the weight of each term at a step. Those of the style terms rise linearly over the first steps.
 
-
-def from_config(config, features: Callable | None, phase: phases.Phase):
-    """The training step of a config in a phase; `features` as in `make_train_step`."""
-    return make_train_step(
-        build.unet_model(config),
-        train_state.optimizer(config),
-        functools.partial(loss_weights, config),
-        features,
-        phase,
-        ema=config.optim.ema,
-        accumulate=config.train.accumulate,
-    )
+    Args:
+      weights: the final weight of each term.
+      style_warmup_steps: number of steps over which the weights of the style terms rise; 0 for none.
+      step: number of steps done, a Python integer or a scalar array.
+    """
+    if not style_warmup_steps:
+        return weights
+    fraction = jnp.minimum((step + 1) / style_warmup_steps, 1.0)
+    return weights | {name: fraction * weights[name] for name in ("style_out", "style_comp")}
 
 
 def make_train_step(
