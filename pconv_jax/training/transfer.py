@@ -45,7 +45,7 @@ def parameters(path: str, abstract_state) -> tuple:
         to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), taken)
         arguments = ocp.args.PyTreeRestore(item=taken, restore_args=to_host, partial_restore=True)
         try:
-            restored = checkpoints.restore(step, args=arguments)
+            restored = manager.restore(step, args=arguments)
         except Exception as error:
             raise ValueError(_unreadable(path, error)) from error
     return restored[name], restored.get("batch_stats", {})
