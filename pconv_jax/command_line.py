@@ -36,7 +36,7 @@ def run(
 ):
     """Runs a command and ends the process with its exit code.
 
-    A `ValueError` or an `OSError` ends the command with one line on standard error
+    A `UserError`, or an `OSError` that the operating system raised, ends the command with one line on standard error
     and exit code 1; `--traceback` shows the traceback as well. Every other exception is a defect of the program and
     keeps its traceback.
 
@@ -71,7 +71,9 @@ def run(
         app.run(call, argv, flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(interrupted)
-    except (ValueError, OSError) as error:
+    except (errors.UserError, OSError) as error:
+        if isinstance(error, OSError) and error.errno is None:  # raised by a program, not by the operating system
+            raise
         if flag_values["traceback"].value:
             traceback.print_exc()
         leave(f"error: {error}")

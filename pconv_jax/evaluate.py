@@ -11,7 +11,7 @@ import os
 
 from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.evaluation import (
     baselines,
     evaluator,
@@ -55,7 +55,7 @@ def main(flag_values: flags.FlagValues):
     """Checks everything that can be checked, restores the networks, scores all methods on the same inputs, writes.
 
     Raises:
-      ValueError, OSError: before anything is written.
+      UserError, OSError: before anything is written.
     """
     _check_flags(flag_values)
     compilation_cache.enable(flag_values.compilation_cache)
@@ -89,7 +89,7 @@ def main(flag_values: flags.FlagValues):
         title = evaluator.title(config, now) if path == flag_values.run else title
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in flag_values.baselines}}
     if not methods:
-        raise ValueError("nothing to score: give --run, --predictions or --baselines")
+        raise errors.UserError("nothing to score: give --run, --predictions or --baselines")
     _score(flag_values, title, chosen, methods, measures, about, batch_size, threads)
 
 
@@ -133,20 +133,24 @@ def _check_flags(flag_values):
     """What the flags say by themselves."""
     unknown = [name for name in flag_values.baselines if name not in baselines.BASELINES]
     if unknown:
-        raise ValueError(f"--baselines={','.join(unknown)} is unknown; needs some of {', '.join(baselines.BASELINES)}")
+        raise errors.UserError(
+            f"--baselines={','.join(unknown)} is unknown; needs some of {', '.join(baselines.BASELINES)}"
+        )
     if not flag_values.run and not flag_values.manifest:
-        raise ValueError("no inputs: give --run=DIR, or --manifest=DIR with --predictions=DIR")
+        raise errors.UserError("no inputs: give --run=DIR, or --manifest=DIR with --predictions=DIR")
     if not flag_values.run and (flag_values.compare or flag_values.write_manifest):
-        raise ValueError("--compare and --write_manifest need --run=DIR, which they start from")
+        raise errors.UserError("--compare and --write_manifest need --run=DIR, which they start from")
     if flag_values.predictions and not flag_values.manifest:
-        raise ValueError("--predictions needs --manifest=DIR, the inputs that the results are of")
+        raise errors.UserError("--predictions needs --manifest=DIR, the inputs that the results are of")
     if flag_values.manifest and flag_values.write_manifest:
-        raise ValueError("--write_manifest writes the run's own inputs: leave --manifest out")
+        raise errors.UserError("--write_manifest writes the run's own inputs: leave --manifest out")
     if not flag_values.run and not flag_values.out:
-        raise ValueError("--out=DIR is missing: without --run there is no run directory to write to")
+        raise errors.UserError("--out=DIR is missing: without --run there is no run directory to write to")
     methods = [flag_values.run, *flag_values.compare, *flag_values.predictions]
     if len(set(methods)) < len(methods):
-        raise ValueError(f"--run, --compare and --predictions name a folder twice: {', '.join(map(str, methods))}")
+        raise errors.UserError(
+            f"--run, --compare and --predictions name a folder twice: {', '.join(map(str, methods))}"
+        )
 
 
 def _config(path):
@@ -167,7 +171,7 @@ def _drawn(path, configs):
     for use, fingerprint in current.items():
         if recorded.get(use) != fingerprint:
             what = "masks" if use == build.EVALUATION_MASKS else "images"
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} was trained beside other evaluation {what} ({recorded.get(use)} then, {fingerprint} now): "
                 "restore them, or give --manifest=DIR"
             )
@@ -175,15 +179,15 @@ def _drawn(path, configs):
 
 
 def _check_fits(path, config, chosen):
-    """Raises ValueError unless a network takes the inputs of a manifest."""
+    """Raises UserError unless a network takes the inputs of a manifest."""
     if config.model.channels != chosen.channels:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} is a network for {config.model.channels} channels and {chosen.directory} has {chosen.channels}"
         )
     try:
         unet.check_size(chosen.size, config.model.depth)
-    except ValueError as error:
-        raise ValueError(f"{chosen.directory} does not fit {path}: {error}") from error
+    except errors.UserError as error:
+        raise errors.UserError(f"{chosen.directory} does not fit {path}: {error}") from error
 
 
 def _base(path):

@@ -97,6 +97,8 @@ def fill_file(
         try:
             filled, unseen = network.fill(photo.pixels, grown)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
+            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
             reason = str(error).partition("\n")[0]
             raise errors.UserError(f"is {photo.size}, too large for this machine: lower --tile ({reason})") from error
     if unseen:
@@ -113,7 +115,7 @@ def _named(path):
     """Puts the path of a file before the text of a user error about it."""
     try:
         yield
-    except ValueError as error:
+    except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
 
 
@@ -152,7 +154,7 @@ def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> d
     for number, job in enumerate(matched, 1):
         try:
             about, warnings, pixels = fill_file(network, job, options, read_mask)
-        except (ValueError, OSError) as error:
+        except (errors.UserError, OSError) as error:
             failed[job.image] = str(error)
             print(f"error: {error}", file=sys.stderr, flush=True)
             continue

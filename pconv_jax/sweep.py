@@ -9,7 +9,7 @@ import sys
 
 from absl import flags, logging
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
 from pconv_jax.training import build, compilation_cache, preemption, rundir
@@ -37,11 +37,11 @@ def main(flag_values: flags.FlagValues) -> int:
     """Checks everything, runs what is not finished, reports. Returns the exit code.
 
     Raises:
-      ValueError, OSError: before anything is run or written.
+      UserError, OSError: before anything is run or written.
     """
     sweep = _plan(flag_values)
     if os.path.exists(os.path.join(sweep.directory, rundir.CONFIG)):
-        raise ValueError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
+        raise errors.UserError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
     finished = [results.scores(one) is not None for one in sweep.runs]  # other configs are refused now
     if flag_values.count:
         print(len(sweep.runs))
@@ -77,9 +77,9 @@ def _plan(flag_values):
     path, names, overrides = command_line.experiment(flag_values)
     missing = [name for name in ("get_config", "get_variants", "SEEDS") if name not in names]
     if missing:
-        raise ValueError(f"{path} has no {' and no '.join(missing)}: start from experiments/ablation.py")
+        raise errors.UserError(f"{path} has no {' and no '.join(missing)}: start from experiments/ablation.py")
     if flag_values.smoke and "SMOKE" not in names:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has no SMOKE, the overrides for --smoke: leave it out, or see experiments/ablation.py"
         )
     seeds = [int(seed) if seed.strip().isdigit() else seed for seed in flag_values.seeds]
@@ -103,7 +103,7 @@ def _plan(flag_values):
 def _become(sweep, index, more):
     """Runs one of the runs in place of this process, so that signals reach it as they reach any training."""
     if not 0 <= index < len(sweep.runs):
-        raise ValueError(f"--only={index} of {len(sweep.runs)} runs; needs 0 to {len(sweep.runs) - 1}")
+        raise errors.UserError(f"--only={index} of {len(sweep.runs)} runs; needs 0 to {len(sweep.runs) - 1}")
     chosen = sweep.runs[index]
     if results.scores(chosen) is not None:
         print(f"{chosen.name} is finished")
@@ -141,7 +141,9 @@ def _sheet(sweep, found):
         if examples is None:
             examples = [evaluation.inputs[index] for index in range(min(SHOWN, len(evaluation.inputs)))]
             if tuple(example.name for example in examples) != found.names[: len(examples)]:
-                raise ValueError(f"the evaluation images are not those that {one.workdir} was scored on: restore them")
+                raise errors.UserError(
+                    f"the evaluation images are not those that {one.workdir} was scored on: restore them"
+                )
         fill = evaluation.network(evaluator.restore(one.workdir, build.state_shapes(one.config), "last"))
         size = one.config.eval.batch_size
         parts = [fill(examples[start : start + size]) for start in range(0, len(examples), size)]

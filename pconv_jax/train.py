@@ -15,6 +15,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 
+from pconv_jax import errors
 from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.training import (
     build,
@@ -39,7 +40,7 @@ def train(config, workdir: str):
       The state after the last step.
 
     Raises:
-      ValueError: the data, the devices or the run directory do not fit the config, or another process trains in it.
+      UserError: the data, the devices or the run directory do not fit the config, or another process trains in it.
         Nothing has been written then.
       reporting.NonFinite: a loss is NaN or infinite.
       preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved. In the evaluation at the end, too: the same
@@ -100,7 +101,7 @@ def _run(experiment, workdir, initial, signals):
                 manager = stack.enter_context(checkpoints.open_manager(workdir, experiment.max_to_keep, clean=True))
                 state = checkpoints.resume(manager, shapes)
                 if state is None and initial is None and experiment.init_from:
-                    raise ValueError(f"no checkpoint in {workdir} can be read: choose another --workdir")
+                    raise errors.UserError(f"no checkpoint in {workdir} can be read: choose another --workdir")
                 log = stack.enter_context(reporting.MetricsLog(workdir, 0 if state is None else int(state.step)))
                 outputs = _Outputs(workdir, manager, log)
         if state is not None:

@@ -237,7 +237,7 @@ REFUSED = {
     ),
     "experiment: gives a dict": (
         lambda d: experiment(d, "def get_config():\n    return {'name': 'mine'}\n"),
-        r"mine.py: get_config\(\) gives dict; needs a ConfigDict: start from experiments/default.py",
+        r"mine.py: get_config\(\) returns dict; needs a ConfigDict: start from experiments/default.py",
     ),
     "experiment: gives nothing": (lambda d: experiment(d, "def get_config():\n    pass\n"), "did you forget a return"),
     "experiment: JSON": (lambda d: experiment(d, '{"name": "x"}'), r"mine.py has no get_config\(\)|gives NoneType"),

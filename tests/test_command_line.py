@@ -29,6 +29,9 @@ def test_endings_without_a_traceback(ending, code, printed, server, tmp_path):
 @pytest.mark.parametrize(
     ("ending", "last"),
     [
+        ("broadcast", "ValueError: operands could not be broadcast together with shapes (2,) (3,) "),
+        ("zip", "ValueError: zip() argument 2 is longer than argument 1"),
+        ("library", "OSError: a library's own words"),
         ("key", "KeyError: 'no such key'"),
     ],
 )

@@ -14,7 +14,7 @@ from absl import flags
 import networks
 import plain_networks
 import runs
-from pconv_jax import evaluate, inpaint
+from pconv_jax import errors, evaluate, inpaint
 from pconv_jax.evaluation import perceptual, scores
 from pconv_jax.models import inception, lpips
 
@@ -170,7 +170,7 @@ def test_what_is_left_out_is_said(place, compared):
 def test_wrong_weights_are_refused_before_anything_is_scored(place, tmp_path):
     """A missing file, one for another tool, and images too small for the network."""
     words = [f"--run={place / 'a'}", f"--out={tmp_path / 'out'}"]
-    with pytest.raises(FileNotFoundError, match=r"no LPIPS weights at .*prepare_lpips"):
+    with pytest.raises(errors.UserError, match=r"no LPIPS weights at .*prepare_lpips"):
         command(*words, f"--lpips_weights={tmp_path / 'nothing.npz'}")
     np.savez(tmp_path / "lpips.npz", network="alex", **plain_networks.draw(lpips.expected("alex")))
     with pytest.raises(ValueError, match="images are 16x16; LPIPS with alex needs 31x31 or more"):

@@ -9,6 +9,7 @@ from flax import traverse_util
 
 import loopback
 import plain_networks as plain
+from pconv_jax import errors
 from pconv_jax.evaluation import perceptual
 from pconv_jax.models import inception, npz_weights
 from pconv_jax.tools import download, prepare_inception
@@ -257,7 +258,7 @@ def test_without_a_network_the_tool_says_what_to_download(tmp_path):
         rf"(?s)cannot download inception.pth .*download \(95.6 MB\)\n  {url}/inception.pth\nput it at\n  {path}\n"
         rf"and run\n  python -m pconv_jax.tools.prepare_inception --out=.* --file={path}"
     )
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(errors.UserError, match=message):
         prepare_inception.prepare(str(tmp_path / "out.npz"), source=source)
     (tmp_path / "pt_inception-2015-12-05-6726825d.pth").write_bytes(b"x")
     with pytest.raises(ValueError, match=r"needs 6726825d: download it again .https://github.com/mseitzer/pytorch-fid"):
@@ -269,7 +270,7 @@ def test_without_a_network_the_tool_says_what_to_download(tmp_path):
 def test_wrong_files_are_refused(tmp_path, few_layers):
     """By name, shape and content, with the command that makes the right one."""
     path = str(tmp_path / "f.npz")
-    with pytest.raises(FileNotFoundError, match=r"no Inception weights at .*: run python -m .*prepare_inception"):
+    with pytest.raises(errors.UserError, match=r"no Inception weights at .*: run python -m .*prepare_inception"):
         inception.load(path)
     np.savez(path, **{"Conv2d_1a_3x3/kernel": np.ones((3, 3, 3, 8), np.float32)})
     with pytest.raises(ValueError, match=r"Conv2d_1a_3x3/kernel in .* has shape \(3, 3, 3, 8\); needs \(3, 3, 3, 4\)"):

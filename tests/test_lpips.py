@@ -11,6 +11,7 @@ import safetensors.numpy
 import loopback
 import pictures
 import plain_networks as plain
+from pconv_jax import errors
 from pconv_jax.evaluation import perceptual
 from pconv_jax.models import lpips
 from pconv_jax.tools import download, prepare_lpips
@@ -151,7 +152,7 @@ def test_wrong_files_are_refused(tmp_path, arrays, change, message):
 
 
 def test_no_npz(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no LPIPS weights at .*: run python -m pconv_jax.tools.prepare_lpips"):
+    with pytest.raises(errors.UserError, match=r"no LPIPS weights at .*: run python -m pconv_jax.tools.prepare_lpips"):
         lpips.load(str(tmp_path / "nothing.npz"))
     (tmp_path / "alexnet.pth").write_bytes(b"no npz")
     with pytest.raises(ValueError, match=r"alexnet.pth is no npz .*: make one with python -m .*prepare_lpips --out"):
@@ -227,7 +228,7 @@ def test_the_tool_refuses(tmp_path, given, which, change, message):
 
 
 def test_the_tool_refuses_what_is_no_file_of_weights(tmp_path, given, monkeypatch):
-    with pytest.raises(FileNotFoundError, match="no file nothing: give the weights, or leave the flag out"):
+    with pytest.raises(errors.UserError, match="no file nothing: give the weights, or leave the flag out"):
         prepare(tmp_path, given, backbone="nothing")
     (tmp_path / "page").write_text("<!DOCTYPE html>")
     with pytest.raises(ValueError, match=r"page starts with b'<!DOCTYPE html>'; needs a .pth or safetensors"):
@@ -241,7 +242,7 @@ def test_the_tool_refuses_what_is_no_file_of_weights(tmp_path, given, monkeypatc
     with pytest.raises(ValueError, match=r"is of LPIPS 0.0, fitted to inputs that were not scaled: give alex.pth of"):
         prepare(tmp_path, given)
     (tmp_path / "out.npz").write_text("mine")
-    with pytest.raises(FileExistsError, match="pass --overwrite"):
+    with pytest.raises(errors.UserError, match="pass --overwrite"):
         prepare(tmp_path, given)
 
 
@@ -249,13 +250,13 @@ def test_without_a_network_the_tool_says_what_to_download(tmp_path, given):
     """Both files with their addresses, places and the command; what is given is kept in it."""
     url = loopback.closed_port()
     files = {flag: download.Published(f"{url}/{flag}.pth", 1.5, "sha256:00") for flag in ("--backbone", "--linear")}
-    with pytest.raises(OSError, match=r"cannot download --backbone.pth and --linear.pth") as caught:
+    with pytest.raises(errors.UserError, match=r"cannot download --backbone.pth and --linear.pth") as caught:
         prepare(tmp_path, given, backbone=None, linear=None, sources={"alex": files})
     for flag in files:
         assert f"download (1.5 MB)\n  {url}/{flag}.pth\nput it at\n  {tmp_path}/{flag}.pth\n" in str(caught.value)
         assert f"{flag}={tmp_path}/{flag}.pth" in str(caught.value)
     with pytest.raises(
-        OSError, match=rf"(?s)cannot download --backbone.pth .*--network=alex --linear={given[1]} --out"
+        errors.UserError, match=rf"(?s)cannot download --backbone.pth .*--network=alex --linear={given[1]} --out"
     ):
         prepare(tmp_path, given, backbone=None, sources={"alex": files})
     assert not list(tmp_path.iterdir())

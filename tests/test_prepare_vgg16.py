@@ -165,7 +165,7 @@ def test_not_weights(tmp_path, refused):
     refused(r"page.pth starts with b'<!DOCTYPE html>'; needs VGG16 as", ValueError, file=str(tmp_path / "page.pth"))
     (tmp_path / "empty.h5").touch()
     refused(r"empty.h5 starts with b''; needs VGG16 as", ValueError, file=str(tmp_path / "empty.h5"))
-    refused("no file .*nothing.npz: give the weights with --file", OSError, file=str(tmp_path / "nothing.npz"))
+    refused("no file .*nothing.npz: give the weights with --file", errors.UserError, file=str(tmp_path / "nothing.npz"))
 
 
 def test_checksum_in_the_name(tmp_path, refused):
@@ -191,14 +191,16 @@ def test_out_is_kept(tmp_path, refused, monkeypatch):
     vgg_files.write_own(tmp_path / "own.npz")
     out, arguments = tmp_path / "out.npz", {"file": str(tmp_path / "own.npz")}
     out.write_text("mine")
-    refused("out.npz exists: choose another --out, or pass --overwrite", OSError, **arguments)
+    refused("out.npz exists: choose another --out, or pass --overwrite", errors.UserError, **arguments)
     with monkeypatch.context() as patch:
         patch.setattr(np, "savez", lambda *_, **__: (_ for _ in ()).throw(OSError("No space left on device")))
         refused("No space left", OSError, overwrite=True, **arguments)
     prepare_vgg16.prepare(str(out), overwrite=True, **arguments)
     vgg.load(str(out))
-    refused("is a folder; needs the name of a file", OSError, out=str(tmp_path), **arguments)
-    refused("no folder .*nowhere for .*: make it", OSError, out=str(tmp_path / "nowhere" / "out.npz"), **arguments)
+    refused("is a folder; needs the name of a file", errors.UserError, out=str(tmp_path), **arguments)
+    refused(
+        "no folder .*nowhere for .*: make it", errors.UserError, out=str(tmp_path / "nowhere" / "out.npz"), **arguments
+    )
 
 
 def test_download(tmp_path, wanted, refused):
@@ -234,13 +236,13 @@ def test_offline(tmp_path, refused, source, name):
         rf"put it at\n  {tmp_path}/{name}\nand run\n"
         rf"  python -m pconv_jax.tools.prepare_vgg16 --out={tmp_path}/out.npz --file={tmp_path}/{name}"
     )
-    refused(message, OSError, source=source, sources=sources)
+    refused(message, errors.UserError, source=source, sources=sources)
 
 
 def test_missing_libraries(tmp_path, refused, monkeypatch):
     """Said before anything is downloaded, with what to install; without the hub's client there is the way by hand."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    refused("huggingface_hub is not installed: pip install huggingface_hub.*By hand", OSError)
+    refused("huggingface_hub is not installed: pip install huggingface_hub.*By hand", errors.UserError)
     monkeypatch.setitem(sys.modules, "h5py", None)
     refused(
         "h5py is not installed: pip install h5py",
@@ -271,7 +273,7 @@ def test_command(tmp_path, missing, arguments, message):
 
 def test_training_names_the_tool(tmp_path):
     """Weights that are missing, or straight from another program, are answered with the command."""
-    with pytest.raises(FileNotFoundError, match=r"run python -m pconv_jax.tools.prepare_vgg16 --out=.*nothing.npz"):
+    with pytest.raises(errors.UserError, match=r"run python -m pconv_jax.tools.prepare_vgg16 --out=.*nothing.npz"):
         vgg.load(str(tmp_path / "nothing.npz"))
     for name in ("legacy.pth", "keras.h5", "model.safetensors"):
         ORIGINS[name](tmp_path / name)

@@ -19,7 +19,7 @@ import runs
 import tiny_tfds
 from experiments import celeba as celeba_experiment
 from experiments import default
-from pconv_jax import train
+from pconv_jax import errors, train
 from pconv_jax.data import encoded, sources, tfds_source
 from pconv_jax.training import build, validation
 
@@ -168,7 +168,7 @@ def test_damaged_records_are_unreadable_images(celeba, tmp_path, kept):
     """A truncated shard ends in the same error as a folder of broken files, without a traceback."""
     directory = changed_copy(celeba, tmp_path, "celeb_a-train*", lambda content: content[: int(kept * len(content))])
     source, evaluation = pair(directory)
-    with pytest.raises(OSError, match=r"record 2 of train in .*2\.1\.0: "):
+    with pytest.raises(errors.UserError, match=r"record 2 of train in .*2\.1\.0: "):
         source[2]
     with pytest.raises(ValueError, match=r"10 images in a row cannot be decoded, from train\[1\]: check the files"):
         sources.DecodedSource(source)[1]

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pconv_jax import errors
 from pconv_jax.models import vgg
 
 
@@ -113,7 +114,7 @@ def test_wrong_files_are_refused(save, change, message):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"set loss\.vgg16_weights"):
+    with pytest.raises(errors.UserError, match=r"set loss\.vgg16_weights"):
         vgg.load(str(tmp_path / "nothing.npz"))
 
 

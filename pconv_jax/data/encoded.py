@@ -12,6 +12,8 @@ import time
 
 from absl import logging
 
+from pconv_jax import errors
+
 MAX_BYTES = 2**31  # of a file: more than any image needs that a network is trained on
 
 # What the system says of the file itself. All else it says of a disk, a network or this process, and may pass.
@@ -32,8 +34,8 @@ def read(path: str) -> bytes:
     """The bytes of a file.
 
     Raises:
-      OSError: it is not there, not to be opened, too large, or no file (a pipe would be waited for, a device has no
-        end).
+      OSError: it is not there, or cannot be opened.
+      UserError: it is too large, or no file: a pipe would be waited for, and a device has no end.
       Unreachable: it cannot be read for another reason, such as a broken disk or network, also not 11 seconds later.
     """
     pauses = list(_PAUSES)
@@ -54,9 +56,9 @@ def _read(path):
     with open(path, "rb", opener=_without_waiting) as file:
         about = os.fstat(file.fileno())
         if not stat.S_ISREG(about.st_mode):
-            raise OSError("is a pipe or a device; needs a file")
+            raise errors.UserError("is a pipe or a device; needs a file")
         if about.st_size > MAX_BYTES:
-            raise OSError(f"has {about.st_size} bytes; needs at most {MAX_BYTES}")
+            raise errors.UserError(f"has {about.st_size} bytes; needs at most {MAX_BYTES}")
         return file.read()
 
 
@@ -64,28 +66,28 @@ def check(encoded: bytes, max_pixels: float):
     """Looks at the header alone, and at the end of a JPEG, whose decoders may make grey of what is missing.
 
     Raises:
-      ValueError: it is of another format, damaged, cut off, or has more than `max_pixels` pixels.
+      UserError: it is of another format, damaged, cut off, or has more than `max_pixels` pixels.
     """
     width, height = size(encoded)
     if width * height > max_pixels:
-        raise ValueError(f"is {width}x{height}; needs at most {max_pixels} pixels (data.max_pixels)")
+        raise errors.UserError(f"is {width}x{height}; needs at most {max_pixels} pixels (data.max_pixels)")
     if encoded[:2] == b"\xff\xd8" and encoded.rfind(b"\xff\xd9") < 0:
-        raise ValueError("is a JPEG without its end: cut off, or never written to the end")
+        raise errors.UserError("is a JPEG without its end: cut off, or never written to the end")
 
 
 def size(encoded: bytes) -> tuple[int, int]:
     """`(width, height)` as stored, without EXIF's turning.
 
     Raises:
-      ValueError: it is of another format, or its header is damaged.
+      UserError: it is of another format, or its header is damaged.
     """
     for magic, parse in ((b"\xff\xd8\xff", _jpeg), (b"\x89PNG\r\n\x1a\n", _png), (b"RIFF", _webp), (b"BM", _bmp)):
         if encoded.startswith(magic):
             try:
                 return parse(encoded)
             except (struct.error, IndexError, ValueError):
-                raise ValueError("has a damaged header, or is cut off in it") from None
-    raise ValueError("is not a JPEG, PNG, WebP or BMP" if encoded else "is empty")
+                raise errors.UserError("has a damaged header, or is cut off in it") from None
+    raise errors.UserError("is not a JPEG, PNG, WebP or BMP" if encoded else "is empty")
 
 
 def shown(name: str) -> str:

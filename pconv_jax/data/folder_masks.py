@@ -94,7 +94,7 @@ def _candidate(family, path, rng, size):
         hole = mask_folder.read_hole(path, family.polarity)
     except encoded_images.Unreachable:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, errors.UserError) as error:
         _warn_once(path, str(error))
         return None, None
     hole = _augment(hole, rng, size) if family.augment else _resize(hole, size)

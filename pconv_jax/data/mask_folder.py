@@ -69,7 +69,7 @@ def read_hole(path: str, polarity: str) -> np.ndarray:
     """A mask image as uint8 `[H, W]`, 1 = hole, binarised at 0.6 of white (the authors' recipe).
 
     Raises:
-      OSError, ValueError: it cannot be read or decoded.
+      OSError, UserError: it cannot be read or decoded.
     """
     key = path, polarity, *_version(path)
     packed = _cache.get(key)
@@ -95,7 +95,7 @@ def _decode(path, polarity):
     encoded_images.check(encoded, _MAX_PIXELS)
     grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise ValueError("is damaged, or cut off")
+        raise errors.UserError("is damaged, or cut off")
     kind = cv2.THRESH_BINARY if polarity == "white_hole" else cv2.THRESH_BINARY_INV
     return cv2.threshold(grey, 0.6 * 255, 1, kind)[1]
 

@@ -78,7 +78,7 @@ def folder(path: str) -> FileSource:
     """All images under a directory, at any depth, links followed, hidden files and directories left out.
 
     Raises:
-      ValueError: it is not a directory, or has no image in it.
+      UserError: it is not a directory, or has no image in it.
     """
     root = os.path.abspath(os.path.expanduser(path))
     if not os.path.isdir(root):
@@ -208,7 +208,7 @@ class DecodedSource:
             image, reason = decode(encoded, self.channels), "is damaged, or cut off"
         except encoded_images.Unreachable:
             raise
-        except (OSError, ValueError) as error:
+        except (OSError, errors.UserError) as error:
             image, reason = None, str(error)
         if image is None and name not in self._reported:
             self._reported.add(name)

@@ -67,9 +67,10 @@ class TfdsSource:
             return example.features.feature[self.key].bytes_list.value[0]
         except (RuntimeError, IndexError) as error:  # A damaged or missing file; a record without image.
             what = f"record {index} of {self.split} in {self.root}: {error}"
-            if any(os.strerror(number) in str(error) for number in _NOT_THE_RECORDS):
-                raise encoded.Unreachable(f"{what}: mend it, and the same command goes on") from error
-            raise OSError(what) from error
+            number = next((code for code in _NOT_THE_RECORDS if os.strerror(code) in str(error)), None)
+            if number is not None:
+                raise encoded.Unreachable(number, f"{what}: mend it, and the same command goes on") from error
+            raise errors.UserError(what) from error
 
     def fingerprint(self) -> str:
         """Returns a text that identifies the dataset, so that a run notices that it resumes with other data."""

@@ -25,7 +25,7 @@ class Lpips:
       about: The network and the SHA-256 of the weights file, for the report.
 
     Raises:
-      FileNotFoundError, ValueError: The weights file is absent or unfit (`lpips.load`).
+      UserError: The weights file is absent or unfit (`lpips.load`).
     """
 
     def __init__(self, path: str):
@@ -76,7 +76,7 @@ class Fid:
       about: The network and the SHA-256 of the weights file, for the report.
 
     Raises:
-      FileNotFoundError, ValueError: The weights file is absent or unfit (`inception.load`).
+      UserError: The weights file is absent or unfit (`inception.load`).
     """
 
     def __init__(self, path: str):
@@ -130,7 +130,7 @@ def measures(lpips_weights: str | None, fid_weights: str | None, size: tuple[int
       The measures by name.
 
     Raises:
-      FileNotFoundError, ValueError: A weights file is absent or unfit, or the images are too small.
+      UserError: A weights file is absent or unfit, or the images are too small.
     """
     loaded = {}
     if lpips_weights:

@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.data import masks
 from pconv_jax.inpainting import photograph
 
@@ -20,17 +21,19 @@ def from_image(drawn: photograph.Photograph, polarity: str) -> np.ndarray:
       polarity: "white_hole", "black_hole", or "alpha": transparent is hole.
 
     Raises:
-      ValueError: it has no alpha ("alpha"), or has colour or transparency, so that what is white is not clear.
+      UserError: it has no alpha ("alpha"), or has colour or transparency, so that what is white is not clear.
     """
     if polarity == ALPHA:
         if drawn.alpha is None:
-            raise ValueError("has no alpha channel: give a mask with --mask and --polarity=white_hole or black_hole")
+            raise errors.UserError(
+                "has no alpha channel: give a mask with --mask and --polarity=white_hole or black_hole"
+            )
         return (drawn.alpha[..., 0] > drawn.white / 2).astype(np.uint8)
     if drawn.alpha is not None and drawn.alpha.min() < drawn.white:
-        raise ValueError("is a mask with transparent pixels, neither white nor black: flatten it first")
+        raise errors.UserError("is a mask with transparent pixels, neither white nor black: flatten it first")
     channels = drawn.pixels > drawn.white / 2
     if np.mean(channels.any(axis=-1) & ~channels.all(axis=-1)) > _COLOURED:
-        raise ValueError("is a mask in colour; needs black and white: is it the photograph?")
+        raise errors.UserError("is a mask in colour; needs black and white: is it the photograph?")
     white = np.asarray(channels.any(axis=-1))
     return (~white if polarity == "white_hole" else white).astype(np.uint8)
 

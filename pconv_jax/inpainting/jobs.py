@@ -3,6 +3,7 @@
 import dataclasses
 import os
 
+from pconv_jax import errors
 from pconv_jax.inpainting import photograph
 
 
@@ -25,20 +26,22 @@ def match(image: str, mask: str | None, out: str, overwrite: bool) -> list[Job]:
       overwrite: whether results may replace files. Photographs and masks are never replaced.
 
     Raises:
-      ValueError: something is missing, without a match, or in the way.
+      UserError: something is missing, without a match, or in the way.
     """
     for flag, path in (("image", image), ("mask", mask)):
         if path is not None and not os.path.exists(path):
-            raise ValueError(f"{path} does not exist: give --{flag} a file or a folder")
+            raise errors.UserError(f"{path} does not exist: give --{flag} a file or a folder")
     if os.path.isdir(image):
         if os.path.exists(out) and not os.path.isdir(out):
-            raise ValueError(f"{out} is a file and {image} a folder: give --out a folder")
+            raise errors.UserError(f"{out} is a file and {image} a folder: give --out a folder")
         found = _folder(image, mask, out)
     else:
         if mask is not None and os.path.isdir(mask):
-            raise ValueError(f"{mask} is a folder and {image} a file: give --mask a file")
+            raise errors.UserError(f"{mask} is a folder and {image} a file: give --mask a file")
         if os.path.isdir(out) or os.path.splitext(out)[1].lower() not in photograph.WRITTEN:
-            raise ValueError(f"{out} is not a file to write: give --out a name in {', '.join(photograph.WRITTEN)}")
+            raise errors.UserError(
+                f"{out} is not a file to write: give --out a name in {', '.join(photograph.WRITTEN)}"
+            )
         found = [Job(image, mask, out)]
     _refuse_to_replace(found, overwrite)
     return found
@@ -48,7 +51,7 @@ def listing(path: str) -> dict[str, str]:
     """The images under a directory, at any depth, hidden ones left out: `{relative path without extension: path}`.
 
     Raises:
-      ValueError: there is none, or two differ in their extension alone.
+      UserError: there is none, or two differ in their extension alone.
     """
     found: dict[str, str] = {}
     for directory, subdirectories, files in os.walk(path):
@@ -59,10 +62,12 @@ def listing(path: str) -> dict[str, str]:
                 continue
             key, file = os.path.relpath(os.path.join(directory, stem), path), os.path.join(directory, name)
             if key in found:
-                raise ValueError(f"{found[key]} and {file} have one name, and would have one result: rename one")
+                raise errors.UserError(f"{found[key]} and {file} have one name, and would have one result: rename one")
             found[key] = file
     if not found:
-        raise ValueError(f"no images ({', '.join(photograph.READ)}) under {path}: give a folder of images, or a file")
+        raise errors.UserError(
+            f"no images ({', '.join(photograph.READ)}) under {path}: give a folder of images, or a file"
+        )
     return found
 
 
@@ -74,7 +79,7 @@ def _folder(image, mask, out):
     lonely += [path for name, path in drawn.items() if name not in photographs]
     if lonely:
         more = f" and {len(lonely) - 5} more" if len(lonely) > 5 else ""
-        raise ValueError(
+        raise errors.UserError(
             f"no match for {', '.join(lonely[:5])}{more}: photographs and masks need the same names, whatever their "
             "extension; or give --mask one file for all"
         )
@@ -85,8 +90,8 @@ def _refuse_to_replace(found, overwrite):
     inputs = {os.path.realpath(path) for job in found for path in (job.image, job.mask) if path is not None}
     for job in found:
         if os.path.realpath(job.out) in inputs:
-            raise ValueError(f"{job.out} is an input, which is never replaced: give --out another name or folder")
+            raise errors.UserError(f"{job.out} is an input, which is never replaced: give --out another name or folder")
     present = [job.out for job in found if os.path.exists(job.out)]
     if present and not overwrite:
         more = f" and {len(present) - 1} more are" if len(present) > 1 else " is"
-        raise ValueError(f"{present[0]}{more} already there: give --overwrite to replace, or another --out")
+        raise errors.UserError(f"{present[0]}{more} already there: give --overwrite to replace, or another --out")

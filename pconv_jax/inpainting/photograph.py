@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 import PIL.Image
 
+from pconv_jax import errors
+
 READ = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp")
 LOSSLESS = (".png", ".webp", ".tif", ".tiff")
 WRITTEN = (*LOSSLESS, ".jpg", ".jpeg")
@@ -66,7 +68,7 @@ def read(path: str, max_pixels: int) -> Photograph:
 
     Raises:
       OSError: it is not there or cannot be opened.
-      ValueError: it is not an image, damaged, too large, or of a kind that cannot be kept.
+      UserError: it is not an image, damaged, too large, or of a kind that cannot be kept.
     """
     with open(path, "rb") as file:
         encoded = file.read()
@@ -82,7 +84,7 @@ def read(path: str, max_pixels: int) -> Photograph:
             raise
         except Exception as error:  # decoders of damaged files raise whatever they stumble over
             known = not isinstance(error, PIL.UnidentifiedImageError)  # which names an object in memory
-            raise ValueError(
+            raise errors.UserError(
                 f"{path} is not an image, or is damaged ({error if known else 'no known format'})"
             ) from error
         finally:
@@ -90,14 +92,14 @@ def read(path: str, max_pixels: int) -> Photograph:
 
 
 def check_written(photo: Photograph, extension: str):
-    """Raises ValueError unless a format can hold the photograph."""
+    """Raises UserError unless a format can hold the photograph."""
     if photo.white > 255 and extension != ".png":
-        raise ValueError(f"has 16 bits per channel, which {extension} is not written with: use .png")
+        raise errors.UserError(f"has 16 bits per channel, which {extension} is not written with: use .png")
     if photo.alpha is not None and extension in (".jpg", ".jpeg") and photo.alpha.min() < photo.white:
-        raise ValueError(f"has transparent pixels, which {extension} does not hold: use {', '.join(LOSSLESS)}")
+        raise errors.UserError(f"has transparent pixels, which {extension} does not hold: use {', '.join(LOSSLESS)}")
     longest = {".webp": 16383, ".jpg": 65535, ".jpeg": 65535}.get(extension)
     if longest and max(photo.pixels.shape) > longest:
-        raise ValueError(f"is {photo.size}; {extension} has at most {longest} pixels per side: use .png or .tif")
+        raise errors.UserError(f"is {photo.size}; {extension} has at most {longest} pixels per side: use .png or .tif")
 
 
 def encode(photo: Photograph, extension: str) -> bytes:
@@ -106,7 +108,7 @@ def encode(photo: Photograph, extension: str) -> bytes:
     16-bit grey with alpha is stored as RGB with alpha, and WebP stores grey as RGB: the values are the same.
 
     Raises:
-      ValueError: the format cannot hold the photograph (`check_written`).
+      UserError: the format cannot hold the photograph (`check_written`).
     """
     check_written(photo, extension)
     planes = [photo.pixels] if photo.alpha is None or extension in (".jpg", ".jpeg") else [photo.pixels, photo.alpha]
@@ -128,7 +130,7 @@ def encode(photo: Photograph, extension: str) -> bytes:
     return file.getvalue()
 
 
-class _Unfit(ValueError):
+class _Unfit(errors.UserError):
     """A file that was understood and is refused."""
 
 
@@ -151,7 +153,7 @@ def _decode(image, encoded):
     if deep and (image.mode[0] != "I" or image.has_transparency_data):
         array = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_UNCHANGED)
         if array is None or array.dtype != np.uint16 or array.ndim != 3:
-            raise ValueError("OpenCV does not read its 16 bits")
+            raise errors.UserError("OpenCV does not read its 16 bits")
         array = array[..., [2, 1, 0, 3][: array.shape[-1]]]
         array = array[..., [0, 3]] if grey else array
     elif deep:

@@ -164,7 +164,7 @@ def load(path: str):
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is no npz, lacks an array or holds one of another shape.
+      UserError: no such file; or it is no npz, lacks an array or holds one of another shape.
     """
     missing = f"no Inception weights at {path}: run {TOOL}, or leave --fid_weights out"
     arrays = npz_weights.read(path, missing, TOOL)

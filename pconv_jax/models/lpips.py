@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pconv_jax import errors
 from pconv_jax.models import npz_weights
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], before the first layer
@@ -92,16 +93,18 @@ def load(path: str):
       `(module, params, linear)` for `module.apply({"params": params}, image)` and `distance`.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is no npz, of another network, or lacks an array or holds one
+      UserError: no such file; or it is no npz, of another network, or lacks an array or holds one
         of another shape.
     """
     missing = f"no LPIPS weights at {path}: run {TOOL}, or leave --lpips_weights out"
     arrays = npz_weights.read(path, missing, TOOL)
     network = str(npz_weights.take(arrays, path, "network", ()))
     if network not in NETWORKS:
-        raise ValueError(f'{path} has network "{network}"; needs {" or ".join(NETWORKS)}: make it again with {TOOL}')
+        raise errors.UserError(
+            f'{path} has network "{network}"; needs {" or ".join(NETWORKS)}: make it again with {TOOL}'
+        )
     params = npz_weights.params(arrays, path, expected(network))
     linear = [params.pop(f"linear{i}") for i in range(len(TAPS[network]))]
     if min(float(weight.min()) for weight in linear) < 0:
-        raise ValueError(f"{path} has negative linear weights; LPIPS has none: make it again with {TOOL}")
+        raise errors.UserError(f"{path} has negative linear weights; LPIPS has none: make it again with {TOOL}")
     return Features(network), params, linear

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pconv_jax import errors
+
 
 def read(path: str, missing: str, tool: str) -> dict[str, np.ndarray]:
     """All arrays of an npz.
@@ -20,27 +22,27 @@ def read(path: str, missing: str, tool: str) -> dict[str, np.ndarray]:
       tool: the command that makes one of `--file=path`, to be named where the file is something else.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is no npz.
+      UserError: no such file; or it is no npz.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(missing)
+        raise errors.UserError(missing)
     try:
         with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except (ValueError, TypeError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no npz ({error}): make one with {tool}") from error
+        raise errors.UserError(f"{path} is no npz ({error}): make one with {tool}") from error
 
 
 def take(arrays: dict, path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """One array.
 
     Raises:
-      ValueError: it is missing or has another shape.
+      UserError: it is missing or has another shape.
     """
     if name not in arrays:
-        raise ValueError(f"{path} lacks {name}; it has {', '.join(sorted(arrays)) or 'nothing'}")
+        raise errors.UserError(f"{path} lacks {name}; it has {', '.join(sorted(arrays)) or 'nothing'}")
     if arrays[name].shape != shape:
-        raise ValueError(f"{name} in {path} has shape {arrays[name].shape}; needs {shape}")
+        raise errors.UserError(f"{name} in {path} has shape {arrays[name].shape}; needs {shape}")
     return arrays[name]
 
 
@@ -54,11 +56,13 @@ def params(arrays: dict, path: str, wanted: dict[str, tuple[int, ...]]):
     """The parameter tree of a module from arrays by the names that `shapes` gives, float32.
 
     Raises:
-      ValueError: one is missing, has another shape or is not finite.
+      UserError: one is missing, has another shape or is not finite.
     """
     flat = {name: take(arrays, path, name, shape) for name, shape in wanted.items()}
     for name, array in flat.items():
         if array.dtype.kind != "f" or not np.isfinite(array).all():
-            raise ValueError(f"{name} in {path} is {array.dtype} or not finite; needs finite floats: make it again")
+            raise errors.UserError(
+                f"{name} in {path} is {array.dtype} or not finite; needs finite floats: make it again"
+            )
     params = {name: jnp.asarray(array, jnp.float32) for name, array in flat.items()}
     return flax.traverse_util.unflatten_dict(params, sep="/")

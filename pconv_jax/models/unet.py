@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from pconv_jax import errors
 from pconv_jax.models import layers
 from pconv_jax.ops import compositing
 
@@ -102,16 +103,16 @@ class UNet(nn.Module):
             statistics of the batch (paper, section 4.2).
 
         Raises:
-          ValueError: a size that cannot be halved `depth` times, another number of channels, or normalisation over
+          UserError: a size that cannot be halved `depth` times, another number of channels, or normalisation over
             valid positions with a kind of convolution that has none.
         """
         check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
-            raise ValueError(
+            raise errors.UserError(
                 f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
             )
         if self.norm == "masked_batch" and self.kind != "partial":
-            raise ValueError(
+            raise errors.UserError(
                 f'norm "masked_batch" with kind "{self.kind}"; only "partial" has a mask: use norm "batch"'
             )
         kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
@@ -168,11 +169,11 @@ def prepared(variables, dtype):
 
 
 def check_size(size, depth):
-    """Raises ValueError unless height and width can be halved `depth` times."""
+    """Raises UserError unless height and width can be halved `depth` times."""
     multiple = 2**depth
     height, width = size
     if height % multiple or width % multiple or not height or not width:
-        raise ValueError(
+        raise errors.UserError(
             f"image is {height}x{width}; needs multiples of {multiple} ({depth} halvings): "
             "pad it with holes (mask 0), or lower model.depth"
         )

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.models import npz_weights
 from pconv_jax.ops.cpu import dispatch
 
@@ -93,7 +94,7 @@ def load(path, dtype=jnp.float32, impl="auto"):
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is no npz, lacks an array or holds one of another shape.
+      UserError: no such file; or it is no npz, lacks an array or holds one of another shape.
     """
     missing = f"no VGG16 weights at {path}: run {_TOOL} --out={path}, or set loss.vgg16_weights to an empty string"
     arrays = npz_weights.read(path, missing, f"{_TOOL} --out=vgg16.npz --file={path}")
@@ -112,5 +113,5 @@ def load(path, dtype=jnp.float32, impl="auto"):
         "gain": float(npz_weights.take({"gain": np.float32(1), **arrays}, path, "gain", ())),
     }
     if convention["order"] not in ("RGB", "BGR"):
-        raise ValueError(f'{path} has order "{convention["order"]}"; needs "RGB" or "BGR"')
+        raise errors.UserError(f'{path} has order "{convention["order"]}"; needs "RGB" or "BGR"')
     return VGG16Features(**convention, dtype=dtype, conv_impl=impl), params

@@ -242,7 +242,7 @@ def _changed(config, changes):
 def _problems(config):
     try:
         validation.validate(config)
-    except ValueError as error:
+    except errors.UserError as error:
         return [line.strip() for line in str(error).splitlines()[1:]]
     return []
 

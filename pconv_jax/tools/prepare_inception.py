@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.models import inception
 from pconv_jax.tools import download, weight_files
 
@@ -33,7 +33,7 @@ def prepare(out, *, file=None, overwrite=False, source=SOURCE):
       A sentence that says what was written.
 
     Raises:
-      OSError, ValueError: with what to do, in one line or a few. Nothing is left behind.
+      OSError, UserError: with what to do, in one line or a few. Nothing is left behind.
     """
     weight_files.check_absent(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory(prefix=".inception_", dir=os.path.dirname(os.path.abspath(out))) as folder:
@@ -57,7 +57,7 @@ def _convert(path):
     names = [f"{name}.{part}" for name in layers.values() for part in ("conv.weight", *(f"bn.{p}" for p in _NORM))]
     found = weight_files.tensors(path, [*names, _CLASSES])
     if found.get(_CLASSES, np.zeros(1008)).shape != (1008,):
-        raise ValueError(
+        raise errors.UserError(
             f"{path} knows {found[_CLASSES].size} classes and not 1008, so it is torchvision's Inception, whose "
             f"distances are not comparable with anybody's FID: give {what}"
         )
@@ -68,7 +68,7 @@ def _convert(path):
         norm = [weight_files.take(found, path, f"{name}.bn.{part}", (outputs,), what) for part in _NORM]
         gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
         if variance.min() < 0:
-            raise ValueError(f"{name}.bn.running_var in {path} is negative: give {what}")
+            raise errors.UserError(f"{name}.bn.running_var in {path} is negative: give {what}")
         scale = gamma / np.sqrt(variance + EPSILON)
         arrays[f"{layer}/kernel"] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0) * scale, np.float32)
         arrays[f"{layer}/bias"] = (beta - mean * scale).astype(np.float32)

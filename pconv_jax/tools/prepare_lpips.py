@@ -17,7 +17,7 @@ import zipfile
 import numpy as np
 from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.models import lpips
 from pconv_jax.tools import download, weight_files
 
@@ -55,7 +55,7 @@ def prepare(out, *, network="alex", backbone=None, linear=None, overwrite=False,
       A sentence that says what was written.
 
     Raises:
-      OSError, ValueError: with what to do, in one line or a few. Nothing is left behind.
+      OSError, UserError: with what to do, in one line or a few. Nothing is left behind.
     """
     weight_files.check_absent(out, overwrite=overwrite)
     given = {"--backbone": backbone, "--linear": linear}
@@ -86,7 +86,9 @@ def _backbone(path, network, _):
     names = [f"{place}.{part}" for place in places.values() for part in ("weight", "bias")]
     found = weight_files.tensors(path, [*names, _LAST])
     if not np.isfinite(found.get(_LAST, np.zeros(1))).all():
-        raise ValueError(f"{path} has a {_LAST} of NaN, so it is torchvision's IMAGENET1K_FEATURES: give IMAGENET1K_V1")
+        raise errors.UserError(
+            f"{path} has a {_LAST} of NaN, so it is torchvision's IMAGENET1K_FEATURES: give IMAGENET1K_V1"
+        )
     arrays = {}
     for layer, place in places.items():
         height, width, inputs, outputs = wanted[f"{layer}/kernel"]
@@ -104,7 +106,7 @@ def _linear(path, network, folder):
     found = weight_files.tensors(file, names)
     with open(file, "rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() in _OLD:
-            raise ValueError(f"{path} is of LPIPS 0.0, fitted to inputs that were not scaled: give {what}")
+            raise errors.UserError(f"{path} is of LPIPS 0.0, fitted to inputs that were not scaled: give {what}")
     shapes = [(1, channels, 1, 1) for channels in lpips.TAPS[network]]
     taken = [weight_files.take(found, path, name, shape, what) for name, shape in zip(names, shapes, strict=True)]
     return {f"linear{i}": array.reshape(-1).astype(np.float32) for i, array in enumerate(taken)}

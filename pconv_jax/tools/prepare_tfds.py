@@ -22,7 +22,7 @@ import zipfile
 
 from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.data import tfds_source
 from pconv_jax.tools import without_tensorflow
 from pconv_jax.training import rundir
@@ -74,13 +74,15 @@ class Preparation:
         """Prepares the dataset; False if it was ready before.
 
         Raises:
-          ValueError: it cannot be prepared; says what to do.
+          UserError: it cannot be prepared; says what to do.
         """
         if tfds_source.is_prepared(self.builder):
             tfds_source.prepared(self.builder, self.name, self.directory)
             return False
         if os.path.exists(self.builder.data_dir):  # TFDS would take it for the dataset
-            raise ValueError(f"{self.builder.data_dir} holds no whole dataset: remove it, and run the command again")
+            raise errors.UserError(
+                f"{self.builder.data_dir} holds no whole dataset: remove it, and run the command again"
+            )
         _check_packages()
         self._check_files()
         with self._alone():
@@ -120,21 +122,21 @@ class Preparation:
         fitting = {a.name for a, state in states.items() if state == "there"}  # a name may stand for several files
         wrong = [a for a, state in states.items() if state not in ("there", "missing") and a.name not in fitting]
         if wrong:
-            raise ValueError(
+            raise errors.UserError(
                 self.instructions(f"{wrong[0].manual} {states[wrong[0]]}; the original has {wrong[0].size:,}")
             )
         missing = [a for a, state in states.items() if state == "missing"]
         by_hand = [a.name for a in missing if a.required]
         if by_hand:
-            raise ValueError(self.instructions(f"{', '.join(by_hand)} cannot be downloaded by a program"))
+            raise errors.UserError(self.instructions(f"{', '.join(by_hand)} cannot be downloaded by a program"))
         if self.guide and not (os.path.isdir(self.manual) and os.listdir(self.manual)):
-            raise ValueError(self.instructions("a part of it cannot be downloaded by a program"))
+            raise errors.UserError(self.instructions("a part of it cannot be downloaded by a program"))
         # One list of files serves all configurations of a dataset: with some of them there, it may be complete.
         if missing and not (self.builder.builder_config and fitting):
             largest = max(missing, key=lambda a: a.size)
             if not reachable(largest.url):
                 host = urllib.parse.urlsplit(largest.url).hostname
-                raise ValueError(self.instructions(f"{largest.name} is missing, and {host} does not answer"))
+                raise errors.UserError(self.instructions(f"{largest.name} is missing, and {host} does not answer"))
 
     def _alone(self):
         """One preparation of a dataset at a time."""
@@ -174,9 +176,9 @@ class Preparation:
             with without_tensorflow.stand_in():
                 self.builder.download_and_prepare(file_format=tfds_source.FORMAT, download_config=config)
         except unmet as error:
-            raise ValueError(self.instructions(str(error).partition("\n")[0].rstrip(":"))) from error
+            raise errors.UserError(self.instructions(str(error).partition("\n")[0].rstrip(":"))) from error
         except ImportError as error:
-            raise ValueError(
+            raise errors.UserError(
                 f"{self.name} needs the package {error.name}, which is not installed ({error}): install it, or prepare "
                 f"the dataset where it is, as {tfds_source.FORMAT}, and copy it to {self.builder.data_dir}"
             ) from error
@@ -184,7 +186,7 @@ class Preparation:
             if "confirmation link" not in str(error):
                 raise
             reason = f"Google Drive refuses the download for now, as it does when a file is in demand ({error})"
-            raise ValueError(self.instructions(reason)) from error
+            raise errors.UserError(self.instructions(reason)) from error
 
 
 def reachable(url: str) -> bool:
@@ -216,7 +218,9 @@ def _check_packages():
         import bs4  # noqa: F401, Google Drive's page before a large file
         import importlib_resources  # noqa: F401, the code of a dataset
     except ImportError as error:
-        raise ValueError(f"TFDS needs {error.name} to prepare a dataset: pip install -r requirements.txt") from error
+        raise errors.UserError(
+            f"TFDS needs {error.name} to prepare a dataset: pip install -r requirements.txt"
+        ) from error
 
 
 def define_flags(flag_values: flags.FlagValues):

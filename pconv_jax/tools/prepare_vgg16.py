@@ -13,7 +13,7 @@ import tempfile
 
 from absl import flags
 
-from pconv_jax import command_line
+from pconv_jax import command_line, errors
 from pconv_jax.models import vgg
 from pconv_jax.tools import download, vgg16_files, weight_files
 
@@ -44,7 +44,7 @@ def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
       A sentence that says what was written, and how it will be fed.
 
     Raises:
-      OSError, ValueError: with what to do, in one line or a few. Nothing is left behind.
+      OSError, UserError: with what to do, in one line or a few. Nothing is left behind.
     """
     weight_files.check_absent(out, overwrite=overwrite)
     if file is not None:
@@ -64,7 +64,7 @@ def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
 def _convert(path, out, source, overwrite):
     layout, arrays = vgg16_files.read(path)
     if source not in (None, layout.name):
-        raise ValueError(f"{path} has {layout.name}'s weights, and --source={source}: leave --source out")
+        raise errors.UserError(f"{path} has {layout.name}'s weights, and --source={source}: leave --source out")
     converted = vgg16_files.convert(path, layout, arrays)
     weight_files.write(out, converted, vgg.load, overwrite=overwrite)
     order, scale, mean, std, gain = (converted[key].tolist() for key in vgg.CONVENTION)

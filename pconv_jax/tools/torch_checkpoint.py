@@ -13,6 +13,8 @@ import zipfile
 
 import numpy as np
 
+from pconv_jax import errors
+
 LEGACY_START = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # the pickle of the magic number
 
 
@@ -72,7 +74,7 @@ def read(path: str, names) -> dict[str, np.ndarray]:
     """The tensors of a state dict that are among `names`; the others are not read from disk.
 
     Raises:
-      ValueError: the file is broken, is no state dict, or names something else than tensors.
+      UserError: the file is broken, is no state dict, or names something else than tensors.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -82,7 +84,7 @@ def read(path: str, names) -> dict[str, np.ndarray]:
             return _read_legacy(file, names)
     except Exception as error:  # the bytes of a stranger can raise anything while they are unpickled
         reason = str(error) or type(error).__name__
-        raise ValueError(
+        raise errors.UserError(
             f"{path} is no torch state dict of floats ({reason}): download it again, or save model.state_dict()"
         ) from error
 

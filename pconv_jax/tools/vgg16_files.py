@@ -78,14 +78,15 @@ def read(path: str) -> tuple[Layout, dict[str, np.ndarray]]:
     """The layout of a file, and those of its arrays that `convert` looks at.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is broken or none of the kinds known here; or the library that
+      UserError: no such file; or it is broken or none of the kinds known here; or the library that
         reads this kind is not installed.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no file {path}: give the weights with --file, or leave --file out to download them")
+        raise errors.UserError(f"no file {path}: give the weights with --file, or leave --file out to download them")
     with open(path, "rb") as file:
         start = file.read(32)
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
+        weight_files.check_installed("h5py")
         return KERAS, _opened(path, "Keras' HDF5", _read_keras, KERAS)
     if start.startswith(torch_checkpoint.LEGACY_START):
         return TORCHVISION, torch_checkpoint.read(path, _wanted(TORCHVISION))
@@ -94,8 +95,9 @@ def read(path: str) -> tuple[Layout, dict[str, np.ndarray]]:
             return TORCHVISION, torch_checkpoint.read(path, _wanted(TORCHVISION))
         return _opened(path, "an npz", _read_npz)
     if start[8:9] == b"{":
+        weight_files.check_installed("safetensors")
         return TORCHVISION, _opened(path, "safetensors", _read_safetensors, TORCHVISION)
-    raise ValueError(
+    raise errors.UserError(
         f"{path} starts with {start!r}; needs VGG16 as safetensors, .pth, Keras' .h5 or .npz: download it again"
     )
 
@@ -104,15 +106,15 @@ def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[st
     """The arrays of the npz that `vgg.load` reads; `path` is where they came from, for messages.
 
     Raises:
-      ValueError: an array is missing, has another shape, or is not finite; or it is another network or convention.
+      UserError: an array is missing, has another shape, or is not finite; or it is another network or convention.
     """
     lacking = [name for names in layout.names for name in names if name not in arrays]
     if lacking:
-        raise ValueError(
+        raise errors.UserError(
             f"{path} lacks {', '.join(lacking)}: give VGG16 with {layout.name}'s names, without batch norm"
         )
     if layout.vgg19 in arrays:
-        raise ValueError(f"{path} has {layout.vgg19}, so it is VGG19: give VGG16")
+        raise errors.UserError(f"{path} has {layout.vgg19}, so it is VGG19: give VGG16")
     _check_origin(path, arrays)
     out, inputs = {}, 3
     for (layer, outputs), (kernel, bias) in zip(filter(None, vgg.LAYERS), layout.names, strict=True):
@@ -125,7 +127,7 @@ def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[st
     convention = layout.convention or {"gain": 1.0, **{key: arrays[key] for key in vgg.CONVENTION if key in arrays}}
     scale, mean, std, gain = (np.asarray(convention[key], np.float64) for key in ("scale", "mean", "std", "gain"))
     if not (scale > 0 and np.isfinite(mean).all() and (std > 0).all() and 0 < gain < np.inf):
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has scale {scale}, mean {mean}, std {std}, gain {gain}; needs positive, finite, positive, positive"
         )
     return out | {key: np.asarray(value) for key, value in convention.items()}
@@ -134,7 +136,7 @@ def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[st
 def _check_origin(path, arrays):
     """torchvision has a second VGG16 with the same names, of which only the features are set, and fed otherwise."""
     if not np.isfinite(arrays.get(_CLASSIFIER, 0)).all():
-        raise ValueError(
+        raise errors.UserError(
             f"{path} has a {_CLASSIFIER} of NaN, so it is torchvision's IMAGENET1K_FEATURES, which is fed otherwise: "
             "give IMAGENET1K_V1 (vgg16-397923af.pth)"
         )
@@ -143,9 +145,11 @@ def _check_origin(path, arrays):
 def _take(path, arrays, name, shape):
     array = arrays[name]
     if array.shape != shape:
-        raise ValueError(f"{name} in {path} has shape {array.shape}; needs {shape}: give VGG16 without changes")
+        raise errors.UserError(f"{name} in {path} has shape {array.shape}; needs {shape}: give VGG16 without changes")
     if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError(f"{name} in {path} is {array.dtype} or not finite; needs finite floats: download it again")
+        raise errors.UserError(
+            f"{name} in {path} is {array.dtype} or not finite; needs finite floats: download it again"
+        )
     return array.astype(np.float32)
 
 
@@ -156,10 +160,8 @@ def _wanted(layout):
 def _opened(path, kind, reader, *args):
     try:
         return reader(path, *args)
-    except errors.UserError:
-        raise
     except Exception as error:  # each library has errors of its own; they all mean that the file is not what it says
-        raise ValueError(f"{path} cannot be read as {kind} ({error}): download it again") from error
+        raise errors.UserError(f"{path} cannot be read as {kind} ({error}): download it again") from error
 
 
 def _is_torch(path):
@@ -168,7 +170,6 @@ def _is_torch(path):
 
 
 def _read_safetensors(path, layout):
-    weight_files.check_installed("safetensors")
     import safetensors
 
     with safetensors.safe_open(path, framework="numpy") as file:
@@ -178,7 +179,6 @@ def _read_safetensors(path, layout):
 
 def _read_keras(path, layout):
     """A group per layer; what the arrays in it are called, and how deep they lie, depends on the version of Keras."""
-    weight_files.check_installed("h5py")
     import h5py
 
     def arrays_in(group):
@@ -197,7 +197,9 @@ def _read_npz(path):
             if layout.names[0][0] in file.files:
                 break
         else:
-            raise ValueError(f"it has {', '.join(file.files) or 'nothing'}; needs {OWN.names[0][0]} and the others")
+            raise errors.UserError(
+                f"it has {', '.join(file.files) or 'nothing'}; needs {OWN.names[0][0]} and the others"
+            )
         arrays = {name: file[name] for name in file.files}
     if layout is OWN:
         vgg.load(path)

@@ -19,11 +19,11 @@ def check_absent(path: str, *, overwrite: bool):
     """
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"no folder {folder} for {path}: make it, or choose another --out")
+        raise errors.UserError(f"no folder {folder} for {path}: make it, or choose another --out")
     if os.path.isdir(path):
-        raise IsADirectoryError(f"{path} is a folder; needs the name of a file: choose another --out")
+        raise errors.UserError(f"{path} is a folder; needs the name of a file: choose another --out")
     if os.path.exists(path) and not overwrite:
-        raise FileExistsError(f"{path} exists: choose another --out, or pass --overwrite")
+        raise errors.UserError(f"{path} exists: choose another --out, or pass --overwrite")
 
 
 def check_installed(package: str):
@@ -56,7 +56,7 @@ def check_name(path: str, home: str = "https://download.pytorch.org/models"):
     """A name that promises a published file is held to it: torch puts the first digits of the SHA-256 there.
 
     Raises:
-      ValueError: the file is another one.
+      UserError: the file is another one.
     """
     name = os.path.basename(path)
     digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
@@ -65,7 +65,7 @@ def check_name(path: str, home: str = "https://download.pytorch.org/models"):
         download.check(path, f"sha256:{digits[1]}", fix)
 
 
-def by_hand(files: dict[str, download.Published], out: str, command: str, error: OSError) -> OSError:
+def by_hand(files: dict[str, download.Published], out: str, command: str, error: OSError) -> errors.UserError:
     """What to do on a machine without a network: what to download, from where, where to put it, and the command.
 
     Args:
@@ -80,10 +80,10 @@ def by_hand(files: dict[str, download.Published], out: str, command: str, error:
     steps = [
         f"download ({file.megabytes} MB)\n  {file.url}\nput it at\n  {paths[flag]}\n" for flag, file in files.items()
     ]
-    given = " ".join(f"{flag}={path}" for flag, path in paths.items())
-    return OSError(
+    arguments = " ".join(f"{flag}={path}" for flag, path in paths.items())
+    return errors.UserError(
         f"cannot download {names} ({error}). By hand: on a machine with a network, {''.join(steps)}and run\n"
-        f"  {command} --out={out} {given}"
+        f"  {command} --out={out} {arguments}"
     )
 
 
@@ -91,16 +91,17 @@ def tensors(path: str, names) -> dict[str, np.ndarray]:
     """The tensors of a torch state dict among `names`, from a .pth or safetensors; the content says which.
 
     Raises:
-      FileNotFoundError, ValueError: no such file; or it is broken or something else.
+      UserError: no such file; or it is broken or something else.
     """
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"no file {path}: give the weights, or leave the flag out to download them")
+        raise errors.UserError(f"no file {path}: give the weights, or leave the flag out to download them")
     with open(path, "rb") as file:
         start = file.read(32)
     if start.startswith((torch_checkpoint.LEGACY_START, b"PK")):
         return torch_checkpoint.read(path, names)
     if start[8:9] != b"{":
-        raise ValueError(f"{path} starts with {start!r}; needs a .pth or safetensors: download it again")
+        raise errors.UserError(f"{path} starts with {start!r}; needs a .pth or safetensors: download it again")
+    check_installed("safetensors")
     import safetensors
 
     try:
@@ -108,20 +109,22 @@ def tensors(path: str, names) -> dict[str, np.ndarray]:
             present = set(file.keys())
             return {name: file.get_tensor(name) for name in names if name in present}
     except Exception as error:  # its own errors all mean that the file is not what it says
-        raise ValueError(f"{path} cannot be read as safetensors ({error}): download it again") from error
+        raise errors.UserError(f"{path} cannot be read as safetensors ({error}): download it again") from error
 
 
 def take(arrays: dict[str, np.ndarray], path: str, name: str, shape: tuple[int, ...], what: str) -> np.ndarray:
     """One array, finite.
 
     Raises:
-      ValueError: it is missing, has another shape or is not finite; `what` to give in its place.
+      UserError: it is missing, has another shape or is not finite; `what` to give in its place.
     """
     if name not in arrays:
-        raise ValueError(f"{path} lacks {name}: give {what}")
+        raise errors.UserError(f"{path} lacks {name}: give {what}")
     array = arrays[name]
     if array.shape != shape:
-        raise ValueError(f"{name} in {path} has shape {array.shape}; needs {shape}: give {what}")
+        raise errors.UserError(f"{name} in {path} has shape {array.shape}; needs {shape}: give {what}")
     if array.dtype.kind != "f" or not np.isfinite(array).all():
-        raise ValueError(f"{name} in {path} is {array.dtype} or not finite; needs finite floats: download it again")
+        raise errors.UserError(
+            f"{name} in {path} is {array.dtype} or not finite; needs finite floats: download it again"
+        )
     return array

@@ -18,6 +18,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
+from pconv_jax import errors
 from pconv_jax.training import parallel, rundir
 
 METRIC = "psnr"
@@ -25,7 +26,7 @@ _DIGEST = "sha256"
 _UNFINISHED = ".orbax-checkpoint-tmp"  # ends, or is in, the names of directories that are being written
 
 
-class Damaged(ValueError):
+class Damaged(errors.UserError):
     """A checkpoint that cannot be read, or holds other arrays than were saved."""
 
 
@@ -39,12 +40,12 @@ def open_manager(workdir: str, keep: int = 1, clean: bool = False):
       clean: remove what killed processes left of checkpoints. Only for who holds the directory's lock.
 
     Raises:
-      ValueError: a file lies where its directory belongs.
+      UserError: a file lies where its directory belongs.
       OSError: a checkpoint could not be written. Those before it stay as they are.
     """
     path = os.path.join(os.path.abspath(workdir), "checkpoints")
     if os.path.exists(path) and not os.path.isdir(path):
-        raise ValueError(f"{path} is a file; needs the directory of checkpoints: move it away")
+        raise errors.UserError(f"{path} is a file; needs the directory of checkpoints: move it away")
     os.makedirs(path, exist_ok=True)
     if clean:
         _remove_unfinished(path)
@@ -95,7 +96,7 @@ def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = N
     """The state at `step`, or the newest, on the host; None if there is no checkpoint.
 
     Raises:
-      ValueError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
+      UserError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
       Damaged: it cannot be read, or its arrays are not those that were saved.
     """
     step = manager.latest_step() if step is None else step
@@ -126,7 +127,7 @@ def restore_chosen(workdir: str, abstract_state, which: str):
     """The state of the "last" or the "best" checkpoint on the host, while training may save and remove others.
 
     Raises:
-      ValueError: as `restore`; or there is no checkpoint.
+      UserError: as `restore`; or there is no checkpoint.
     """
     with open_manager(workdir) as manager:
         while True:
@@ -140,7 +141,7 @@ def restore_chosen(workdir: str, abstract_state, which: str):
                 logging.info("training has removed checkpoint %d meanwhile: taking the next", step)
                 continue
             if state is None:
-                raise ValueError(f"{workdir} has no checkpoint yet: wait for the first one, or train again")
+                raise errors.UserError(f"{workdir} has no checkpoint yet: wait for the first one, or train again")
             return state
 
 
@@ -148,7 +149,7 @@ def resume(manager: ocp.CheckpointManager, abstract_state):
     """The newest state that is not damaged, or None if there is no checkpoint. Damaged ones are put aside.
 
     Raises:
-      ValueError: as `restore`; or all are damaged, which then stay where they are.
+      UserError: as `restore`; or all are damaged, which then stay where they are.
     """
     damaged = []
     for step in sorted(manager.all_steps(), reverse=True):
@@ -164,7 +165,7 @@ def resume(manager: ocp.CheckpointManager, abstract_state):
             manager.reload()
         return state
     if damaged:
-        raise ValueError(
+        raise errors.UserError(
             f"all checkpoints in {manager.directory} are damaged ({', '.join(map(str, damaged))}): restore one "
             "from a copy, or choose another --workdir"
         )
@@ -267,7 +268,7 @@ def _put_aside(directory, step):
 
 
 def check_tree(metadata, abstract_state, step: int):
-    """Raises ValueError unless a checkpoint's arrays have the paths and shapes of a state; lists those that differ."""
+    """Raises UserError unless a checkpoint's arrays have the paths and shapes of a state; lists those that differ."""
     saved, wanted = _shapes(metadata), _shapes(abstract_state)
     problems = []
     for path in sorted(wanted.keys() | saved.keys(), key=lambda path: (not path.startswith("params/"), path)):
@@ -279,7 +280,7 @@ def check_tree(metadata, abstract_state, step: int):
             problems.append(f"{path} is {saved[path]}, needs {wanted[path]}")
     if problems:
         more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise ValueError(f"checkpoint {step} does not fit this model: {'; '.join(problems[:10])}{more}")
+        raise errors.UserError(f"checkpoint {step} does not fit this model: {'; '.join(problems[:10])}{more}")
 
 
 def _shapes(tree):

@@ -19,6 +19,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
+from pconv_jax import errors
+
 AXIS = "batch"
 
 HEARTBEAT_SECONDS = 60  # after which a host that is gone ends the job on the others
@@ -40,13 +42,13 @@ def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) ->
       Whether there is more than one host.
 
     Raises:
-      ValueError: some of the arguments without the others.
+      UserError: some of the arguments without the others.
     """
     given = [value is not None for value in (coordinator, hosts, host)]
     if any(given) and not all(given):
-        raise ValueError("--coordinator, --hosts and --host belong together: give all three, or none under SLURM")
+        raise errors.UserError("--coordinator, --hosts and --host belong together: give all three, or none under SLURM")
     if all(given) and not (hosts >= 1 and 0 <= host < hosts):
-        raise ValueError(f"--host is {host} and --hosts {hosts}; needs --host from 0 to --hosts - 1")
+        raise errors.UserError(f"--host is {host} and --hosts {hosts}; needs --host from 0 to --hosts - 1")
     tasks = max(int(os.environ.get(name, 1)) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     if not all(given) and tasks <= 1:
         return False
@@ -95,7 +97,7 @@ def together():
     """For what may fail on one host alone: the others raise then, too, rather than wait for it.
 
     Raises:
-      ValueError: another host failed.
+      UserError: another host failed.
     """
     try:
         yield
@@ -104,7 +106,7 @@ def together():
         raise
     failed = np.flatnonzero(_of_all_hosts(False))
     if failed.size:
-        raise ValueError(f"host {failed[0]} failed: see its log")
+        raise errors.UserError(f"host {failed[0]} failed: see its log")
 
 
 def _of_all_hosts(flag):
@@ -115,19 +117,19 @@ def _of_all_hosts(flag):
 
 
 def check_same(what: str, found: dict[str, str]):
-    """Raises ValueError on all hosts unless all have found the same; `what` it is goes into the text."""
+    """Raises UserError on all hosts unless all have found the same; `what` it is goes into the text."""
     digest = np.frombuffer(hashlib.sha256(repr(sorted(found.items())).encode()).digest(), np.uint8)
     if jax.process_count() > 1:
         digests = multihost_utils.process_allgather(digest)
         others = np.flatnonzero((digests != digests[0]).any(axis=1))
         if others.size:
-            raise ValueError(
+            raise errors.UserError(
                 f"host {others[0]} has other {what} than host 0; here it is {found}: give all hosts the same files"
             )
 
 
 def check_batch(name: str, batch_size: int, parts: int = 1, *, everywhere: bool = True):
-    """Raises ValueError unless the batch divides evenly over the devices, and there into `parts`.
+    """Raises UserError unless the batch divides evenly over the devices, and there into `parts`.
 
     Args:
       name: key of the config.
@@ -141,7 +143,7 @@ def check_batch(name: str, batch_size: int, parts: int = 1, *, everywhere: bool 
         lower, upper = batch_size - batch_size % multiple, batch_size + multiple - batch_size % multiple
         fits = f"{lower} or {upper}" if lower else str(upper)
         where = f"on {devices} devices" + (f" in {parts} parts each" if parts > 1 else "")
-        raise ValueError(f"{name} is {batch_size} {where}; needs a multiple of {multiple}: use {fits}")
+        raise errors.UserError(f"{name} is {batch_size} {where}; needs a multiple of {multiple}: use {fits}")
 
 
 def replicate(tree):

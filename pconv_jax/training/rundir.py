@@ -11,6 +11,7 @@ import cv2
 import ml_collections
 from absl import logging
 
+from pconv_jax import errors
 from pconv_jax.training import validation
 
 CONFIG, DATA, VERSIONS, LOCK = "config.json", "data.json", "versions.json", "lock"
@@ -29,7 +30,7 @@ def own(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]):
     """Claims the run directory for this process alone, as a context.
 
     Raises:
-      ValueError, OSError: as `claim` and `lock`. A directory that is refused stays as it is.
+      UserError, OSError: as `claim` and `lock`. A directory that is refused stays as it is.
     """
     check(workdir, config, data)  # before a lock is made in a directory that is not ours
     with lock(workdir):
@@ -48,7 +49,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
         recorded are added, and the log says so.
 
     Raises:
-      ValueError: it is a file or another program's directory, or belongs to a run with another config (the differing
+      UserError: it is a file or another program's directory, or belongs to a run with another config (the differing
         keys are listed) or with other data.
       OSError: it cannot be made.
     """
@@ -77,13 +78,13 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
     """Whether there is a run in the directory, which then is this one; writes nothing.
 
     Raises:
-      ValueError: as `claim`.
+      UserError: as `claim`.
     """
     if os.path.exists(workdir) and not os.path.isdir(workdir):
-        raise ValueError(f"{workdir} is a file; needs a directory: choose another --workdir")
+        raise errors.UserError(f"{workdir} is a file; needs a directory: choose another --workdir")
     if not os.path.exists(os.path.join(workdir, CONFIG)):
         if os.path.isdir(workdir) and not all(_unfinished(workdir, name) for name in os.listdir(workdir)):
-            raise ValueError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
+            raise errors.UserError(f"{workdir} is not empty and has no {CONFIG}: choose another --workdir")
         return False
     check_config(workdir, config)
     _refuse_other_data(workdir, data)
@@ -91,7 +92,7 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
 
 
 def check_config(workdir: str, config: ml_collections.ConfigDict):
-    """Raises ValueError unless a run directory belongs to a config; the differing keys are listed."""
+    """Raises UserError unless a run directory belongs to a config; the differing keys are listed."""
     before = validation.flatten(read_config(workdir))
     now = validation.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
@@ -100,7 +101,7 @@ def check_config(workdir: str, config: ml_collections.ConfigDict):
         if before.get(key, "absent") != now.get(key, "absent")
     ]
     if differing:
-        raise ValueError(
+        raise errors.UserError(
             f"{workdir} belongs to a run with another config ({'; '.join(differing)}): choose another --workdir, or "
             "go on with the same config"
         )
@@ -111,7 +112,7 @@ def lock(workdir: str):
     """Keeps other processes from training in the directory, which is made if need be, as a context.
 
     Raises:
-      ValueError: another process trains there.
+      UserError: another process trains there.
       OSError: the directory cannot be written to.
     """
     refusal = f"another process trains in {workdir}: wait until it ends, or choose another --workdir"
@@ -127,13 +128,13 @@ def exclusively(path: str, refusal: str):
     """Holds a lock on a file, which is made if need be. The system releases it however this process ends.
 
     Raises:
-      ValueError: another process holds it; the text is `refusal`.
+      UserError: another process holds it; the text is `refusal`.
     """
     with open(path, "a", encoding="utf-8") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise ValueError(refusal) from None
+            raise errors.UserError(refusal) from None
         yield
 
 
@@ -141,16 +142,16 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     """The config of a run.
 
     Raises:
-      ValueError: the directory holds no run, or its config cannot be read.
+      UserError: the directory holds no run, or its config cannot be read.
     """
     path = os.path.join(workdir, CONFIG)
     if not os.path.isfile(path):
-        raise ValueError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
+        raise errors.UserError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
     values = _read_json(path)
     try:
         return ml_collections.ConfigDict(values, convert_dict=True)
     except (ValueError, TypeError, AttributeError) as error:  # names that no key has
-        raise ValueError(f"{path} is no config ({error}): restore it, or choose another --workdir") from error
+        raise errors.UserError(f"{path} is no config ({error}): restore it, or choose another --workdir") from error
 
 
 def read_data(workdir: str) -> dict[str, str]:
@@ -231,9 +232,9 @@ def _read_json(path):
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
     except (ValueError, OSError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON ({error}): restore it, or choose another --workdir") from error
+        raise errors.UserError(f"{path} is not JSON ({error}): restore it, or choose another --workdir") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path} is not JSON of an object: restore it, or choose another --workdir")
+        raise errors.UserError(f"{path} is not JSON of an object: restore it, or choose another --workdir")
     return values
 
 
@@ -243,7 +244,7 @@ def _warn_of_other_versions(workdir):
         return
     try:
         before = _read_json(path)
-    except ValueError as error:
+    except errors.UserError as error:
         logging.warning("%s; whether the versions are those of before is not known", error)
         return
     changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
@@ -261,6 +262,6 @@ def _refuse_other_data(workdir, data):
     if uses:
         differing = "; ".join(f"{use}: {before.get(use)} there, {data[use]} now" for use in uses)
         what = "images" if set(uses) & set(_IMAGES) else "masks or weights"
-        raise ValueError(
+        raise errors.UserError(
             f"{workdir} belongs to a run on other {what} ({differing}): choose another --workdir, or restore the {what}"
         )

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from pconv_jax import errors
 from pconv_jax.training import checkpoints
 
 
@@ -17,7 +18,7 @@ def parameters(path: str, abstract_state) -> tuple:
       abstract_state: what the arrays must fit; its optimiser and step do not matter.
 
     Raises:
-      ValueError: there is no checkpoint, or it holds other parameters; missing, surplus and differing ones are listed.
+      UserError: there is no checkpoint, or it holds other parameters; missing, surplus and differing ones are listed.
     """
     folder, step = os.path.abspath(path), None
     if os.path.basename(folder).isdigit():
@@ -25,18 +26,18 @@ def parameters(path: str, abstract_state) -> tuple:
     else:
         folder = os.path.join(folder, "checkpoints")
     if not os.path.isdir(folder):
-        raise ValueError(f"{path} holds no checkpoint: give a run directory, or one of its checkpoints/<step>")
+        raise errors.UserError(f"{path} holds no checkpoint: give a run directory, or one of its checkpoints/<step>")
     options = ocp.CheckpointManagerOptions(create=False, multiprocessing_options=checkpoints.alone())
     with ocp.CheckpointManager(folder, item_handlers=ocp.PyTreeCheckpointHandler(), options=options) as manager:
         steps = manager.all_steps()
         step = max(steps, default=None) if step is None else step
         if step not in steps:
             found = ", ".join(map(str, sorted(steps))) or "none"
-            raise ValueError(f"{path} is no complete checkpoint: those of {folder} are {found}")
+            raise errors.UserError(f"{path} is no complete checkpoint: those of {folder} are {found}")
         try:
             saved = manager.item_metadata(step).tree
         except Exception as error:
-            raise ValueError(_unreadable(path, error)) from error
+            raise errors.UserError(_unreadable(path, error)) from error
         name = "ema" if saved.get("ema") else "params"
         taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
         taken = {name: tree for name, tree in taken.items() if tree}
@@ -47,7 +48,7 @@ def parameters(path: str, abstract_state) -> tuple:
         try:
             restored = manager.restore(step, args=arguments)
         except Exception as error:
-            raise ValueError(_unreadable(path, error)) from error
+            raise errors.UserError(_unreadable(path, error)) from error
     return restored[name], restored.get("batch_stats", {})
 
 

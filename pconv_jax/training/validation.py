@@ -3,6 +3,7 @@
 import difflib
 import os
 
+from pconv_jax import errors
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import layers, unet
 from pconv_jax.ops import losses, mask_update
@@ -120,7 +121,7 @@ def validate(config):
     """Checks every key, then what must fit together.
 
     Raises:
-      ValueError: names the key, what was found, what is wanted, and the fix; all wrong keys at once.
+      UserError: names the key, what was found, what is wanted, and the fix; all wrong keys at once.
     """
     values = flatten(config)
     problems = [unknown(key) for key in sorted(values.keys() - RULES.keys())]
@@ -133,7 +134,7 @@ def validate(config):
     if not problems:
         problems = _combinations(config)
     if problems:
-        raise ValueError("the config does not work:\n  " + "\n  ".join(problems))
+        raise errors.UserError("the config does not work:\n  " + "\n  ".join(problems))
 
 
 def unknown(key: str) -> str:
@@ -166,7 +167,7 @@ def _combinations(config):
     def check(key, call, *args):
         try:
             call(*args)
-        except ValueError as error:
+        except errors.UserError as error:
             problems.append(f"{key}: {error}")
 
     check("masks", train_masks, config)
