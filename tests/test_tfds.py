@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 
 import numpy as np
 import pytest
@@ -137,6 +138,15 @@ def changed_copy(celeba, tmp_path, file, change):
     else:
         path.write_bytes(content)
     return directory
+
+
+def test_a_search_leaves_no_temporary_files(tmp_path, monkeypatch):
+    """To look for a dataset that is not prepared leaves nothing in the system's temporary directory."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    tfds_source.find("celeb_a", str(tmp_path / "data"))
+    assert not list(temporary.iterdir())
 
 
 def test_another_format_is_refused(celeba, tmp_path):

@@ -142,6 +142,9 @@ def find(name: str, directory: str = ""):
             f'"{name}" is not the name of a TFDS dataset; needs e.g. celeb_a or imagenet_resized/64x64'
         )
     base = re.split("[/:]", name)[0]
+    # For a dataset that is not prepared, TFDS would make a temporary directory for metadata from a bucket that it no
+    # longer asks, and leave the empty directory behind.
+    tfds.core.DatasetInfo.initialize_from_bucket = lambda info: None
     try:
         return tfds.builder(name, data_dir=_absolute(directory))
     except tfds.core.DatasetNotFoundError:
