@@ -16,9 +16,8 @@ from pconv_jax import errors
 from pconv_jax.data import elements, folder_masks, grown_masks, mask_folder
 
 POLARITIES = mask_folder.POLARITIES
-FRAME = (
-    20 / 512
-)  # Width of the border as a fraction of the side; the paper's "border constraint" keeps holes out of it.
+# Width of the border as a fraction of the side; the paper's "border constraint" keeps holes out of it.
+FRAME = 20 / 512
 
 # Kind of mask -> function `(family, rng, size, low, high) -> (hole, name)`. It returns a uint8 hole `[H, W]`, 1 = hole,
 # that has between `low` and `high` pixels and leaves the border of `family.border` free, and the name of the file that
