@@ -130,8 +130,8 @@ def test_programs_are_kept_where_onednn_is_not_usable(unset, monkeypatch):
     """Though the trial of it was compiled without keeping anything, which JAX remembers."""
     monkeypatch.setattr(compilation_cache, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(onednn, "_call", lambda target, config, shape, *operands: jnp.zeros(shape, jnp.float32))
-    onednn._right.cache_clear()
+    onednn._agrees_with_xla.cache_clear()
     compilation_cache.enable(True, runs.tiny(**{"model.conv_impl": "onednn"}).model)
-    onednn._right.cache_clear()
+    onednn._agrees_with_xla.cache_clear()
     run()
     assert [path for path in pathlib.Path(compilation_cache.directory()).iterdir() if "program" in path.name]

@@ -11,7 +11,7 @@ import layer_cases
 import networks
 import runs
 from pconv_jax.models import unet
-from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops import decoder, partial_conv, windows
 from pconv_jax.ops.cpu import dispatch
 from pconv_jax.training import build, parallel
 
@@ -48,8 +48,8 @@ def test_decoder_equals_the_operator(case):
 @pytest.mark.parametrize("case", layer_cases.ENCODER)
 def test_encoder_equals_the_operator(case):
     *shape, stride = layer_cases.ENCODER[case]
-    half = shape[-1] // 2
-    operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=((half, half), (half, half)))
+    pads = windows.half_padding(shape[-1:] * 2)
+    operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
     with jax.enable_x64(True):
         fast = layer_cases.with_gradients(functools.partial(dispatch.conv, stride=stride, impl="auto"))
         plain = layer_cases.with_gradients(operator)
@@ -109,7 +109,7 @@ def forward_flops(**options):
 def test_what_the_network_costs():
     """Coverage, ratio and masks are three thousandths of the ordinary convolutions (window sums of every channel would
     be nine); the faster formulation saves more than a fifth of all operations (taps outside the image not counted)."""
-    ordinary, plain, fast = forward_flops(kind="zero"), forward_flops(conv_impl="xla"), forward_flops()
+    ordinary, plain, fast = forward_flops(conv_type="zero"), forward_flops(conv_impl="xla"), forward_flops()
     assert ordinary < plain < 1.003 * ordinary
     assert 0.7 * plain < fast < 0.79 * plain
 

@@ -13,7 +13,7 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 import layer_cases
 import runs
 from pconv_jax.models import vgg
-from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops import decoder, partial_conv, windows
 from pconv_jax.ops.cpu import dispatch, onednn
 from pconv_jax.training import build, compilation_cache, parallel
 
@@ -79,8 +79,7 @@ def test_layers_equal_the_operator(case, dtype):
     """Holes everywhere, in places, and none: outputs rounded once, masks equal, gradients; holes are not read."""
     if case in layer_cases.ENCODER:
         *shape, stride = layer_cases.ENCODER[case]
-        half, make = shape[-1] // 2, layer_cases.encoder_layer
-        pads = ((half, half), (half, half))
+        make, pads = layer_cases.encoder_layer, windows.half_padding(shape[-1:] * 2)
         operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
         fast = functools.partial(dispatch.conv, stride=stride, impl="onednn")
     else:
@@ -197,10 +196,10 @@ def test_it_is_not_used_where_programs_are_kept(uncached, tmp_path):
     ids=["another result", "no such target"],
 )
 def test_it_is_tried_first(broken, uncached, monkeypatch):
-    onednn._right.cache_clear()
+    onednn._agrees_with_xla.cache_clear()
     monkeypatch.setattr(onednn, "_call", broken)
     assert not onednn.usable("float32")
-    onednn._right.cache_clear()
+    onednn._agrees_with_xla.cache_clear()
 
 
 def test_a_training_keeps_no_programs_with_it(uncached, monkeypatch):
@@ -228,13 +227,13 @@ def test_a_training_keeps_no_programs_with_it(uncached, monkeypatch):
 @pytest.mark.parametrize(("flags", "version"), [(set(), None), ({"avx512f", "avx2"}, None), ({"amx_bf16"}, "0.10.9")])
 def test_nothing_is_computed_where_it_would_end_the_process(flags, version, uncached, monkeypatch):
     """bfloat16 without its instructions, and a jaxlib that was not tried: no call is made to find out."""
-    onednn._right.cache_clear()
-    monkeypatch.setattr(onednn, "_instructions", lambda: flags)
+    onednn._agrees_with_xla.cache_clear()
+    monkeypatch.setattr(onednn, "_cpu_flags", lambda: flags)
     monkeypatch.setattr(onednn, "_call", lambda *_: pytest.fail("called"))
     if version:
         monkeypatch.setattr(onednn.jaxlib, "__version__", version)
     assert not onednn.usable("bfloat16")
-    onednn._right.cache_clear()
+    onednn._agrees_with_xla.cache_clear()
 
 
 def test_negative_pads_are_refused():

@@ -289,7 +289,7 @@ def test_propagate_mask_equals_the_operator(mask, stride, padding):
     np.testing.assert_array_equal(result, expected)
 
 
-def test_coverage_of_a_constant_mask_is_not_folded_by_the_compiler():
+def test_mask_sums_of_a_constant_mask_are_not_folded_by_the_compiler():
     """Folding takes seconds for a 512 x 512 batch: the window sums stay in the program."""
     x, mask, kernel, bias = make(2)
     compiled = jax.jit(lambda x: pconv_jax.partial_conv(x, mask, kernel, bias)).lower(x).compile()
@@ -297,14 +297,14 @@ def test_coverage_of_a_constant_mask_is_not_folded_by_the_compiler():
 
 
 def test_all_valid_needs_no_window_sums():
-    """With `mask=None` coverage is known when the function is traced."""
+    """With `mask=None` the mask sums are known when the function is traced."""
     x, _, kernel, bias = make(2)
     compiled = jax.jit(lambda x: pconv_jax.partial_conv(x, None, kernel, bias)).lower(x).compile()
     assert "reduce-window" not in compiled.as_text()
 
 
-def test_coverage_costs_one_channel_per_group():
-    """At 64 to 64 channels coverage and ratio add 0.3 % of the convolution's operations; a second group, 8 a position.
+def test_mask_sums_cost_one_channel_per_group():
+    """At 64 to 64 channels mask sums and ratio add 0.3 % of the convolution's operations; a second group, 8 a position.
 
     Sums over all 64 channels, one position or one window at a time, would make it 0.4 or 1.1 %.
     """
@@ -364,7 +364,7 @@ def shapes_unchecked():
         ({"dilation": 0}, "dilation is 0; needs a positive integer"),
         ({"padding": "FULL"}, 'padding is "FULL"; needs "SAME", "VALID"'),
         ({"padding": ((1, 1),)}, "or 2 pairs"),
-        ({"padding": "VALID", "dilation": 4}, "a window that reaches 9 does not fit"),
+        ({"padding": "VALID", "dilation": 4}, "a window of extent 9 does not fit"),
     ],
 )
 def test_wrong_arguments_are_named(change, message, shapes_unchecked):
@@ -380,8 +380,8 @@ def test_wrong_arguments_are_named(change, message, shapes_unchecked):
     ("mask", "window", "message"),
     [
         (np.ones((4, 4), np.float32), (3, 3), r"mask has shape \(4, 4\); needs \[N, \*S, G\]"),
-        (np.ones((1, 4, 4, 1), np.float32), (3,), r"window is \(3,\); needs a positive integer"),
-        (np.ones((1, 4, 4, 1), np.float32), (0, 3), r"window is \(0, 3\)"),
+        (np.ones((1, 4, 4, 1), np.float32), (3,), r"kernel_size is \(3,\); needs a positive integer"),
+        (np.ones((1, 4, 4, 1), np.float32), (0, 3), r"kernel_size is \(0, 3\)"),
         (np.full((1, 4, 4, 1), 0.5, np.float32), (3, 3), "mask holds 0.5; needs exactly 0"),
     ],
 )

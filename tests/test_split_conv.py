@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from pconv_jax.ops.cpu import split_conv
+from pconv_jax.ops.cpu import onednn, primitives, split_conv
 
 # (batch, height, width, channels, outputs), window, stride, ((top, bottom), (left, right))
 CASES = {
@@ -18,8 +18,17 @@ CASES = {
     "corners": ((2, 4, 5, 9, 4), (2, 2), 1, ((1, 1), (1, 1))),
     "1 x 1, stride 2": ((2, 5, 4, 9, 2), (1, 1), 2, ((0, 0), (0, 0))),
     "stride 3, rows that no window reaches": ((1, 9, 8, 9, 2), (3, 4), 3, ((0, 0), (1, 0))),
+    "even kernel, stride 2": ((2, 3, 3, 3, 4), (2, 2), 2, ((1, 1), (1, 1))),
+    "even kernel, stride 4": ((1, 3, 8, 9, 2), (6, 4), 4, ((3, 3), (2, 2))),
+    "kernel 3, stride 3": ((1, 3, 3, 9, 2), (3, 3), 3, ((1, 1), (1, 1))),
     "more outputs than inputs": ((1, 4, 4, 2, 3), (3, 2), 1, ((2, 2), (1, 1))),
 }
+
+
+def without_negative_padding(x, kernel, stride, padding, *, swapped=False):
+    """XLA's convolution as a backend that refuses negative padding, as oneDNN does."""
+    assert min(pad for pads in padding for pad in pads) >= 0
+    return primitives.xla_conv(x, kernel, stride, padding, swapped=swapped)
 
 
 def gradients(convolve, x, kernel, dy):
@@ -33,13 +42,11 @@ def test_it_equals_xla(case, small, few, monkeypatch):
     """Every way of each gradient for every shape; XLA's own input gradient of strides is left out as well."""
     (n, h, w, c, o), window, stride, pads = CASES[case]
     rng = np.random.default_rng(0)
-    monkeypatch.setattr(split_conv, "few_positions", lambda outputs: few)
-    monkeypatch.setattr(split_conv, "_small", lambda inputs, outputs: small)
-    library = "xla"
-    if not small:  # the ways of another library, computed by XLA
-        library = "by another name"
-        monkeypatch.setattr(split_conv, "_conv", lambda library: split_conv.xla_conv)
-        monkeypatch.setattr(split_conv, "_product", lambda library: split_conv._xla_product)
+    monkeypatch.setattr(split_conv, "low_resolution", lambda output_shape: few)
+    monkeypatch.setattr(split_conv, "_small", lambda input_shape, output_shape: small)
+    backend = primitives.XLA
+    if not small:  # another backend, computed by XLA
+        backend = primitives.Primitives(without_negative_padding, primitives.xla_product)
 
     def plain(x, kernel):
         return lax.conv_general_dilated(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
@@ -47,7 +54,7 @@ def test_it_equals_xla(case, small, few, monkeypatch):
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(rng.normal(size=(n, h, w, c))), jnp.asarray(rng.normal(size=(*window, c, o)))
         dy = jnp.asarray(rng.normal(size=jax.eval_shape(plain, x, kernel).shape))
-        found = jax.jit(lambda *a: gradients(lambda x, k: split_conv.conv(x, k, stride, pads, library), *a))
+        found = jax.jit(lambda *a: gradients(lambda x, k: split_conv.conv(x, k, stride, pads, backend), *a))
         expected = gradients(plain, x, kernel, dy)
         for one, other in zip(found(x, kernel, dy), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
@@ -56,9 +63,11 @@ def test_it_equals_xla(case, small, few, monkeypatch):
 def test_bfloat16_is_moved_not_converted():
     """XLA on a CPU makes float32 of bfloat16 even to copy it, and so for all that is gathered for a product."""
     x, dy = jnp.zeros((1, 8, 8, 16), jnp.bfloat16), jnp.zeros((1, 8, 8, 4), jnp.bfloat16)
-    gather = jax.make_jaxpr(lambda x: split_conv._columns(x, 3, 1, "xla"))(x)
+    gather = jax.make_jaxpr(lambda x: split_conv._columns(x, 3, 1, primitives.XLA))(x)
     assert [e.invars[0].aval.dtype for e in gather.eqns if e.primitive.name == "concatenate"] == [jnp.uint16]
     kernel = jnp.zeros((3, 3, 16, 4), jnp.bfloat16)
     pads = ((1, 1), (1, 1))
-    patches = jax.make_jaxpr(lambda *a: split_conv._gradients_by_patches(*a, 1, pads, "onednn")[1])(x, kernel, dy)
+    patches = jax.make_jaxpr(lambda *a: split_conv._gradients_by_patches(*a, 1, pads, onednn.PRIMITIVES)[1])(
+        x, kernel, dy
+    )
     assert jnp.uint16 in [e.invars[0].aval.dtype for e in patches.eqns if e.primitive.name == "concatenate"]

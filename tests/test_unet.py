@@ -70,7 +70,11 @@ def test_parameter_tree():
 
 @pytest.mark.parametrize(
     ("options", "size"),
-    [({}, (16, 24)), ({"kind": "gated"}, (16, 24)), ({"mask_update": "vanish", "depth": 3, "center": True}, (24, 40))],
+    [
+        ({}, (16, 24)),
+        ({"conv_type": "gated"}, (16, 24)),
+        ({"mask_update": "vanish", "depth": 3, "center": True}, (24, 40)),
+    ],
     ids=str,
 )
 def test_padding_beyond_inside_changes_nothing(options, size):
@@ -84,10 +88,10 @@ def test_padding_beyond_inside_changes_nothing(options, size):
     np.testing.assert_allclose(output[:, : size[0], : size[1]], expected, atol=2e-5)
 
 
-@pytest.mark.parametrize("kind", layers.CONV_KINDS)
-def test_gradient_reaches_every_skip(kind):
+@pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
+def test_gradient_reaches_every_skip(conv_type):
     """The half of each decoder kernel that reads the skip has a gradient (the Keras project dropped every skip)."""
-    model, variables = initialised(kind=kind)
+    model, variables = initialised(conv_type=conv_type)
     image, mask = example()
 
     def loss(params):
@@ -95,18 +99,18 @@ def test_gradient_reaches_every_skip(kind):
         return jnp.mean(output**2)
 
     grads = jax.jit(jax.grad(loss))(variables["params"])
-    skip_channels = {"dec1": 4 if kind == "mask_channel" else 3, "dec2": 8}
+    skip_channels = {"dec1": 4 if conv_type == "mask_channel" else 3, "dec2": 8}
     for name, channels in skip_channels.items():
         gradient = np.asarray(grads[name]["conv"]["kernel"])[..., -channels:, :]
         assert np.abs(gradient).max() > 0, name
     assert all(np.abs(np.asarray(g["conv"]["kernel"])).max() > 0 for g in grads.values())
 
 
-@pytest.mark.parametrize("kind", layers.CONV_KINDS)
+@pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
 @pytest.mark.parametrize("center", [False, True])
-def test_hole_content_is_irrelevant(kind, center):
+def test_hole_content_is_irrelevant(conv_type, center):
     """NaN in the holes of the image: same output, same finite gradients."""
-    model, variables = initialised(kind=kind, center=center)
+    model, variables = initialised(conv_type=conv_type, center=center)
     image, mask = example()
     spoiled = np.where(mask != 0, image, np.nan).astype(np.float32)
 
@@ -125,10 +129,10 @@ def test_hole_content_is_irrelevant(kind, center):
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
 
 
-@pytest.mark.parametrize("kind", layers.CONV_KINDS)
-def test_the_mask_matters(kind):
+@pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
+def test_the_mask_matters(conv_type):
     """Each kind sees that something is missing."""
-    model, variables = initialised(kind=kind)
+    model, variables = initialised(conv_type=conv_type)
     image, mask = example()
     with_hole, _ = compiled(model)(variables, image, mask)
     without, _ = compiled(model)(variables, image, np.ones_like(mask))
@@ -173,7 +177,7 @@ def test_centering_follows_brightness():
     np.testing.assert_allclose(brighter, base + 0.3, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("norm", layers.NORM_KINDS)
+@pytest.mark.parametrize("norm", layers.NORM_TYPES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_norms_and_channels(norm, channels):
     model, variables = initialised(norm=norm, channels=channels)
@@ -186,7 +190,7 @@ def test_norms_and_channels(norm, channels):
 
 def test_masked_normalisation_needs_masks():
     with pytest.raises(ValueError, match='norm "masked_batch" with kind "gated"; only "partial" has a mask'):
-        initialised(norm="masked_batch", kind="gated")
+        initialised(norm="masked_batch", conv_type="gated")
 
 
 def test_a_frozen_encoder_leaves_its_statistics():
@@ -239,15 +243,15 @@ def test_wrong_sizes_are_refused(image, mask, message):
 
 
 @pytest.mark.parametrize("options", [{}, {"depth": 1, "kernels": (7,)}, {"depth": 3, "kernels": (5, 3)}])
-def test_reach(options):
-    """A pixel changes outputs as far away as `reach` and no farther, and holes are seen just as far."""
+def test_receptive_field_radius(options):
+    """A pixel changes outputs up to exactly that far away, and validity spreads no farther."""
     model, variables = networks.random(center=False, **options)
-    reach = unet.reach(model.depth, model.kernels)
-    side = -(-(2 * reach + 2**model.depth) // 8) * 8 + 8
+    radius = unet.receptive_field_radius(model.depth, model.kernels)
+    side = -(-(2 * radius + 2**model.depth) // 8) * 8 + 8
     image = np.random.default_rng(0).uniform(size=(1, side, side, 3)).astype(np.float32)
     farthest = 0
     before, _ = compiled(model)(variables, image, np.ones((1, side, side, 1)))
-    for place in range(reach, reach + 2**model.depth):
+    for place in range(radius, radius + 2**model.depth):
         other = image.copy()
         other[0, place, place] += 10
         after, _ = compiled(model)(variables, other, np.ones((1, side, side, 1)))
@@ -256,5 +260,5 @@ def test_reach(options):
         mask = np.zeros((1, side, side, 1), np.float32)
         mask[0, place, place] = 1
         _, seen = compiled(model)(variables, image, mask)
-        assert np.abs(np.argwhere(np.asarray(seen)[0, ..., 0] != 0) - place).max() <= reach
-    assert farthest == reach
+        assert np.abs(np.argwhere(np.asarray(seen)[0, ..., 0] != 0) - place).max() <= radius
+    assert farthest == radius

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pconv_jax.benchmark import operations
-from pconv_jax.ops import decoder, partial_conv
+from pconv_jax.ops import decoder, partial_conv, windows
 from pconv_jax.ops.cpu import dispatch
 
 
@@ -100,7 +100,7 @@ def _mask_sum(layer, input_masks):
         mask, group_sizes = decoder.up_concat(*input_masks), (layer.low, layer.skip)
     else:
         mask, group_sizes = input_masks, (layer.low,)
-    return partial_conv.coverage(mask, _kernel_size(layer), (layer.stride, layer.stride), _padding(layer), group_sizes)
+    return partial_conv.mask_sum(mask, _kernel_size(layer), (layer.stride, layer.stride), _padding(layer), group_sizes)
 
 
 def _kernel_size(layer):
@@ -108,4 +108,4 @@ def _kernel_size(layer):
 
 
 def _padding(layer):
-    return ((layer.kernel_size // 2,) * 2,) * 2
+    return windows.half_padding(_kernel_size(layer))

@@ -27,7 +27,7 @@ class TiledNetwork:
 
     Attributes:
       guesses: whether the network takes a guess.
-      reach: radius of the network's receptive field in pixels (`unet.reach`).
+      reach: radius of the network's receptive field in pixels (`unet.receptive_field_radius`).
       sight: largest distance from valid pixels at which one application fills: the reach, but `RIM` with `mask_update`
         "keep".
     """
@@ -41,7 +41,7 @@ class TiledNetwork:
           tile: largest side of a tile in pixels, rounded up to a multiple of `4 * 2 ** depth`.
         """
         self.guesses = getattr(model, "guess", False)
-        self.reach = unet.reach(model.depth, model.kernels)
+        self.reach = unet.receptive_field_radius(model.depth, model.kernels)
         self.sight = RIM if model.mask_update == "keep" else self.reach
         self._channels, self._multiple = model.channels, 2**model.depth
         self._tile = _round_up(tile, 4 * self._multiple)

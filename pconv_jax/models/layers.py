@@ -10,8 +10,8 @@ from jax import lax
 from pconv_jax.ops import decoder, mask_update
 from pconv_jax.ops.cpu import dispatch
 
-CONV_KINDS = ("partial", "zero", "mask_channel", "gated")
-NORM_KINDS = ("batch", "masked_batch", "group", "none")
+CONV_TYPES = ("partial", "zero", "mask_channel", "gated")
+NORM_TYPES = ("batch", "masked_batch", "group", "none")
 
 
 def kaiming(key, shape, dtype=jnp.float32):
@@ -24,54 +24,54 @@ def kaiming(key, shape, dtype=jnp.float32):
 
 
 class Conv(nn.Module):
-    """One convolution of the kind under study, with half padding and, in the decoder, upsampling and a skip.
+    """A convolution of the type under study, with half padding and, in the decoder, upsampling and a skip.
 
     Attributes:
       features: output channels.
       kernel_size: odd extent of the square window.
       stride: 1 or 2.
       use_bias: False where a normalisation with its own shift follows.
-      kind: "partial" (paper, section 3.1); "zero" and "mask_channel", an ordinary convolution (what differs is the
+      conv_type: "partial" (paper, section 3.1); "zero" and "mask_channel", an ordinary convolution (what differs is the
         network's input); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
         arXiv 1806.03589), which has twice the parameters.
       dtype: of the computation; parameters are float32.
-      impl: how it is computed, of `dispatch.IMPLS`; the result is the same.
-      mask_update: of the kind "partial", "shrink", "keep" or "vanish" (`ops.mask_update`).
+      impl: implementation, one of `dispatch.IMPLS`; all are equal up to rounding.
+      mask_update: for "partial", one of `ops.mask_update.RULES`.
     """
 
     features: int
     kernel_size: int
     stride: int = 1
     use_bias: bool = True
-    kind: str = "partial"
+    conv_type: str = "partial"
     dtype: jnp.dtype = jnp.float32
     impl: str = "auto"
     mask_update: str = "shrink"
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None):
-        """Returns `(y, mask)`. All kinds but "partial" take and return None for the mask.
+        """Returns `(y, mask)`. All types but "partial" take and return None for the mask.
 
         With `skip`, `x` is upsampled by two and concatenated with it first, masks likewise.
         """
-        outputs = self.features * (2 if self.kind == "gated" else 1)
+        outputs = self.features * (2 if self.conv_type == "gated" else 1)
         inputs = x.shape[-1] + (0 if skip is None else skip.shape[-1])
         shape = (self.kernel_size, self.kernel_size, inputs, outputs)
         kernel = self.param("kernel", kaiming, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
-        if self.kind == "partial":
+        if self.conv_type == "partial":
             if skip is not None:
-                y, seen = dispatch.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
-                before = skip_mask  # the skip has the finer mask of the two
+                y, updated = dispatch.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
+                previous = skip_mask  # the skip has the finer mask of the two
             else:
-                y, seen = dispatch.conv(x, mask, kernel, bias, self.stride, self.impl)
-                before = mask_update.centres(mask, self.stride)
-            return y, mask_update.update(seen, before, self.mask_update)
+                y, updated = dispatch.conv(x, mask, kernel, bias, self.stride, self.impl)
+                previous = mask_update.centres(mask, self.stride)
+            return y, mask_update.update(updated, previous, self.mask_update)
         x = x if skip is None else decoder.up_concat(x, skip)
         y = dispatch.ordinary_conv(x, kernel, self.stride, self.impl)
         if bias is not None:
             y = y + bias.astype(y.dtype)
-        if self.kind == "gated":
+        if self.conv_type == "gated":
             y, gate = jnp.split(y, 2, axis=-1)
             y = y * jax.nn.sigmoid(gate)
         return y, None
@@ -84,7 +84,7 @@ class Norm(nn.Module):
     "group" has up to 32 groups; "none" is the identity. The two kinds of batch normalisation have the same variables.
     """
 
-    kind: str = "batch"
+    norm_type: str = "batch"
     momentum: float = 0.9
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -102,11 +102,11 @@ class Norm(nn.Module):
             "dtype": self.dtype,
             "name": "batch",
         }
-        if self.kind == "batch":
+        if self.norm_type == "batch":
             return nn.BatchNorm(**batch)(x)
-        if self.kind == "masked_batch":
+        if self.norm_type == "masked_batch":
             return MaskedBatchNorm(**batch)(x, mask)
-        if self.kind == "group":
+        if self.norm_type == "group":
             groups = max(g for g in range(1, min(32, x.shape[-1]) + 1) if x.shape[-1] % g == 0)
             return nn.GroupNorm(num_groups=groups, dtype=self.dtype, name="group")(x)
         return x

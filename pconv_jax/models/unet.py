@@ -3,6 +3,9 @@
 Images `[N, H, W, C]` in [0, 1], mask `[N, H, W, 1]`, 1 = valid. Read from the top: a block, then the network.
 """
 
+import functools
+from collections.abc import Callable, Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,34 +16,23 @@ from pconv_jax.ops import compositing
 
 
 class Block(nn.Module):
-    """Convolution, normalisation, activation. A negative slope of 0 is ReLU; None is no activation."""
+    """A convolution, a normalisation and an activation.
 
-    features: int
-    kernel_size: int
-    stride: int
-    norm: str
+    Attributes:
+      conv: makes the convolution, `layers.Conv` with all arguments but the name.
+      norm: makes the normalisation, `layers.Norm` with all arguments but the name.
+      negative_slope: of the activation, 0 for ReLU; None: no activation.
+    """
+
+    conv: Callable[..., nn.Module]
+    norm: Callable[..., nn.Module]
     negative_slope: float | None
-    kind: str
-    momentum: float
-    axis_name: str | None
-    dtype: jnp.dtype
-    conv_impl: str
-    mask_update: str
 
     @nn.compact
     def __call__(self, x, mask, skip, skip_mask, train):
-        x, mask = layers.Conv(
-            self.features,
-            self.kernel_size,
-            self.stride,
-            use_bias=self.norm == "none",
-            kind=self.kind,
-            dtype=self.dtype,
-            impl=self.conv_impl,
-            mask_update=self.mask_update,
-            name="conv",
-        )(x, mask, skip, skip_mask)
-        x = layers.Norm(self.norm, self.momentum, self.axis_name, self.dtype, name="norm")(x, mask, train=train)
+        """Returns `(x, mask)` as `layers.Conv` does; `train` is that of `layers.Norm`."""
+        x, mask = self.conv(name="conv")(x, mask, skip, skip_mask)
+        x = self.norm(name="norm")(x, mask, train=train)
         if self.negative_slope is not None:
             x = jax.nn.leaky_relu(x, self.negative_slope)
         return x, mask
@@ -62,12 +54,12 @@ class UNet(nn.Module):
       center: subtract the mean of each image's valid pixels from its input and add it to its output. The paper does
         not; without it, filters that see few valid pixels answer to the brightness of the image, amplified by the
         ratio, and training spends its first steps on unlearning that.
-      kind: the convolution under study (`layers.Conv`); everything else stays the same.
+      conv_type: the convolution under study (`layers.Conv`); everything else stays the same.
       momentum: of batch normalisation's running statistics.
       axis_name: pmap axis over which batch normalisation is synchronised when training.
       dtype: of the features; parameters and masks stay float32.
       remat: compute the features inside a block again in the backward pass instead of keeping them.
-      conv_impl: how convolutions are computed, of `dispatch.IMPLS`; the result is the same.
+      conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, behind
         which no layer goes by the mask.
     """
@@ -79,7 +71,7 @@ class UNet(nn.Module):
     channels: int = 3
     norm: str = "batch"
     center: bool = False
-    kind: str = "partial"
+    conv_type: str = "partial"
     momentum: float = 0.9
     axis_name: str | None = None
     dtype: jnp.dtype = jnp.float32
@@ -90,7 +82,7 @@ class UNet(nn.Module):
     @nn.compact
     def __call__(self, image, mask, *, inside=None, train=False, freeze_encoder=False):
         """Returns `(output, final_mask)`: the raw float32 prediction of the whole image, and where the network saw
-        anything valid (None for kinds other than "partial"). Content of holes is never read.
+        anything valid (None for types other than "partial"). Content of holes is never read.
 
         Args:
           image, mask: as above.
@@ -104,25 +96,35 @@ class UNet(nn.Module):
 
         Raises:
           UserError: a size that cannot be halved `depth` times, another number of channels, or normalisation over
-            valid positions with a kind of convolution that has none.
+            valid positions with a type of convolution that has none.
         """
         check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
             raise errors.UserError(
                 f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
             )
-        if self.norm == "masked_batch" and self.kind != "partial":
+        if self.norm == "masked_batch" and self.conv_type != "partial":
             raise errors.UserError(
-                f'norm "masked_batch" with kind "{self.kind}"; only "partial" has a mask: use norm "batch"'
+                f'norm "masked_batch" with kind "{self.conv_type}"; only "partial" has a mask: use norm "batch"'
             )
         kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
         widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
 
-        def block(name, features, kernel_size, stride, norm, negative_slope, kind=self.kind):
-            mask_update = "shrink" if name == "dec1" else self.mask_update
-            shared = (kind, self.momentum, self.axis_name, self.dtype, self.conv_impl, mask_update)
-            kind_of_block = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
-            return kind_of_block(features, kernel_size, stride, norm, negative_slope, *shared, name=name)
+        def block(name, features, kernel_size, stride, norm, negative_slope, conv_type=self.conv_type):
+            conv = functools.partial(
+                layers.Conv,
+                features,
+                kernel_size,
+                stride,
+                use_bias=norm == "none",
+                conv_type=conv_type,
+                dtype=self.dtype,
+                impl=self.conv_impl,
+                mask_update="shrink" if name == "dec1" else self.mask_update,
+            )
+            norm = functools.partial(layers.Norm, norm, self.momentum, self.axis_name, self.dtype)
+            block_type = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
+            return block_type(conv, norm, negative_slope, name=name)
 
         offset = compositing.valid_mean(image, mask) if self.center else 0.0
         x, mask = self._input(image - offset, mask)
@@ -138,17 +140,18 @@ class UNet(nn.Module):
         for level in reversed(range(1, self.depth)):
             layer = block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
             x, mask = _cut(*layer(x, mask, *skips[level], train), inside, level)
-        kind = "zero" if self.kind == "gated" else self.kind  # a gate is an activation, and the last layer has none
-        layer = block("dec1", self.channels, 3, 1, "none", None, kind)
+        # A gate is an activation, and the last layer has none.
+        conv_type = "zero" if self.conv_type == "gated" else self.conv_type
+        layer = block("dec1", self.channels, 3, 1, "none", None, conv_type)
         x, mask = layer(x, mask, *skips[0], train)
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) + offset, mask
 
     def _input(self, image, mask):
         """What the first layer sees: holes are selected away, whatever they hold."""
         image = jnp.where(mask != 0, image, 0).astype(self.dtype)
-        if self.kind == "partial":
+        if self.conv_type == "partial":
             return image, mask
-        if self.kind == "zero":
+        if self.conv_type == "zero":
             return image, None
         return jnp.concatenate([image, (mask != 0).astype(self.dtype)], axis=-1), None
 
@@ -179,11 +182,16 @@ def check_size(size, depth):
         )
 
 
-def reach(depth, kernels):
-    """How far the network looks, in pixels: no output depends on a pixel whose row or column is farther away.
+def receptive_field_radius(depth: int, kernels: Sequence[int]) -> int:
+    """Returns the radius of the receptive field in pixels.
 
-    Of the convolutions alone: `center` and group normalisation look at the whole image.
+    No output depends on a pixel whose row or column is farther away. This holds for the convolutions; `center` and
+    group normalisation read the whole image.
+
+    Args:
+      depth: downsampling stages.
+      kernels: kernel sizes of `enc1, enc2, ..`; the last value serves the remaining levels.
     """
     kernels = [*kernels, *kernels[-1:] * depth]
-    windows = sum((kernels[level] // 2 + 1) * 2**level for level in range(depth))  # of the encoder and the decoder
-    return windows + 2**depth - 1  # nearest upsampling takes a feature from up to half a step aside, per level
+    convolutions = sum((kernels[level] // 2 + 1) * 2**level for level in range(depth))  # of encoder and decoder
+    return convolutions + 2**depth - 1  # nearest upsampling shifts a feature by up to half a step per level

@@ -39,7 +39,7 @@ class VGG16Features(nn.Module):
       mean, std: per channel, in `order` and on `scale`: the network sees `(scale * image - mean) / std`.
       gain: factor of the features, which brings them to the scale that the weights of the losses are for.
       dtype: of the computation.
-      conv_impl: how convolutions are computed, of `dispatch.IMPLS`; the result is the same.
+      conv_impl: how convolutions are computed, of `dispatch.IMPLS`; all are equal up to rounding.
     """
 
     order: str

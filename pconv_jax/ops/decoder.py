@@ -8,17 +8,24 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import partial_conv
+from pconv_jax.ops import partial_conv, windows
 
 
 def upsample(x: Shaped[ArrayLike, "n h w c"]) -> Shaped[Array, "n h2 w2 c"]:
-    """Nearest-neighbour upsampling by two. Broadcast and reshape, whose gradient is a sum and not a scatter."""
+    """Upsamples by two, nearest neighbour; by broadcast and reshape, whose gradient is a sum and not a scatter."""
     n, h, w, c = x.shape
     return jnp.broadcast_to(x[:, :, None, :, None, :], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
 
 
 def up_concat(low: Shaped[ArrayLike, "n h w c"], skip: Shaped[ArrayLike, "n h2 w2 d"]) -> Shaped[Array, "n h2 w2 e"]:
-    """`concat(upsample(low), skip)` over channels.
+    """Returns `concat(upsample(low), skip)` over channels.
+
+    Args:
+      low: features or masks at half the resolution of `skip`.
+      skip: features or masks of the encoder.
+
+    Returns:
+      `[N, 2 H, 2 W, C + D]`.
 
     Raises:
       ValueError: `skip` is not twice the size of `low`.
@@ -36,7 +43,17 @@ def decoder_conv(
     kernel: Float[ArrayLike, "k k e o"],
     bias: Float[ArrayLike, " o"] | None = None,
 ) -> tuple[Float[Array, "n h2 w2 o"], Float[Array, "n h2 w2 1"]]:
-    """Partial convolution (stride 1, half padding) of the upsampled `low` and the `skip`, each with its own holes.
+    """Computes a partial convolution of the upsampled `low` and the `skip`, each with its own holes.
+
+    The stride is 1, and the padding half a kernel.
+
+    Args:
+      low: features at half the resolution of `skip`.
+      low_mask: mask of `low`, 1 valid, 0 hole.
+      skip: features of the encoder.
+      skip_mask: mask of `skip`.
+      kernel: square kernel, its inputs in the order `low`, `skip`.
+      bias: one per output channel; None: no bias.
 
     Returns:
       `(y, m')` at the size of `skip`, as `partial_conv.partial_conv`.
@@ -44,12 +61,11 @@ def decoder_conv(
     Raises:
       ValueError: `skip` is not twice the size of `low`, or the kernel does not fit.
     """
-    half = kernel.shape[0] // 2
     return partial_conv.partial_conv(
         up_concat(low, skip),
         up_concat(low_mask, skip_mask),
         kernel,
         bias,
-        padding=((half, half), (half, half)),
+        padding=windows.half_padding(kernel.shape[:2]),
         group_sizes=(low.shape[-1], skip.shape[-1]),
     )

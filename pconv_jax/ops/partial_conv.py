@@ -9,7 +9,6 @@ Layout: features `[N, *S, C]`, mask `[N, *S, G]`, kernel `[*K, C / F, O]`, where
 """
 
 import math
-import operator
 from collections.abc import Sequence
 
 import jax
@@ -19,7 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-Padding = str | Sequence[tuple[int, int]]
+from pconv_jax.ops import windows
 
 _SPATIAL_AXES = {1: "W", 2: "HW", 3: "DHW"}
 
@@ -31,24 +30,24 @@ def partial_conv(
     bias: Float[ArrayLike, " o"] | None = None,
     *,
     strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
+    padding: windows.Padding = "SAME",
     dilation: int | Sequence[int] = 1,
     feature_group_count: int = 1,
     group_sizes: Sequence[int] | None = None,
     precision: lax.PrecisionLike = None,
 ) -> tuple[Float[Array, "n *t o"], Float[Array, "n *t f"]]:
-    """Convolves the valid part of `x`, renormalises by coverage, and propagates the mask (paper, equations 1 and 2).
+    """Convolves the valid features, renormalises by the mask sum and updates the mask (paper, equations 1 and 2).
 
     `y = W . (x * M) * sum(1) / sum(M) + b` and `m' = 1` where `sum(M) > 0`; both are 0 elsewhere. `sum(1)` is the whole
-    window, `prod(K) * C / F`, at the border too. What lies in a hole (NaN and infinity included) changes neither the
-    result nor any gradient. Coverage and ratio are computed in float32 (float64 for float64 features), whatever the
-    dtype of the features. The mask carries no gradient.
+    window, `prod(K) * C / F`, at the border too. Values in holes (NaN and infinity included) change neither the result
+    nor any gradient. Mask sum and ratio are float32 (float64 for float64 features), whatever the dtype of the features.
+    The mask carries no gradient.
 
     Args:
       x: features.
       mask: 1 valid, 0 hole, any dtype; `G` is 1 (all channels share it), `C` (one mask per channel),
         `feature_group_count` (one per convolution group), or `len(group_sizes)`. None: everything is valid.
-      kernel: the weights, `C / F` inputs and `O` outputs.
+      kernel: weights from `C / F` input to `O` output channels.
       bias: added after the renormalisation, and only where the output is valid. None: no bias.
       strides: of the window, one for all axes or one per axis.
       padding: "SAME", "VALID", or `(low, high)` per spatial axis.
@@ -56,7 +55,7 @@ def partial_conv(
       feature_group_count: number of groups of a grouped convolution.
       group_sizes: channels per mask channel, in order, summing to `C`, e.g. `(64, 3)` for features concatenated from
         64 and 3 channels with different holes.
-      precision: passed to `lax.conv_general_dilated`.
+      precision: as in `lax.conv_general_dilated`.
 
     Returns:
       `(y, m')`: `y` in the dtype of `x` with 0 in the remaining holes, and `m'` in float32 with one channel, or
@@ -67,147 +66,162 @@ def partial_conv(
     """
     x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     bias = None if bias is None else jnp.asarray(bias)
-    rank = _check_features(x, kernel, bias, feature_group_count)
-    window = kernel.shape[:rank]
-    strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
-    pads = _explicit_padding(padding, x.shape[1:-1], window, strides, dilation)
+    _check_features(x, kernel, bias, feature_group_count)
+    window = windows.resolve(x.shape[1:-1], kernel.shape[:-2], strides, padding, dilation)
     if mask is None:
         if group_sizes is not None:
             raise ValueError(f"group_sizes is {group_sizes} without a mask: leave it out, or pass the mask")
-        counts = _full_coverage(x.shape[1:-1], window, strides, pads, dilation)
-        in_channels = kernel.shape[-2]
-        covered = jnp.broadcast_to(counts * in_channels, (*x.shape[:1], *counts.shape[1:-1], feature_group_count))
+        sums = _full_mask_sum(x, kernel, window, feature_group_count)
     else:
         valid = _valid(mask)
         group_sizes = _check_mask(valid, x, feature_group_count, group_sizes)
         x = jnp.where(_per_channel(valid, group_sizes), x, jnp.zeros((), x.dtype))
-        weights = _group_weights(group_sizes, feature_group_count)
-        covered = _coverage(valid, weights, window, strides, pads, dilation)
-    wide = jnp.promote_types(x.dtype, jnp.float32)
+        sums = _mask_sum(valid, _group_weights(group_sizes, feature_group_count), window)
+    axes = _SPATIAL_AXES[x.ndim - 2]
     y = lax.conv_general_dilated(
         x,
         kernel.astype(x.dtype),
-        window_strides=strides,
-        padding=pads,
-        rhs_dilation=dilation,
-        dimension_numbers=_dimension_numbers(rank),
+        window_strides=window.strides,
+        padding=window.padding,
+        rhs_dilation=window.dilation,
+        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
         feature_group_count=feature_group_count,
         precision=precision,
-        preferred_element_type=wide,
+        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
     )
-    return renormalise(y, covered, math.prod(kernel.shape[:-1]), bias, x.dtype)
+    return renormalise(y, sums, math.prod(kernel.shape[:-1]), bias, x.dtype)
 
 
-def coverage(
-    mask: Shaped[ArrayLike, "n h w g"], window: Sequence[int], strides: Sequence[int], padding: Padding, group_sizes
+def mask_sum(
+    mask: Shaped[ArrayLike, "n h w g"],
+    kernel_size: Sequence[int],
+    strides: int | Sequence[int],
+    padding: windows.Padding,
+    group_sizes: Sequence[int],
 ) -> Float[Array, "n p q 1"]:
-    """sum(M) per window, as `partial_conv` counts it for `group_sizes` channels per mask channel; float32, exact."""
-    pads = _explicit_padding(padding, mask.shape[1:-1], window, strides, (1, 1))
-    return _coverage(_valid(mask), _group_weights(group_sizes, 1), window, strides, pads, (1, 1))
+    """Returns sum(M) per window: the number of valid features that the kernel meets.
+
+    Args:
+      mask: 1 valid, 0 hole.
+      kernel_size: extent of the kernel per spatial axis.
+      strides: of the window, one for all axes or one per axis.
+      padding: "SAME", "VALID", or `(low, high)` per spatial axis.
+      group_sizes: features per mask channel.
+
+    Returns:
+      float32, exact: the sums are integers.
+
+    Raises:
+      ValueError: the window does not fit, or (outside jit) a mask value is neither 0 nor 1.
+    """
+    window = windows.resolve(mask.shape[1:-1], kernel_size, strides, padding)
+    return _mask_sum(_valid(mask), _group_weights(group_sizes, 1), window)
 
 
 def renormalise(
     y: Float[Array, "n *t o"],
-    covered: Float[Array, "n *t f"],
-    full_window: int,
+    sums: Float[Array, "n *t f"],
+    full_sum: int,
     bias: Float[Array, " o"] | None,
     dtype: jnp.dtype,
 ) -> tuple[Float[Array, "n *t o"], Float[Array, "n *t f"]]:
-    """What follows the convolution: `(y * sum(1) / sum(M) + bias, m')`, both 0 where nothing was seen.
+    """Applies what follows the convolution: `(y * sum(1) / sum(M) + bias, m')`, both 0 where sum(M) is 0.
 
     Args:
       y: the convolution of the valid features, float32 or wider.
-      covered: sum(M).
-      full_window: sum(1).
-      bias: or None.
-      dtype: of the result; it is rounded once, here.
+      sums: sum(M) per window and convolution group.
+      full_sum: sum(1), the number of weights per output channel.
+      bias: added after the renormalisation; None: no bias.
+      dtype: of the returned features, which are rounded to it once, here.
+
+    Returns:
+      `(y, m')`: `y` in `dtype`, and `m'` in float32, exactly 0 or 1.
     """
-    seen = covered > 0
-    # Coverage is an integer, so max(., 1) changes nothing where it is used: no epsilon, and no division by zero.
-    ratio = jnp.where(seen, full_window / jnp.maximum(covered, 1).astype(y.dtype), 0)
+    valid = sums > 0
+    # sum(M) is an integer, so max(., 1) changes nothing where the ratio is used: no epsilon and no division by zero.
+    ratio = jnp.where(valid, full_sum / jnp.maximum(sums, 1).astype(y.dtype), 0)
     y = y * _per_output(ratio, y.shape[-1])
     if bias is not None:
         y = y + bias.astype(y.dtype)
-    y = jnp.where(_per_output(seen, y.shape[-1]), y, 0)
-    return y.astype(dtype), seen.astype(jnp.float32)
+    y = jnp.where(_per_output(valid, y.shape[-1]), y, 0)
+    return y.astype(dtype), valid.astype(jnp.float32)
 
 
 def propagate_mask(
     mask: Shaped[ArrayLike, "n *s g"],
-    window: Sequence[int],
+    kernel_size: Sequence[int],
     *,
     strides: int | Sequence[int] = 1,
-    padding: Padding = "SAME",
+    padding: windows.Padding = "SAME",
     dilation: int | Sequence[int] = 1,
 ) -> Float[Array, "n *t 1"]:
-    """The mask that `partial_conv` returns, without the features: 1 where any valid position lies in the window.
+    """Returns the mask that `partial_conv` returns, without the features: 1 where a window has any valid position.
 
     Args:
       mask: 1 valid, 0 hole, of any number of channel groups.
-      window: extent of the kernel per spatial axis.
-      strides, padding, dilation: as in `partial_conv`.
+      kernel_size: extent of the kernel per spatial axis.
+      strides: of the window, one for all axes or one per axis.
+      padding: "SAME", "VALID", or `(low, high)` per spatial axis.
+      dilation: of the kernel (atrous), one for all axes or one per axis.
 
     Returns:
       float32, exactly 0 or 1.
 
     Raises:
-      ValueError: a rank, size or (outside jit) mask value does not fit.
+      ValueError: a rank, size or (outside jit) mask value does not fit; the message names it.
     """
     valid = _valid(mask)
-    rank = valid.ndim - 2
-    if rank not in _SPATIAL_AXES:
+    if valid.ndim - 2 not in _SPATIAL_AXES:
         raise ValueError(f"mask has shape {valid.shape}; needs [N, *S, G] with one to three spatial axes")
-    window = _per_axis("window", window, rank)
-    strides, dilation = _per_axis("strides", strides, rank), _per_axis("dilation", dilation, rank)
-    pads = _explicit_padding(padding, valid.shape[1:-1], window, strides, dilation)
+    window = windows.resolve(valid.shape[1:-1], kernel_size, strides, padding, dilation)
     weights = np.ones((1, valid.shape[-1]), np.float32)
-    return (_coverage(valid, weights, window, strides, pads, dilation) > 0).astype(jnp.float32)
+    return (_mask_sum(valid, weights, window) > 0).astype(jnp.float32)
 
 
-def _coverage(valid, weights, window, strides, pads, dilation):
-    """sum(M) per window and convolution group, `[N, *T, F]`: `weights [F, G]` says how many channels share a mask."""
+def _mask_sum(valid, weights, window):
+    """Returns sum(M) per window and convolution group, `[N, *T, F]`.
+
+    `weights [F, G]` are the channels of each convolution group that share each mask channel.
+    """
     # A mask that is a constant of the traced program would have its window sums folded by the compiler, which takes
     # seconds for a 512 x 512 batch; the barrier leaves them to run time.
     valid = lax.optimization_barrier(valid.astype(jnp.float32))
     groups_out, groups_in = weights.shape
-    if groups_out <= groups_in:  # sum over the fewer channels
+    if groups_out <= groups_in:  # the window sums are over the fewer channels
         valid = _mix(valid, weights)
     sums = lax.reduce_window(
         valid,
         0.0,
         lax.add,
-        window_dimensions=(1, *window, 1),
-        window_strides=(1, *strides, 1),
-        padding=((0, 0), *pads, (0, 0)),
-        window_dilation=(1, *dilation, 1),
+        window_dimensions=(1, *window.kernel_size, 1),
+        window_strides=(1, *window.strides, 1),
+        padding=((0, 0), *window.padding, (0, 0)),
+        window_dilation=(1, *window.dilation, 1),
     )
     return lax.stop_gradient(_mix(sums, weights) if groups_out > groups_in else sums)
 
 
+def _full_mask_sum(x, kernel, window, feature_group_count):
+    """Returns sum(M) of a mask that is valid everywhere, `[N, *T, F]`; outside the image counts as hole."""
+    counts = windows.positions_inside(x.shape[1:-1], window)[None, ..., None]
+    return jnp.broadcast_to(counts * kernel.shape[-2], (*x.shape[:1], *counts.shape[1:-1], feature_group_count))
+
+
 def _mix(valid, weights):
-    """`[..., G] -> [..., F]`. Elementwise sums, exact in float32: a dot could run in reduced precision on a GPU."""
+    """Returns `valid @ weights.T` by elementwise sums: a matrix product could run in reduced precision on a GPU."""
     return jnp.stack(
         [sum(float(w) * valid[..., g] for g, w in enumerate(row) if w) for row in weights],
         axis=-1,
     )
 
 
-def _full_coverage(spatial, window, strides, pads, dilation):
-    """Coverage by an all-valid mask of one channel, `[1, *T, 1]`: the product of what each axis covers."""
-    counts = np.ones((1,), np.float32)
-    for size, k, stride, (low, high), gap in zip(spatial, window, strides, pads, dilation, strict=True):
-        starts = np.arange(0, low + size + high - (k - 1) * gap, stride) - low
-        taps = starts[:, None] + np.arange(k) * gap
-        inside = ((taps >= 0) & (taps < size)).sum(axis=1)
-        counts = counts[..., None] * inside.astype(np.float32)
-    return counts[..., None]
-
-
 def _per_channel(valid, group_sizes):
-    """Broadcasts a mask of groups to the channels of the features."""
+    """Broadcasts a mask of channel groups to the channels of the features."""
     if valid.shape[-1] == 1 or all(size == 1 for size in group_sizes):
         return valid
-    return jnp.repeat(valid, np.asarray(group_sizes), axis=-1, total_repeat_length=sum(group_sizes))
+    # Not jnp.repeat: it gathers, and onnxruntime does not select booleans as its ONNX translation does.
+    groups = [jnp.broadcast_to(valid[..., g : g + 1], (*valid.shape[:-1], size)) for g, size in enumerate(group_sizes)]
+    return jnp.concatenate(groups, axis=-1)
 
 
 def _per_output(per_group, out_channels):
@@ -217,7 +231,7 @@ def _per_output(per_group, out_channels):
 
 
 def _group_weights(group_sizes, feature_group_count):
-    """How many channels of convolution group f belong to mask group g: float32 `[F, G]`."""
+    """Returns how many channels of convolution group f share mask channel g, float32 `[F, G]`."""
     ends = np.cumsum(group_sizes)
     starts = ends - np.asarray(group_sizes)
     size = ends[-1] // feature_group_count
@@ -225,49 +239,8 @@ def _group_weights(group_sizes, feature_group_count):
     return np.clip(np.minimum(ends, low + size) - np.maximum(starts, low), 0, None).astype(np.float32)
 
 
-def _dimension_numbers(rank):
-    axes = _SPATIAL_AXES[rank]
-    return (f"N{axes}C", f"{axes}IO", f"N{axes}C")
-
-
-def _integers(name, values, wanted):
-    """A tuple of ints, NumPy's too, or a ValueError."""
-    try:
-        return tuple(operator.index(value) for value in values)
-    except TypeError:
-        raise ValueError(f"{name} is {values}; needs {wanted}") from None
-
-
-def _per_axis(name, value, rank) -> tuple[int, ...]:
-    wanted = f"a positive integer, or one per spatial axis ({rank})"
-    values = _integers(name, value if isinstance(value, Sequence) else (value,) * rank, wanted)
-    if len(values) != rank or any(v < 1 for v in values):
-        raise ValueError(f"{name} is {value}; needs {wanted}")
-    return values
-
-
-def _explicit_padding(padding, spatial, window, strides, dilation):
-    """`((low, high), ...)` per spatial axis, checked to leave at least one output."""
-    reach = tuple((k - 1) * d + 1 for k, d in zip(window, dilation, strict=True))
-    if isinstance(padding, str):
-        if padding not in ("SAME", "VALID"):
-            raise ValueError(f'padding is "{padding}"; needs "SAME", "VALID", or (low, high) per spatial axis')
-        pads = tuple(tuple(int(p) for p in pad) for pad in lax.padtype_to_pads(spatial, reach, strides, padding))
-    else:
-        wanted = f'"SAME", "VALID", or {len(spatial)} pairs (low, high) of integers >= 0'
-        if not isinstance(padding, Sequence) or not all(isinstance(p, Sequence) and len(p) == 2 for p in padding):
-            raise ValueError(f"padding is {padding}; needs {wanted}")
-        pads = tuple(_integers("padding", pad, wanted) for pad in padding)
-        if len(pads) != len(spatial) or any(p < 0 for pad in pads for p in pad):
-            raise ValueError(f"padding is {padding}; needs {wanted}")
-    for size, r, (low, high) in zip(spatial, reach, pads, strict=True):
-        if low + size + high < r:
-            raise ValueError(f"a window that reaches {r} does not fit {size} positions padded by {(low, high)}")
-    return pads
-
-
 def _check_features(x, kernel, bias, feature_group_count):
-    """Checks all but the mask; returns the number of spatial axes."""
+    """Checks the shapes and dtypes of all arrays but the mask."""
     rank = x.ndim - 2
     if rank not in _SPATIAL_AXES:
         raise ValueError(f"x has shape {x.shape}; needs [N, *S, C] with one to three spatial axes")
@@ -292,11 +265,10 @@ def _check_features(x, kernel, bias, feature_group_count):
         )
     if bias is not None and bias.shape != (out_channels,):
         raise ValueError(f"bias has shape {bias.shape}; needs ({out_channels},), one per output channel")
-    return rank
 
 
 def _valid(mask):
-    """The mask as booleans; where its values can be seen (outside jit) they are checked."""
+    """Returns the mask as booleans, its values checked where they are known (outside jit)."""
     if not isinstance(mask, jax.core.Tracer):
         values = np.asarray(mask)
         stray = values[(values != 0) & (values != 1)]
@@ -306,7 +278,7 @@ def _valid(mask):
 
 
 def _check_mask(valid, x, feature_group_count, group_sizes):
-    """Checks the mask's shape against the features; returns channels per mask channel."""
+    """Checks the mask's shape against the features and returns the channels per mask channel."""
     if valid.ndim != x.ndim or valid.shape[:-1] != x.shape[:-1]:
         raise ValueError(f"mask has shape {valid.shape}; needs {(*x.shape[:-1], 'G')} as x has shape {x.shape}")
     channels, groups = x.shape[-1], valid.shape[-1]
@@ -320,7 +292,7 @@ def _check_mask(valid, x, feature_group_count, group_sizes):
     wanted = f"{groups} positive sizes (one per mask channel) that sum to {channels} features"
     if not isinstance(group_sizes, Sequence):
         raise ValueError(f"group_sizes is {group_sizes}; needs {wanted}")
-    sizes = _integers("group_sizes", group_sizes, wanted)
+    sizes = windows.integers("group_sizes", group_sizes, wanted)
     if len(sizes) != groups or sum(sizes) != channels or min(sizes) < 1:
         raise ValueError(f"group_sizes is {sizes}; needs {wanted}")
     return sizes

@@ -14,7 +14,7 @@ import jax
 from absl import logging
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
-from pconv_jax.ops.cpu import onednn
+from pconv_jax.ops.cpu import dispatch
 
 MIN_SECONDS = 0.1  # of compilation; what takes less is not worth a file
 
@@ -27,13 +27,13 @@ def enable(wanted: bool, model=None):
 
     Args:
       wanted: False: neither look programs up nor keep them, wherever.
-      model: `config.model` of what is going to be compiled. What oneDNN computes cannot be kept (`ops.onednn`); it is
-        worth more than the seconds of a start, so nothing is then kept, whatever else was said.
+      model: `config.model` of what is going to be compiled. Programs with oneDNN's calls cannot be stored
+        (`ops.cpu.onednn`). They save more than the cache does, so with them nothing is stored, whatever `wanted` is.
     """
     if model is not None and model.conv_impl == "onednn" and jax.default_backend() == "cpu":
         before = jax.config.jax_enable_compilation_cache
         jax.config.update("jax_enable_compilation_cache", False)
-        if onednn.usable(model.dtype):
+        if dispatch.onednn_usable(model.dtype):
             logging.info("convolutions by oneDNN; programs are compiled anew each time")
             return
         logging.warning('oneDNN is not usable in %s here: model.conv_impl is taken for "auto"', model.dtype)

@@ -1,16 +1,15 @@
-"""Which formulation computes a layer: the operator as it is written down, or one that is faster on a CPU.
+"""Chooses how a layer is computed: the operator as it is written down, or an implementation that is faster on a CPU.
 
-Signature and result are the same but for rounding. The choice is made when a function is traced, by static shape, and
-when it is compiled, by platform. On a CPU, with `impl="auto"`:
+This is the only module of `ops.cpu` that other packages import. All implementations have the same signature and are
+equal up to rounding. The choice is made when a function is traced, by static shape, and when it is compiled, by
+platform:
 
-- Gradients are made of convolutions and matrix products (`split_conv`).
-- In the decoder, where the window is 3 x 3 and positions are not few: the convolution of the concatenation as a sum of
-  two, the upsampled half of it computed before upsampling (`phase_conv`), and no concatenation.
-
-`impl="onednn"` is the same, its convolutions and products computed by oneDNN where that is possible (`onednn.usable`):
-several times as fast in bfloat16, but such a program cannot be kept for the next start.
-
-`impl="xla"` is `partial_conv` and `decoder.decoder_conv` everywhere, which are also differentiable forward (`jvp`).
+- `impl="auto"`: on a CPU, gradients are made of convolutions and matrix products (`split_conv`). In the decoder, where
+  the kernel is 3x3 and the resolution is not low, the convolution of the concatenation becomes a sum of two, without
+  the concatenation, and that of the upsampled features is computed before upsampling (`subpixel_conv`).
+- `impl="onednn"`: as "auto", with convolutions and products by oneDNN where that is possible (`onednn.usable`). It is
+  several times as fast in bfloat16, but JAX's compilation cache cannot store such a program.
+- `impl="xla"`: `partial_conv` and `decoder.decoder_conv` everywhere, which also support forward-mode differentiation.
 """
 
 import functools
@@ -18,11 +17,11 @@ import math
 
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import decoder, partial_conv
-from pconv_jax.ops.cpu import onednn, phase_conv, split_conv
+from pconv_jax.ops import decoder, partial_conv, windows
+from pconv_jax.ops.cpu import onednn, primitives, split_conv, subpixel_conv
 
 IMPLS = ("auto", "onednn", "xla")
 
@@ -35,31 +34,46 @@ def conv(
     stride: int,
     impl: str,
 ) -> tuple[Float[Array, "n p q o"], Float[Array, "n p q 1"]]:
-    """Partial convolution with half padding.
+    """Computes a partial convolution with half padding.
+
+    Args:
+      x: features.
+      mask: 1 valid, 0 hole.
+      kernel: square kernel.
+      bias: one per output channel; None: no bias.
+      stride: of both axes.
+      impl: one of `IMPLS`.
 
     Returns:
       `(y, m')` as `partial_conv.partial_conv`.
     """
-    plain = functools.partial(partial_conv.partial_conv, strides=stride, padding=_half(kernel))
+    plain = functools.partial(partial_conv.partial_conv, strides=stride, padding=_half_padding(kernel))
     if impl == "xla":
         return plain(x, mask, kernel, bias)
-    fast = functools.partial(_split_conv, stride=stride, library=_library(impl, x.dtype))
+    fast = functools.partial(_encoder_layer, stride=stride, backend=_backend(impl, x.dtype))
     return lax.platform_dependent(x, mask, kernel, bias, cpu=fast, default=plain)
 
 
 def ordinary_conv(
     x: Float[ArrayLike, "n h w c"], kernel: Float[ArrayLike, "k k c o"], stride: int, impl: str
 ) -> Float[Array, "n p q o"]:
-    """Convolution with half padding and without masks; "auto" and "xla" are XLA's own.
+    """Computes an ordinary convolution with half padding, without masks.
+
+    Args:
+      x: features.
+      kernel: square kernel.
+      stride: of both axes.
+      impl: one of `IMPLS`; "auto" and "xla" are both XLA's own convolution.
 
     Returns:
-      y in the type of `x`.
+      The convolution in the dtype of `x`.
     """
-    padding = _half(kernel)
-    plain = functools.partial(split_conv.xla_conv, stride=stride, padding=padding)
-    if _library(impl, x.dtype) == "xla":
+    padding = _half_padding(kernel)
+    plain = functools.partial(primitives.xla_conv, stride=stride, padding=padding)
+    backend = _backend(impl, x.dtype)
+    if backend == primitives.XLA:
         return plain(x, kernel)
-    fast = functools.partial(split_conv.conv, stride=stride, padding=padding, library="onednn")
+    fast = functools.partial(split_conv.conv, stride=stride, padding=padding, backend=backend)
     return lax.platform_dependent(x, kernel, cpu=lambda *a: fast(*a).astype(x.dtype), default=plain)
 
 
@@ -72,7 +86,16 @@ def decoder_conv(
     bias: Float[ArrayLike, " o"] | None,
     impl: str,
 ) -> tuple[Float[Array, "n h2 w2 o"], Float[Array, "n h2 w2 1"]]:
-    """Partial convolution of the upsampled `low` and the `skip`.
+    """Computes a partial convolution of the upsampled `low` concatenated with `skip`.
+
+    Args:
+      low: features at half the resolution of `skip`.
+      low_mask: mask of `low`, 1 valid, 0 hole.
+      skip: features of the encoder.
+      skip_mask: mask of `skip`.
+      kernel: square kernel, its inputs in the order `low`, `skip`.
+      bias: one per output channel; None: no bias.
+      impl: one of `IMPLS`.
 
     Returns:
       `(y, m')` as `decoder.decoder_conv`.
@@ -80,49 +103,56 @@ def decoder_conv(
     arrays = (low, low_mask, skip, skip_mask, kernel, bias)
     if impl == "xla":
         return decoder.decoder_conv(*arrays)
-    phases = kernel.shape[:2] == (3, 3) and not split_conv.few_positions((*skip.shape[:3], kernel.shape[-1]))
-    fast = functools.partial(_phase_decoder if phases else _split_decoder, library=_library(impl, low.dtype))
+    subpixel = kernel.shape[:2] == (3, 3) and not split_conv.low_resolution((*skip.shape[:3], kernel.shape[-1]))
+    layer = _subpixel_decoder_layer if subpixel else _decoder_layer
+    fast = functools.partial(layer, backend=_backend(impl, low.dtype))
     return lax.platform_dependent(*arrays, cpu=fast, default=decoder.decoder_conv)
 
 
-def _library(impl, dtype):
-    return "onednn" if impl == "onednn" and onednn.usable(dtype) else "xla"
+def onednn_usable(dtype: DTypeLike) -> bool:
+    """Returns whether `impl="onednn"` computes by oneDNN in `dtype` here; elsewhere it computes as "auto"."""
+    return onednn.usable(dtype)
 
 
-def _half(kernel):
-    half = kernel.shape[0] // 2
-    return ((half, half), (half, half))
+def _backend(impl, dtype):
+    return onednn.PRIMITIVES if impl == "onednn" and onednn.usable(dtype) else primitives.XLA
 
 
-def _held(x, mask, library):
-    """The valid features, 0 in holes; for XLA in float32 or wider: sums are rounded once, at the end."""
-    held = jnp.where(mask != 0, x, 0)
-    return held if library == "onednn" else held.astype(jnp.promote_types(x.dtype, jnp.float32))
+def _half_padding(kernel):
+    return windows.half_padding(kernel.shape[:2])
 
 
-def _kernel(kernel, dtype, held):
-    """Rounded to the type of the features, in that of what is summed."""
-    return jnp.asarray(kernel, dtype).astype(held)
+def _select_valid(x, mask, backend):
+    """Returns `x` with 0 in holes; for XLA in float32 or wider, so that its sums are rounded once, at the end."""
+    x_valid = jnp.where(mask != 0, x, 0)
+    return x_valid.astype(jnp.promote_types(x.dtype, jnp.float32)) if backend == primitives.XLA else x_valid
 
 
-def _split_conv(x, mask, kernel, bias, stride, library):
-    held = _held(x, mask, library)
-    of_held = _kernel(kernel, x.dtype, held.dtype)
-    y = split_conv.conv(held, of_held, stride, _half(kernel), library)
+def _rounded(kernel, dtype, compute_dtype):
+    """Returns the kernel rounded to the dtype of the features, in the dtype of the computation."""
+    return jnp.asarray(kernel, dtype).astype(compute_dtype)
+
+
+def _encoder_layer(x, mask, kernel, bias, stride, backend):
+    x_valid = _select_valid(x, mask, backend)
+    weights = _rounded(kernel, x.dtype, x_valid.dtype)
+    y = split_conv.conv(x_valid, weights, stride, _half_padding(kernel), backend)
     return _finish(y, mask, kernel, bias, (stride, stride), (x.shape[-1],), x.dtype)
 
 
-def _split_decoder(low, low_mask, skip, skip_mask, kernel, bias, library):
-    held = decoder.up_concat(_held(low, low_mask, library), _held(skip, skip_mask, library))
-    y = split_conv.conv(held, _kernel(kernel, low.dtype, held.dtype), 1, _half(kernel), library)
+def _decoder_layer(low, low_mask, skip, skip_mask, kernel, bias, backend):
+    x_valid = decoder.up_concat(_select_valid(low, low_mask, backend), _select_valid(skip, skip_mask, backend))
+    weights = _rounded(kernel, low.dtype, x_valid.dtype)
+    y = split_conv.conv(x_valid, weights, 1, _half_padding(kernel), backend)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 
-def _phase_decoder(low, low_mask, skip, skip_mask, kernel, bias, library):
-    low_held, skip_held = _held(low, low_mask, library), _held(skip, skip_mask, library)
-    of_low, of_skip = jnp.split(_kernel(kernel, low.dtype, low_held.dtype), [low.shape[-1]], axis=2)
-    y = phase_conv.conv(low_held, of_low, library)
-    y += split_conv.conv(skip_held, of_skip, 1, _half(kernel), library)
+def _subpixel_decoder_layer(low, low_mask, skip, skip_mask, kernel, bias, backend):
+    low_valid, skip_valid = _select_valid(low, low_mask, backend), _select_valid(skip, skip_mask, backend)
+    weights = _rounded(kernel, low.dtype, low_valid.dtype)
+    low_weights, skip_weights = jnp.split(weights, [low.shape[-1]], axis=2)
+    y = subpixel_conv.conv(low_valid, low_weights, backend)
+    y += split_conv.conv(skip_valid, skip_weights, 1, _half_padding(kernel), backend)
     return _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias)
 
 
@@ -132,5 +162,5 @@ def _finish_decoder(y, low, low_mask, skip, skip_mask, kernel, bias):
 
 
 def _finish(y, mask, kernel, bias, strides, group_sizes, dtype):
-    covered = partial_conv.coverage(mask, kernel.shape[:2], strides, _half(kernel), group_sizes)
-    return partial_conv.renormalise(y, covered, math.prod(kernel.shape[:-1]), bias, dtype)
+    sums = partial_conv.mask_sum(mask, kernel.shape[:2], strides, _half_padding(kernel), group_sizes)
+    return partial_conv.renormalise(y, sums, math.prod(kernel.shape[:-1]), bias, dtype)

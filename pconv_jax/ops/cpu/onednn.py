@@ -1,14 +1,14 @@
-"""Convolution and matrix product by oneDNN, which XLA's wheels for CPUs contain but call only when told to.
+"""Convolution and matrix product by oneDNN, which XLA's wheels for CPUs contain but call only on request.
 
 XLA executes a custom call whose target begins with "__onednn$" by oneDNN itself: float32 at the rate of the best CPU
 libraries, bfloat16 on the AVX-512 and AMX units that XLA's own code leaves idle. Sums are float32 either way. The
 targets and their options (`OneDnnConvolutionConfig`, `OneDnnMatMulConfig` in xla/service/cpu/onednn_config.proto) are
-XLA's own affair and may change with a release: `usable` asks for versions that were tried and computes a small case
-first. Neither an option that XLA does not know nor an instruction that the processor lacks is an error that Python
-sees: the process ends, or hangs. So both are ruled out before anything is computed.
+private to XLA and may change with a release, so `usable` accepts tested versions only and computes a small case first.
+An option that XLA does not know, or an instruction that the processor lacks, ends or hangs the process without an error
+in Python, so both are ruled out before anything is computed.
 
-A program with such a call cannot be serialised: XLA 0.10 takes it for another kind of custom call and reads what is
-not there. JAX's persistent compilation cache serialises programs; where it is on, `usable` says no.
+A program with such a call cannot be serialised: XLA 0.10 takes it for another kind of custom call and reads memory that
+does not exist. JAX's persistent compilation cache serialises programs, so `usable` returns False where it is on.
 """
 
 import functools
@@ -23,20 +23,36 @@ from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+from pconv_jax.ops.cpu import primitives
 
-_TRIED = ("0.10.2",)  # versions of jaxlib
-_BFLOAT16 = {"avx512_bf16", "amx_bf16"}  # any of these; oneDNN knows no other way
+_TESTED_JAXLIBS = ("0.10.2",)
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}  # oneDNN computes in bfloat16 where the processor has one of these
 
 _NHWC = {"dims": 4, "data": {"batch_dim": 0, "feature_dim": 3, "spatial_dims": [1, 2]}}
 
 
 def conv(
-    x: Float[Array, "n h w a"], kernel: Float[Array, "k l b c"], stride: int, padding: Pads, *, swapped: bool = False
+    x: Float[Array, "n h w a"],
+    kernel: Float[Array, "k l b c"],
+    stride: int,
+    padding: primitives.Pads,
+    *,
+    swapped: bool = False,
 ) -> Float[Array, "n p q o"]:
-    """Cross-correlation of `x` with `kernel`, `[K, L, C, O]` or, if `swapped`, `[K, L, O, C]`.
+    """Cross-correlates `x` with `kernel`. Not differentiable by itself.
 
-    Both of float32 or both of bfloat16; the result is float32. Pads are not negative. Not differentiable by itself.
+    Args:
+      x: features, float32 or bfloat16.
+      kernel: `[K, L, C, O]` or, if `swapped`, `[K, L, O, C]`, in the dtype of `x`.
+      stride: of both axes.
+      padding: `((top, bottom), (left, right))`, not negative.
+      swapped: the kernel's last axis holds the input channels.
+
+    Returns:
+      float32.
+
+    Raises:
+      ValueError: padding is negative.
     """
     (n, h, w, _), (top, bottom), (left, right) = x.shape, *padding
     if min(top, bottom, left, right) < 0:
@@ -44,7 +60,7 @@ def conv(
     rows = (h + top + bottom - kernel.shape[0]) // stride + 1
     columns = (w + left + right - kernel.shape[1]) // stride + 1
     inputs, outputs = (3, 2) if swapped else (2, 3)
-    of_kernel = {"input_feature_dim": inputs, "output_feature_dim": outputs, "spatial_dims": [0, 1]}
+    kernel_layout = {"input_feature_dim": inputs, "output_feature_dim": outputs, "spatial_dims": [0, 1]}
     window = {
         "size": kernel.shape[:2],
         "pad_left": [top, left],
@@ -52,7 +68,7 @@ def conv(
         "strides": [stride, stride],
         "window_dilations": [1, 1],
     }
-    layouts = {"input": _NHWC, "kernel": {"dims": 4, "filter": of_kernel}, "output": _NHWC}
+    layouts = {"input": _NHWC, "kernel": {"dims": 4, "filter": kernel_layout}, "output": _NHWC}
     config = {"onednn_conv_config": {"dims": 4, **layouts, "window": window, "feature_groups": 1}}
     return _call("convolution", config, (n, rows, columns, kernel.shape[outputs]), x, kernel)
 
@@ -60,40 +76,56 @@ def conv(
 def product(
     a: Float[Array, "a b"], b: Float[Array, "c d"], *, transpose_a: bool = False, transpose_b: bool = False
 ) -> Float[Array, "m n"]:
-    """`a @ b`, either of them transposed first. Both of float32 or both of bfloat16; the result is float32."""
+    """Computes `a @ b`.
+
+    Args:
+      a: the left matrix, float32 or bfloat16.
+      b: the right matrix, in the dtype of `a`.
+      transpose_a: multiply by the transpose of `a`.
+      transpose_b: multiply by the transpose of `b`.
+
+    Returns:
+      float32.
+    """
     shape = a.shape[1 if transpose_a else 0], b.shape[0 if transpose_b else 1]
     config = {"onednn_matmul_config": {"transpose_a": transpose_a, "transpose_b": transpose_b}}
     return _call("matmul", config, shape, a, b)
 
 
+PRIMITIVES = primitives.Primitives(conv, product)
+
+
+def usable(dtype: DTypeLike) -> bool:
+    """Returns whether oneDNN computes correctly in `dtype` in this process.
+
+    True on a CPU with a tested version of jaxlib, unless JAX's persistent compilation cache is on
+    (`jax_compilation_cache_dir`), which cannot store programs with oneDNN's calls.
+    """
+    # JAX defines its options at run time, so type checkers do not know them.
+    if jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
+        return False
+    return jax.default_backend() == "cpu" and _agrees_with_xla(jnp.dtype(dtype).name)
+
+
 def _call(target, config, shape, *operands):
+    if 0 in shape or any(operand.size == 0 for operand in operands):  # oneDNN refuses empty arrays
+        return jnp.zeros(shape, jnp.float32)
     call = jax.ffi.ffi_call(
         f"__onednn${target}",
         jax.ShapeDtypeStruct(shape, jnp.float32),
-        custom_call_api_version=2,  # the last one whose options are a string
+        custom_call_api_version=2,  # the last version whose options are a string
         legacy_backend_config=json.dumps(config),
         vmap_method="sequential",
     )
     return call(*operands)
 
 
-def usable(dtype: DTypeLike) -> bool:
-    """Whether oneDNN computes in `dtype` here: on a CPU, with a wheel that contains it as this file expects.
-
-    Not where JAX keeps compiled programs (`jax_compilation_cache_dir`): see above.
-    """
-    # JAX defines its options at run time, so type checkers do not know them.
-    if jax.config.jax_enable_compilation_cache and jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
-        return False
-    return jax.default_backend() == "cpu" and _right(jnp.dtype(dtype).name)
-
-
 @functools.cache
-def _right(dtype):
-    """Whether a small case of each call comes out as XLA has it; small integers, so exactly."""
-    if dtype not in ("float32", "bfloat16") or jaxlib.__version__ not in _TRIED:
+def _agrees_with_xla(dtype):
+    """Returns whether a small case of each call equals XLA's result exactly; its values are small integers."""
+    if dtype not in ("float32", "bfloat16") or jaxlib.__version__ not in _TESTED_JAXLIBS:
         return False
-    if dtype == "bfloat16" and not _BFLOAT16 & _instructions():
+    if dtype == "bfloat16" and not _BFLOAT16_FLAGS & _cpu_flags():
         return False
     x = np.arange(2 * 5 * 6 * 3).reshape(2, 5, 6, 3) % 7 - 3
     kernel = np.arange(3 * 2 * 3 * 4).reshape(3, 2, 3, 4) % 5 - 2
@@ -112,21 +144,21 @@ def _right(dtype):
         y = lax.conv_general_dilated(x, kernel, (2, 2), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
         return y, y, a @ b, a @ b
 
-    with jax.ensure_compile_time_eval():  # also asked for while a program is traced
+    with jax.ensure_compile_time_eval():  # may be called while a program is traced
         arrays = [jnp.asarray(array, jnp.float32) for array in (x, kernel, a, b)]
         try:
-            found = jax.device_get(jax.jit(by_onednn)(*(array.astype(dtype) for array in arrays)))
-        except (RuntimeError, ValueError):  # JAX's and XLA's: no such target
+            results = jax.device_get(jax.jit(by_onednn)(*(array.astype(dtype) for array in arrays)))
+        except (RuntimeError, ValueError):  # raised by JAX and XLA where the target does not exist
             return False
         expected = jax.device_get(jax.jit(by_xla)(*arrays))
-    return all(np.array_equal(one, other) for one, other in zip(found, expected, strict=True))
+    return all(np.array_equal(one, other) for one, other in zip(results, expected, strict=True))
 
 
-def _instructions():
-    """What the processor can do, by Linux' names; elsewhere nothing is known, and so nothing is said."""
+def _cpu_flags():
+    """Returns the CPU feature flags from /proc/cpuinfo, or the empty set where that file does not exist."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            found = re.search(r"^flags\s*:(.*)$", file.read(), re.MULTILINE)
+            match = re.search(r"^flags\s*:(.*)$", file.read(), re.MULTILINE)
     except OSError:
         return set()
-    return set(found[1].split()) if found else set()
+    return set(match[1].split()) if match else set()
