@@ -211,3 +211,32 @@ def test_a_step_on_four_devices_is_the_same():
         after[impl], metrics = jax.device_get(train_step(parallel.replicate(fresh), batch, {}))
         after[impl] = metrics["loss"], after[impl].batch_stats
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), after["auto"], after["xla"])
+
+
+@pytest.mark.parametrize("impl", dispatch.IMPLS)
+@pytest.mark.parametrize(("batch", "kernel_size", "stride"), [(0, 3, 2), (0, 3, 1), (2, 2, 2), (1, 2, 3), (1, 4, 4)])
+def test_empty_batches_and_even_kernels(impl, batch, kernel_size, stride):
+    """Outputs and gradients of every implementation equal the operator's, also where oneDNN computes."""
+    arrays = layer_cases.encoder_layer(batch, 3, 4, 5, 3, kernel_size, dtype=np.float32)
+    pads = windows.half_padding((kernel_size, kernel_size))
+    operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
+    cotangent = layer_cases.cotangent(*jax.eval_shape(operator, *arrays)[0].shape)
+    caching = jax.config.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)  # with it, "onednn" computes as "auto"
+    try:
+        fast = layer_cases.with_gradients(functools.partial(dispatch.conv, stride=stride, impl=impl))
+        results = jax.device_get(fast(arrays, cotangent))
+    finally:
+        jax.config.update("jax_enable_compilation_cache", caching)
+    expected = layer_cases.with_gradients(operator)(arrays, cotangent)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), results, jax.device_get(expected))
+
+
+def test_empty_batch_of_a_decoder_layer():
+    """Its gradients are empty or 0 in every implementation."""
+    arrays = layer_cases.decoder_layer(0, 2, 2, 3, 2, 4, 3, dtype=np.float32)
+    for impl in dispatch.IMPLS:
+        layer = layer_cases.with_gradients(functools.partial(dispatch.decoder_conv, impl=impl))
+        y, mask, gradients = layer(arrays, layer_cases.cotangent(0, 4, 4, 4))
+        assert y.shape == (0, 4, 4, 4) and mask.shape == (0, 4, 4, 1)
+        assert not any(np.asarray(gradient).any() for gradient in gradients)

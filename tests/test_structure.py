@@ -144,6 +144,44 @@ def test_wrong_imports_are_found():
     assert "pconv_jax.training.checkpoints" in own and {"jax", "orbax", "absl"} <= others
 
 
+DOOR = "pconv_jax.ops.cpu.dispatch"
+
+
+def passes_the_door(module, own):
+    """The imported modules of ops/cpu that `module` may not import."""
+    inside = {name for name in own if name.startswith("pconv_jax.ops.cpu")}
+    if module.startswith("pconv_jax.ops.cpu"):
+        return set()
+    return inside if room(module) == "ops" else inside - {DOOR}
+
+
+def reads_the_machine(tree):
+    """What a file imports or calls to read files, the environment or the processor, or to write logs."""
+    modules = {module.split(".")[0] for module, _ in imports(tree)} & {"os", "io", "pathlib", "platform", "logging"}
+    return modules | {ast.unparse(call.func) for call in ast.walk(tree) if isinstance(call, ast.Call)} & {"open"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_ops_cpu_has_one_door(module):
+    """Outside ops/cpu only `dispatch` is imported, and not by the other operators, so that the room can be deleted."""
+    assert not passes_the_door(module, imported_modules(MODULES[module])[0])
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if room(m) == "ops" and not m.startswith("pconv_jax.ops.cpu")])
+def test_operators_are_functions_of_arrays(module):
+    """The operators outside ops/cpu neither read files nor the processor, and log nothing."""
+    assert not reads_the_machine(ast.parse(MODULES[module].read_text()))
+
+
+def test_side_doors_are_found():
+    """The two tests above can fail."""
+    assert passes_the_door("pconv_jax.models.vgg", {"pconv_jax.ops.cpu.onednn", DOOR}) == {"pconv_jax.ops.cpu.onednn"}
+    assert passes_the_door("pconv_jax.ops.decoder", {DOOR}) == {DOOR}
+    assert not passes_the_door("pconv_jax.ops.cpu.onednn", {"pconv_jax.ops.cpu.primitives"})
+    assert reads_the_machine(ast.parse((PACKAGE / "ops" / "cpu" / "onednn.py").read_text())) == {"open"}
+    assert reads_the_machine(ast.parse("from absl import flags\nimport os.path")) == {"os"}
+
+
 def test_no_circle():
     """Modules can be put in an order in which each imports only earlier ones."""
     waiting = {module: imported_modules(path)[0] & MODULES.keys() for module, path in MODULES.items()}
