@@ -4,7 +4,7 @@ Images `[N, H, W, C]` in [0, 1], mask `[N, H, W, 1]`, 1 = valid. Read from the t
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -182,7 +182,7 @@ def check_size(size, depth):
         )
 
 
-def receptive_field_radius(depth: int, kernels: Sequence[int]) -> int:
+def receptive_field_radius(depth: int, kernels: tuple[int, ...]) -> int:
     """Returns the radius of the receptive field in pixels.
 
     No output depends on a pixel whose row or column is farther away. This holds for the convolutions; `center` and
@@ -192,6 +192,6 @@ def receptive_field_radius(depth: int, kernels: Sequence[int]) -> int:
       depth: downsampling stages.
       kernels: kernel sizes of `enc1, enc2, ..`; the last value serves the remaining levels.
     """
-    kernels = [*kernels, *kernels[-1:] * depth]
+    kernels = (*kernels, *kernels[-1:] * depth)
     convolutions = sum((kernels[level] // 2 + 1) * 2**level for level in range(depth))  # of encoder and decoder
     return convolutions + 2**depth - 1  # nearest upsampling shifts a feature by up to half a step per level

@@ -58,12 +58,12 @@ def resolve(
     if isinstance(padding, str):
         if padding not in ("SAME", "VALID"):
             raise ValueError(f'padding is "{padding}"; needs "SAME", "VALID", or (low, high) per spatial axis')
-        pads = tuple(tuple(int(p) for p in pad) for pad in lax.padtype_to_pads(spatial, extent, strides, padding))
+        pads = tuple((int(low), int(high)) for low, high in lax.padtype_to_pads(spatial, extent, strides, padding))
     else:
         wanted = f'"SAME", "VALID", or {rank} pairs (low, high) of integers >= 0'
         if not isinstance(padding, Sequence) or not all(isinstance(p, Sequence) and len(p) == 2 for p in padding):
             raise ValueError(f"padding is {padding}; needs {wanted}")
-        pads = tuple(integers("padding", pad, wanted) for pad in padding)
+        pads = tuple((low, high) for low, high in (integers("padding", pad, wanted) for pad in padding))
         if len(pads) != rank or any(p < 0 for pad in pads for p in pad):
             raise ValueError(f"padding is {padding}; needs {wanted}")
     for size, needed, (low, high) in zip(spatial, extent, pads, strict=True):

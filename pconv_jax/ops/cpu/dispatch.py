@@ -68,6 +68,7 @@ def ordinary_conv(
     Returns:
       The convolution in the dtype of `x`.
     """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     padding = _half_padding(kernel)
     plain = functools.partial(primitives.xla_conv, stride=stride, padding=padding)
     backend = _backend(impl, x.dtype)
