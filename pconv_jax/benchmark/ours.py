@@ -11,7 +11,7 @@ import numpy as np
 from pconv_jax.benchmark import operations, serving, single_layer
 from pconv_jax.evaluation import evaluator
 from pconv_jax.models import unet, vgg
-from pconv_jax.ops.cpu import dispatch, onednn
+from pconv_jax.ops.cpu import dispatch
 from pconv_jax.training import build, parallel
 
 
@@ -53,7 +53,7 @@ def implementation(model) -> str:
     """
     if jax.default_backend() != "cpu":
         used = "xla"
-    elif model.conv_impl == "onednn" and not onednn.usable(model.dtype):
+    elif model.conv_impl == "onednn" and not dispatch.onednn_usable(model.dtype):
         used = "auto"
     else:
         used = model.conv_impl
