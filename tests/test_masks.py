@@ -236,12 +236,12 @@ def test_polarity(tmp_path, polarity):
 
 
 @pytest.mark.parametrize("polarity", masks.POLARITIES)
-def test_grey_is_binarised_at_six_tenths(tmp_path, polarity):
-    """Every grey level becomes exactly 0 or 1; 153 of 255 is still black (naoto0804 kept greys as partly valid)."""
+def test_grey_is_binarised_at_half(tmp_path, polarity):
+    """Every grey level becomes exactly 0 or 1; 127 of 255 is still black (naoto0804 kept greys as partly valid)."""
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     path = write(tmp_path, "ramp.png", ramp)
     hole = mask_folder.read_hole(path, polarity)
-    np.testing.assert_array_equal(hole, (ramp >= 154) == (polarity == "white_hole"))
+    np.testing.assert_array_equal(hole, (ramp >= 128) == (polarity == "white_hole"))
     mask = masks.draw(folder_family(tmp_path, polarity=polarity), 0, 0, 0, (16, 16))
     np.testing.assert_array_equal(mask[..., 0], 1 - hole)
 
@@ -322,7 +322,7 @@ def test_folder_errors(tmp_path):
     """An empty folder, nothing readable and an area that no file has are errors that say what to do."""
     (tmp_path / "empty").mkdir()
     with pytest.raises(
-        ValueError, match=r"no mask images \(\.png, .*\) under .*empty: set the path of the mask folder"
+        ValueError, match=r"no mask images \(\.jpg, .*\) under .*empty: set the path of the mask folder"
     ):
         masks.draw(folder_family(tmp_path / "empty"), 0, 0, 0, (16, 16))
     (tmp_path / "broken").mkdir()

@@ -7,13 +7,14 @@ import os
 import pickle
 import random
 
-import cv2
 import numpy as np
 import PIL.Image
 import pytest
 
 import pictures
+from pconv_jax import errors
 from pconv_jax.data import sources
+from pconv_jax.reading import png
 
 
 def fill(root, *names):
@@ -198,11 +199,12 @@ def test_decode_to_one_channel():
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".webp", ".bmp"])
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.99])
 def test_decode_truncated(extension, part):
-    """Bytes that break off, or that are no image, are None: no half-grey picture."""
+    """Bytes that break off, or that are no image, are an error: there is no half-grey picture."""
     encoded = pictures.encode(pictures.noise(0, 64, 64), extension)
-    assert sources.decode(encoded) is not None
-    assert sources.decode(encoded[: int(part * len(encoded))]) is None
-    assert sources.decode(b"no image" * 20) is None
+    assert sources.decode(encoded).shape == (64, 64, 3)
+    for wrong in (encoded[: int(part * len(encoded))], b"no image" * 20):
+        with pytest.raises(errors.UserError):
+            sources.decode(wrong)
 
 
 @pytest.mark.parametrize("cache", [False, True])
@@ -220,9 +222,9 @@ def test_unreadable_images_are_skipped_counted_and_named(caplog, cache):
     assert len(decoded) == 5
     messages = [record.getMessage() for record in caplog.records]
     assert messages == [
-        "skipped image1.png: is not a JPEG, PNG, WebP or BMP (1 skipped so far)",
+        "skipped image1.png: is not an image of a known format; needs JPEG, PNG, WebP, TIFF or BMP (1 skipped so far)",
         "skipped image2.png: is empty (2 skipped so far)",
-        "skipped image4.png: is not a JPEG, PNG, WebP or BMP (3 skipped so far)",
+        "skipped image4.png: is not an image of a known format; needs JPEG, PNG, WebP, TIFF or BMP (3 skipped so far)",
     ]
 
 
@@ -300,16 +302,13 @@ def test_fingerprint_follows_names_and_sizes(tmp_path):
     assert prints[0] == prints[1] and len(set(prints)) == 3 and prints[0].startswith("2 files, sha256 ")
 
 
-def test_want_of_memory_is_no_damage(monkeypatch):
-    """Another image would take the place of a good one; the run stops instead."""
-    error = cv2.error("Insufficient memory")
-    error.code = cv2.Error.StsNoMem
+def test_lack_of_memory_is_no_damage(monkeypatch):
+    """Where memory is short the run stops; another image never takes the place of a good one."""
 
-    def imdecode(*_):
-        raise error
+    def decode(*_):
+        raise MemoryError("no more")
 
-    monkeypatch.setattr(cv2, "imdecode", imdecode)
-    with pytest.raises(MemoryError, match="Insufficient memory"):
-        sources.decode(b"an image")
-    error.code = cv2.Error.StsAssert
-    assert sources.decode(b"") is None
+    monkeypatch.setattr(png, "decode", decode)
+    source = pictures.MemorySource((pictures.encode(pictures.noise(0)),) * 2)
+    with pytest.raises(MemoryError, match="no more"):
+        sources.DecodedSource(source)[0]

@@ -21,7 +21,8 @@ import tiny_tfds
 from experiments import celeba as celeba_experiment
 from experiments import default
 from pconv_jax import errors, train
-from pconv_jax.data import encoded, sources, tfds_source
+from pconv_jax.data import sources, tfds_source
+from pconv_jax.reading import files
 from pconv_jax.training import build, validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -195,7 +196,7 @@ def test_a_disk_that_fails_is_no_damaged_record(number):
 
     source = tfds_source.TfdsSource("/data/celeb_a/2.1.0", "train", "image")
     source.__dict__["_records"] = Failing([b""] * 3)
-    with pytest.raises(encoded.Unreachable, match=r"record 1 of train in .*: mend it, and the same command goes on"):
+    with pytest.raises(files.Unreachable, match=r"record 1 of train in .*: mend it, and the same command goes on"):
         sources.DecodedSource(source)[1]
 
 

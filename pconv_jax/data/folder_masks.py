@@ -9,7 +9,7 @@ from absl import logging
 
 from pconv_jax import errors
 from pconv_jax.data import dilation, grown_masks, mask_folder
-from pconv_jax.data import encoded as encoded_images
+from pconv_jax.reading import files
 
 # Where 1 % of a folder's masks fit, all of these tries fail with a probability of 1e-44; `masks.check_folder` requires
 # that one of 100 tried masks fits.
@@ -92,7 +92,7 @@ def _candidate(family, path, rng, size):
     """
     try:
         hole = mask_folder.read_hole(path, family.polarity)
-    except encoded_images.Unreachable:
+    except files.Unreachable:
         raise
     except (OSError, errors.UserError) as error:
         _warn_once(path, str(error))
@@ -107,7 +107,7 @@ def _candidate(family, path, rng, size):
 @functools.cache
 def _warn_once(path, reason):
     """Logs that a mask image was skipped, once per file and process."""
-    logging.warning("skipped the mask %s: %s", encoded_images.shown(path), reason)
+    logging.warning("skipped the mask %s: %s", files.printable(path), reason)
 
 
 def _augment(hole, rng, size):

@@ -8,15 +8,13 @@ import functools
 import os
 import threading
 
-import cv2
 import numpy as np
 
 from pconv_jax import errors
-from pconv_jax.data import encoded as encoded_images
 from pconv_jax.data import sources
+from pconv_jax.reading import files as image_files
+from pconv_jax.reading import folders, images, mask_images
 
-POLARITIES = ("white_hole", "black_hole")
-EXTENSIONS = (".png", ".bmp", ".jpg", ".jpeg", ".webp")
 MAX_CACHED = 2**29  # Room for 16,384 masks of 512 x 512: all of NVIDIA's test set.
 
 _MAX_PIXELS = 100_000_000
@@ -29,20 +27,8 @@ def files(path: str) -> tuple[str, ...]:
     Raises:
       UserError: it is not a directory, or holds no mask image.
     """
-    if not os.path.isdir(os.path.expanduser(path)):
-        raise errors.UserError(f"{path} is not a directory: set the path of the mask folder")
-    paths = []
-    for directory, _, names in os.walk(os.path.expanduser(path)):
-        paths += [
-            os.path.join(directory, name)
-            for name in names
-            if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-        ]
-    if not paths:
-        raise errors.UserError(
-            f"no mask images ({', '.join(EXTENSIONS)}) under {path}: set the path of the mask folder"
-        )
-    return tuple(sorted(paths))
+    names = folders.images_below(path, needs="set the path of the mask folder", noun="mask images")
+    return tuple(os.path.join(image_files.expand(path), name) for name in names)
 
 
 def relative(file: str, path: str) -> str:
@@ -52,7 +38,7 @@ def relative(file: str, path: str) -> str:
       file: path of the mask image.
       path: path of the mask folder.
     """
-    return os.path.relpath(file, os.path.expanduser(path)).replace(os.sep, "/")
+    return os.path.relpath(file, image_files.expand(path)).replace(os.sep, "/")
 
 
 def fingerprint(path: str) -> str:
@@ -62,14 +48,22 @@ def fingerprint(path: str) -> str:
       UserError: it is not a directory, or holds no mask image.
     """
     names = tuple(relative(file, path) for file in files(path))
-    return sources.FileSource(os.path.expanduser(path), names).fingerprint()
+    return sources.FileSource(image_files.expand(path), names).fingerprint()
 
 
 def read_hole(path: str, polarity: str) -> np.ndarray:
-    """A mask image as uint8 `[H, W]`, 1 = hole, binarised at 0.6 of white (the authors' recipe).
+    """Reads a mask image by the rule of `mask_images.hole`.
+
+    Args:
+      path: path of the mask image.
+      polarity: "white_hole" or "black_hole".
+
+    Returns:
+      uint8 `[H, W]`, 1 = hole.
 
     Raises:
-      OSError, UserError: it cannot be read or decoded.
+      OSError: it cannot be read.
+      UserError: it cannot be decoded, or is no mask.
     """
     key = path, polarity, *_version(path)
     packed = _cache.get(key)
@@ -91,13 +85,10 @@ def _version(path):
 
 
 def _decode(path, polarity):
-    encoded = encoded_images.read(path)
-    encoded_images.check(encoded, _MAX_PIXELS)
-    grey = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if grey is None:
-        raise errors.UserError("is damaged, or cut off")
-    kind = cv2.THRESH_BINARY if polarity == "white_hole" else cv2.THRESH_BINARY_INV
-    return cv2.threshold(grey, 0.6 * 255, 1, kind)[1]
+    image = images.decode(image_files.read(path), _MAX_PIXELS)
+    if image.damage:
+        raise errors.UserError(image.damage)
+    return mask_images.hole(image, polarity)
 
 
 class _Cache:

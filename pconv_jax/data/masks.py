@@ -13,9 +13,10 @@ import numpy as np
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.data import elements, folder_masks, grown_masks, mask_folder
+from pconv_jax.data import elements, folder_masks, grown_masks
+from pconv_jax.reading import mask_images
 
-POLARITIES = mask_folder.POLARITIES
+POLARITIES = mask_images.POLARITIES
 # Width of the border as a fraction of the side; the paper's "border constraint" keeps holes out of it.
 FRAME = 20 / 512
 

@@ -13,15 +13,12 @@ import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import cv2
 import numpy as np
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.data import encoded as encoded_images
 from pconv_jax.data import tfds_source
-
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+from pconv_jax.reading import files, folders, images
 
 # The photographs in scikit-image's wheel (0.26); its downloads are never used. They are split by photograph, and the
 # two views of the motorcycle, one scene, are on the same side: no evaluation photograph is ever trained on.
@@ -56,7 +53,7 @@ class FileSource:
         return len(self.names)
 
     def __getitem__(self, index):
-        return encoded_images.read(os.path.join(self.root, self.names[index]))
+        return files.read(os.path.join(self.root, self.names[index]))
 
     def fingerprint(self) -> str:
         """Returns a hash of the files' names and sizes, so that a run notices that it resumes with other data."""
@@ -75,34 +72,13 @@ def photos() -> tuple[FileSource, FileSource]:
 
 
 def folder(path: str) -> FileSource:
-    """All images under a directory, at any depth, links followed, hidden files and directories left out.
+    """Returns all images under a directory (`folders.images_below`).
 
     Raises:
       UserError: it is not a directory, or has no image in it.
     """
-    root = os.path.abspath(os.path.expanduser(path))
-    if not os.path.isdir(root):
-        raise errors.UserError(f"{root} is not a directory: set data.path to a folder of images")
-    names, visited = [], {os.path.realpath(root)}
-    for directory, subdirectories, files in os.walk(root, followlinks=True):
-        # Sorted, because of several links to one directory the first one counts.
-        subdirectories[:] = [
-            d for d in sorted(subdirectories) if d[0] != "." and _first_visit(os.path.join(directory, d), visited)
-        ]
-        for name in files:
-            if name.lower().endswith(EXTENSIONS) and not name.startswith("."):
-                names.append(os.path.relpath(os.path.join(directory, name), root).replace(os.sep, "/"))
-    if not names:
-        raise errors.UserError(f"no images ({', '.join(EXTENSIONS)}) under {root}: set data.path to a folder of images")
-    return FileSource(root, tuple(sorted(names)))
-
-
-def _first_visit(directory, visited):
-    """Returns whether a directory was not visited before; a link to a parent would make the walk endless."""
-    real = os.path.realpath(directory)
-    is_first = real not in visited
-    visited.add(real)
-    return is_first
+    root = os.path.abspath(files.expand(path))
+    return FileSource(root, tuple(folders.images_below(root, needs="set data.path to a folder of images")))
 
 
 def split(source: FileSource, fraction: float) -> tuple[FileSource, FileSource]:
@@ -155,37 +131,51 @@ def without(source: FileSource, other: FileSource) -> FileSource:
     return FileSource(source.root, names)
 
 
-def decode(encoded: bytes, channels: int = 3) -> np.ndarray | None:
-    """Bytes -> uint8 `[H, W, channels]`, RGB or grey, or None if they are not an image.
+def decode(
+    encoded: bytes, channels: int = 3, max_pixels: float = math.inf, warn: Callable[[str], object] = lambda text: None
+) -> np.ndarray:
+    """Decodes an image for training: upright, 8 bits, without alpha.
 
-    The EXIF orientation is applied, grey becomes RGB where three channels are wanted and colour grey where one is,
-    16 bits become 8, and an alpha channel is dropped.
+    Args:
+      encoded: the bytes of the file.
+      channels: 3 for RGB, 1 for grey (luma).
+      max_pixels: largest number of pixels that is decoded.
+      warn: receives a sentence about what may not be meant to be trained on.
+
+    Returns:
+      uint8 `[H, W, channels]`.
 
     Raises:
-      MemoryError: there is not enough of it, which says nothing about the image.
+      UserError: it is not an image of a kind that is read, damaged, or larger.
+      MemoryError: there is not enough memory, which says nothing about the image.
     """
-    try:
-        flags = cv2.IMREAD_COLOR_RGB if channels == 3 else cv2.IMREAD_GRAYSCALE
-        image = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError(str(error)) from error
-        return None  # an empty buffer
-    return image if image is None or image.ndim == 3 else image[..., None]
+    image = images.decode(encoded, max_pixels, channels, setting="data.max_pixels")
+    if image.damage:
+        raise errors.UserError(image.damage)
+    if image.alpha is not None and not image.alpha.all():
+        warn(f"{np.mean(image.alpha == 0):.0%} of it is wholly transparent: the colours hidden there are trained on")
+    return images.to_8_bits(image, channels)
 
 
 class DecodedSource:
-    """Decodes a source; an unreadable image is replaced by the next readable one, named in the log and counted.
+    """Decodes a source; the next readable image replaces an unreadable one, which is named in the log and counted.
 
-    Items are `(image, skipped)`: uint8 `[H, W, channels]`, and how many unreadable images were passed over for it.
-    With `cache`, decoded images stay in memory: for small sources, where decoding would cost more than training.
-    Images that claim more than `max_pixels` pixels count as unreadable and are not decoded.
+    Items are `(image, skipped)`: uint8 `[H, W, channels]`, and the number of unreadable images skipped for it.
     """
 
-    def __init__(self, source, channels=3, cache=False, max_pixels=math.inf):
+    def __init__(self, source, channels: int = 3, cache: bool = False, max_pixels: float = math.inf):
+        """Wraps a source.
+
+        Args:
+          source: a source of encoded images.
+          channels: 3 for RGB, 1 for grey.
+          cache: whether decoded images stay in memory: for small sources, where decoding would take longer than
+            training.
+          max_pixels: images of more pixels count as unreadable and are not decoded.
+        """
         self.source, self.channels, self.max_pixels = source, channels, max_pixels
         self._cache = {} if cache else None
-        self._reported = set()
+        self._skipped, self._doubtful = set(), set()
 
     def __len__(self):
         return len(self.source)
@@ -195,28 +185,32 @@ class DecodedSource:
             image = self._decode((index + skipped) % len(self.source))
             if image is not None:
                 return image, skipped
-        name = encoded_images.shown(self.source.names[index])
+        name = files.printable(self.source.names[index])
         raise errors.UserError(f"{skipped + 1} images in a row cannot be decoded, from {name}: check the files")
 
     def _decode(self, index):
+        """Returns image `index`, or None where it cannot be decoded."""
         if self._cache is not None and index in self._cache:
             return self._cache[index]
         name = self.source.names[index]
         try:
-            encoded = self.source[index]
-            encoded_images.check(encoded, self.max_pixels)
-            image, reason = decode(encoded, self.channels), "is damaged, or cut off"
-        except encoded_images.Unreachable:
+            image = decode(self.source[index], self.channels, self.max_pixels, lambda text: self._warn(name, text))
+        except files.Unreachable:
             raise
         except (OSError, errors.UserError) as error:
-            image, reason = None, str(error)
-        if image is None and name not in self._reported:
-            self._reported.add(name)
-            shown = encoded_images.shown(name)
-            logging.warning("skipped %s: %s (%d skipped so far)", shown, reason, len(self._reported))
+            image = None
+            if name not in self._skipped:
+                self._skipped.add(name)
+                logging.warning("skipped %s: %s (%d skipped so far)", files.printable(name), error, len(self._skipped))
         if self._cache is not None:
             self._cache[index] = image
         return image
+
+    def _warn(self, name, text):
+        """Logs a doubt about an image, once."""
+        if name not in self._doubtful:
+            self._doubtful.add(name)
+            logging.warning("%s: %s", files.printable(name), text)
 
 
 @dataclasses.dataclass(frozen=True)

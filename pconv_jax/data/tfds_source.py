@@ -17,7 +17,7 @@ import shlex
 import numpy as np
 
 from pconv_jax import errors
-from pconv_jax.data import encoded
+from pconv_jax.reading import files
 
 FORMAT = "array_record"
 
@@ -69,7 +69,7 @@ class TfdsSource:
             what = f"record {index} of {self.split} in {self.root}: {error}"
             number = next((code for code in _NOT_THE_RECORDS if os.strerror(code) in str(error)), None)
             if number is not None:
-                raise encoded.Unreachable(number, f"{what}: mend it, and the same command goes on") from error
+                raise files.Unreachable(number, f"{what}: mend it, and the same command goes on") from error
             raise errors.UserError(what) from error
 
     def fingerprint(self) -> str:
@@ -115,8 +115,7 @@ def train_and_evaluation(
     builder = find(name, directory)
     prepared(builder, name, directory)
     _check_key(builder, name, key)
-    files = [_files(builder, name, directory, split) for split in splits]
-    shared = _shared(*files)
+    shared = _shared(*(_files(builder, name, directory, split) for split in splits))
     if shared:
         raise errors.UserError(
             f"the splits {splits[0]} and {splits[1]} of {name} share {shared} records: set data.train_split and "

@@ -1,0 +1,178 @@
+"""TIFF files: grey, RGB or palette with 1, 8 or 16 bits per channel; every other kind is refused by name.
+
+tifffile and imagecodecs decode the numbers as they are stored; what they mean is decided here from the tags alone.
+"""
+
+import io
+import logging
+import struct
+
+import numpy as np
+import tifffile
+
+from pconv_jax import errors
+from pconv_jax.reading import exif, headers
+
+_MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+_COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}  # Samples without extra ones.
+_JPEG = (6, 7, 33007)
+_SPARE, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
+_REDUCED = 1  # Bit of NewSubfileType: a preview of another page.
+_UNSIGNED = 1
+_ORIENTATION, _ICC, _XMP, _DNG_VERSION = 274, 34675, 700, 50706
+_COLORIMETRY = (301, 318, 319)  # TransferFunction, WhitePoint, PrimaryChromaticities.
+_MAX_PAGES = 64
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # It logs every oddity of a file as an error.
+
+
+def header(encoded: bytes) -> headers.Header:
+    """Returns the size and the orientation; `details` holds tifffile's page.
+
+    Raises:
+      UserError: it has several pages, or is of a kind that is not read.
+    """
+    page = _page(encoded)
+    _check(page)
+    tag = page.tags.get(_ORIENTATION)
+    orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
+    return headers.Header(page.imagewidth, page.imagelength, orientation, page)
+
+
+def decode(encoded: bytes, head: headers.Header, channels: int | None = None) -> headers.Samples:
+    """Decodes the pixels: white is the maximum, palettes become RGB, alpha is not premultiplied.
+
+    Args:
+      encoded: not used: the page of the header has the file.
+      head: its header.
+      channels: not used.
+
+    Raises:
+      UserError: the compression is not read.
+      Exception: it cannot be decoded.
+    """
+    del encoded, channels
+    page, warnings = head.details, []
+    array = _stored(page)
+    if page.bitspersample == 1:
+        array = array.astype(np.uint8) * 255
+    white = np.iinfo(array.dtype).max
+    if page.photometric == _MIN_IS_WHITE:
+        array[..., 0] = white - array[..., 0]
+    if page.photometric == _PALETTE:
+        table = np.asarray(page.colormap).T  # 16 bits per entry; old programs wrote 8.
+        array = (table >> 8 if table.max() > 255 else table).astype(np.uint8)[array[..., 0]]
+    colours = 3 if page.photometric == _PALETTE else _COLOURS[page.photometric]
+    kinds = _extra_samples(page)
+    if kinds and page.photometric != _PALETTE:
+        image, extra = array[..., :colours], array[..., colours:]
+        alpha = next((index for index, kind in enumerate(kinds) if kind in (_ASSOCIATED, _UNASSOCIATED)), None)
+        if len(kinds) > 1 or alpha is None:
+            warnings.append("has extra channels that are not transparency: they are left out")
+        if alpha is None:
+            array = image
+        else:
+            alpha_plane = extra[..., alpha : alpha + 1]
+            if kinds[alpha] == _ASSOCIATED:
+                image = _unassociated(image, alpha_plane)
+            array = np.concatenate([image, alpha_plane], axis=-1)
+    return headers.Samples(array, warnings=tuple(warnings))
+
+
+def blocks(encoded: bytes) -> headers.Blocks:
+    """Returns the metadata of a file whose header was read. The file itself is the EXIF block."""
+    page = _page(encoded)
+    icc, xmp = (page.tags.get(tag) for tag in (_ICC, _XMP))
+    warnings = []
+    if icc is None and any(tag in page.tags for tag in _COLORIMETRY):
+        warnings.append("describes its colours by TIFF tags, which are not kept: they may look different")
+    return headers.Blocks(
+        bytes(icc.value) if icc is not None else None,
+        encoded if page.index == 0 and encoded[2:4] in (b"*\0", b"\0*") else b"",
+        bytes(xmp.value) if xmp is not None and isinstance(xmp.value, bytes) else b"",
+        exif.resolution(encoded),
+        warnings=tuple(warnings),
+    )
+
+
+def _page(encoded):
+    """Returns the one page that is no preview of another."""
+    file = tifffile.TiffFile(io.BytesIO(encoded))
+    if _DNG_VERSION in file.pages.first.tags:
+        raise errors.UserError("is a raw photograph (DNG); needs a developed one: convert it first")
+    pages = []
+    for index, page in enumerate(file.pages):
+        if index >= _MAX_PAGES:
+            raise errors.UserError(f"has more than {_MAX_PAGES} pages; needs one: save the wanted one by itself")
+        if not page.keyframe.subfiletype & _REDUCED or index == 0:
+            pages.append(page)
+    if len(pages) > 1 and pages[0].keyframe.subfiletype & _REDUCED:
+        del pages[0]
+    if len(pages) > 1:
+        raise errors.UserError(f"has {len(pages)} frames; needs one: save the wanted one by itself")
+    return file.pages[pages[0].index]
+
+
+def _check(page):
+    """Refuses every kind of page whose numbers are not known to be grey, RGB or palette entries."""
+    convert = "convert it first"
+    if page.photometric not in _COLOURS:
+        kind = getattr(page.photometric, "name", page.photometric)
+        kind = {"SEPARATED": "CMYK", "CIELAB": "LAB"}.get(kind, kind)
+        raise errors.UserError(f"is {kind}; needs grey or RGB: {convert}")
+    bits, kinds = page.tags.get(258), page.tags.get(339)
+    bits = bits.value if bits is not None else 1
+    if isinstance(bits, tuple) and len(set(bits)) > 1:
+        raise errors.UserError(f"has channels of different depths {bits}; needs 8 or 16 bits: {convert}")
+    bits = bits[0] if isinstance(bits, tuple) else bits
+    kind = np.ravel(kinds.value)[0] if kinds is not None else _UNSIGNED
+    if kind != _UNSIGNED:
+        name = {2: "signed", 3: "floating point"}.get(int(kind), f"sample format {kind}")
+        raise errors.UserError(f"is {bits} bits {name}; needs 8 or 16 bits unsigned: {convert}")
+    depths = {_PALETTE: (1, 2, 4, 8), _MIN_IS_WHITE: (1, 8, 16), _MIN_IS_BLACK: (1, 8, 16)}
+    if bits not in depths.get(int(page.photometric), (8, 16)):
+        raise errors.UserError(f"is {bits} bits per channel; needs 8 or 16: {convert}")
+    if page.photometric == _YCBCR and page.compression not in _JPEG:
+        raise errors.UserError(f"is YCbCr without JPEG compression; needs grey or RGB: {convert}")
+    if page.samplesperpixel < _COLOURS[page.photometric]:
+        raise errors.UserError(f"is damaged: {page.samplesperpixel} channels where colour needs 3")
+    if (page.imagedepth or 1) > 1:
+        raise errors.UserError(f"is a volume of {page.imagedepth} slices; needs one image: {convert}")
+    if not page.dataoffsets or not page.databytecounts:
+        raise errors.UserError("is damaged, or cut off: a TIFF without pixels")
+
+
+def _stored(page):
+    """Returns the numbers of a page as `[H, W, C]`."""
+    try:
+        array = page.asarray(maxworkers=1)
+    except (ValueError, NotImplementedError, struct.error) as error:
+        if "compression" in str(error).lower() or "codec" in str(error).lower():
+            raise errors.UserError(
+                f"is a TIFF with {getattr(page.compression, 'name', page.compression)} compression, which is not read: "
+                "convert it first"
+            ) from error
+        raise
+    if array.ndim == 2:
+        array = array[..., None]
+    elif array.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
+        array = np.moveaxis(array, 0, -1)
+    if array.shape != (page.imagelength, page.imagewidth, page.samplesperpixel):
+        raise errors.UserError(f"is damaged: {list(array.shape)} numbers where the tags give another shape")
+    return np.array(array)  # A copy: the reader's may be read-only.
+
+
+def _extra_samples(page):
+    """Returns the kinds of the channels beyond the colours; a lone undeclared one is transparency, as in Pillow."""
+    count = page.samplesperpixel - _COLOURS[page.photometric]
+    declared = [int(kind) for kind in page.extrasamples][:count]
+    if not declared and count == 1:
+        return [_UNASSOCIATED]
+    return declared + [_SPARE] * (count - len(declared))
+
+
+def _unassociated(image, alpha):
+    """Divides premultiplied colours by alpha; colours under alpha 0 are black."""
+    white = np.iinfo(image.dtype).max
+    quotient = image.astype(np.float64) * white / np.maximum(alpha, 1)
+    return np.minimum(np.round(quotient), white).astype(image.dtype)
