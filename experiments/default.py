@@ -22,7 +22,7 @@ def get_config():
     config.data.eval_path = ""  # folder: directory of evaluation images; empty: hold out a part of data.path
     config.data.eval_fraction = 0.1  # of the files, held out by a hash of their names
     config.data.name = ""  # tfds: a dataset that tools/prepare_tfds.py has prepared, e.g. celeb_a
-    config.data.key = "image"  # tfds: feature that holds the image
+    config.data.image_feature = "image"  # tfds: feature that holds the image
     config.data.dir = ""  # tfds: directory of prepared datasets; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
     config.data.train_split = "train"  # tfds: a split or a part of one, e.g. train[:90%]
     config.data.eval_split = "validation"  # tfds: the same, apart from train_split
@@ -57,7 +57,7 @@ def get_config():
     config.model.momentum = 0.9  # of batch normalisation's running statistics
     config.model.remat = False  # compute features again in the backward pass, VGG16's too: less memory, slower
     config.model.dtype = "float32"  # of the features, VGG16's too: float32 | bfloat16
-    config.model.conv_impl = "onednn"  # onednn (fastest on a CPU) | auto (programs are kept) | xla; the same result
+    config.model.conv_impl = "auto"  # auto | onednn (opt-in, for CPUs: docs/training.md) | xla; equal up to rounding
 
     config.loss = ml_collections.ConfigDict()
     config.loss.weights = ml_collections.ConfigDict()
@@ -86,7 +86,7 @@ def get_config():
     config.train.accumulate = 1  # parts of a device's batch, computed one after another: less memory (on a CPU slow)
     config.train.log_every = 100  # steps
     config.train.checkpoint_every = 5_000  # steps; the network is evaluated at each checkpoint
-    config.train.keep = 3  # newest checkpoints, beside the best
+    config.train.max_to_keep = 3  # newest checkpoints, beside the best
     config.train.sample_every = 1_000  # steps between sample sheets
     config.train.samples = 6  # examples on a sample sheet
 

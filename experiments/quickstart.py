@@ -25,7 +25,6 @@ def get_config():
     config.model.max_width = 128
     config.model.kernels = (3,)
     config.model.norm = "none"
-    config.model.conv_impl = "auto"  # so small a network starts again in a third of the time, and trains hardly slower
     config.model.center = True
     config.loss.weights.valid = 0.1
     config.loss.weights.tv = 0.0

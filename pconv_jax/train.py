@@ -64,8 +64,8 @@ def train(config, workdir: str):
             if parallel.is_first_host():
                 if config.init_from and not checkpoints.exists(workdir):
                     initial = transfer.parameters(config.init_from, build.state_shapes(config))
-                stack.enter_context(rundir.own(workdir, config, fingerprints))
-                stack.enter_context(rundir.told_when_full(workdir))
+                stack.enter_context(rundir.own(workdir, config, fingerprints, build.implementation(config.model)))
+                stack.enter_context(rundir.explain_full_disk(workdir))
         return _run(experiment, workdir, initial, signals)
 
 

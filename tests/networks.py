@@ -32,7 +32,7 @@ def random_state(config) -> train_state.TrainState:
 def save_run(workdir, config, scored):
     """Makes a run directory without training: `(state, PSNR)` pairs as its checkpoints. Returns its path."""
     rundir.claim(str(workdir), config, build.fingerprints(config, *build.image_sources(config)))
-    with checkpoints.open_manager(str(workdir), keep=5) as manager:
+    with checkpoints.open_manager(str(workdir), max_to_keep=5) as manager:
         for now, psnr in scored:
             checkpoints.save(manager, now, psnr)
     return str(workdir)

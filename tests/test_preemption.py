@@ -311,7 +311,7 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, mon
 def test_a_disk_that_fills_while_something_else_is_written(tmp_path):
     """Metrics, pictures, events: what to do. tensorboardX, whose thread has ended at its error, is not waited for."""
     told = "No space left on device: make room, and the same command goes on"
-    with pytest.raises(rundir.NotWritten, match=told), rundir.told_when_full(str(tmp_path)):
+    with pytest.raises(rundir.NotWritten, match=told), rundir.explain_full_disk(str(tmp_path)):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     told = "TensorBoard's events could not be written"
     with pytest.raises(OSError, match=told), reporting.MetricsLog(str(tmp_path), 0) as log:

@@ -197,6 +197,36 @@ def test_other_versions_are_told(tmp_path, config, caplog):
     assert not caplog.records
 
 
+def test_the_implementation_of_the_convolutions_is_recorded(tmp_path, config, caplog):
+    """A resume by another implementation is a warning; a run from before there was a record continues in silence."""
+    rundir.claim(str(tmp_path / "run"), config, DATA, "onednn")
+    assert json.loads((tmp_path / "run" / "versions.json").read_text()) == {
+        **rundir.versions(),
+        "convolutions": "onednn",
+    }
+    rundir.claim(str(tmp_path / "run"), config, DATA, "onednn")
+    assert not caplog.records
+    rundir.claim(str(tmp_path / "run"), config, DATA, "auto")
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert "began with other versions (convolutions onednn -> auto): it continues" in message
+    caplog.clear()
+    rundir.claim(str(tmp_path / "old"), config, DATA)
+    rundir.claim(str(tmp_path / "old"), config, DATA, "auto")
+    assert not caplog.records
+
+
+def test_a_config_with_old_keys_is_read_with_the_new_ones(tmp_path, config):
+    """The run of an older version can be evaluated, and continues under the config of this version."""
+    old = config.to_dict()
+    old["train"]["keep"] = old["train"].pop("max_to_keep")
+    old["data"]["key"] = old["data"].pop("image_feature")
+    rundir.claim(str(tmp_path), config, DATA)
+    (tmp_path / "config.json").write_text(json.dumps(old))
+    read = rundir.read_config(str(tmp_path))
+    assert validation.flatten(read) == validation.flatten(json.loads(json.dumps(config.to_dict())))
+    rundir.claim(str(tmp_path), config, DATA)
+
+
 FED = {**DATA, "train masks": "9 files", "VGG16 weights": "sha256 ab"}
 
 

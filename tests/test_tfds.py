@@ -103,7 +103,7 @@ def test_sources_can_be_sent_to_workers(celeba):
             rf"imagenet2012 is not prepared in .*imagenet2012/5.1.0: run\n  {COMMAND} imagenet2012 --manual_dir=\S+"
             r"downloads/manual --data_dir=\S+data$",
         ),
-        ({"key": "picture"}, r'celeb_a has no image "picture": set data.key to one of its images \(image\)'),
+        ({"key": "picture"}, r'celeb_a has no image "picture": set data.image_feature to one of its images \(image\)'),
         ({"key": "identity"}, r'celeb_a has no image "identity"'),
         ({"splits": ("trian", "test")}, r'celeb_a has no split "trian" .*one of train \(10\), validation \(4\), test'),
         ({"splits": ("train", "test[")}, r'celeb_a has no split "test\['),
@@ -272,4 +272,4 @@ def test_keys_reach_the_source(celeba):
     assert (train_source.source.split, evaluation.source.split) == ("test", "train[:20%]")
     assert (len(train_source), len(evaluation)) == (2, 2)
     with pytest.raises(ValueError, match='has no image "picture"'):
-        build.image_sources(config_of(celeba[0], **{"data.key": "picture"}))
+        build.image_sources(config_of(celeba[0], **{"data.image_feature": "picture"}))

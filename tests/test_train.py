@@ -299,7 +299,7 @@ def test_no_checkpoint_holds_parameters_that_are_not_finite(tmp_path):
 def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
     """Two newest and the one of the best PSNR; a PSNR that is no number is the worst."""
     fresh = parallel.replicate(build.initial_state(runs.tiny()))
-    with checkpoints.open_manager(str(tmp_path), keep=2) as manager:
+    with checkpoints.open_manager(str(tmp_path), max_to_keep=2) as manager:
         for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
             checkpoints.save(manager, fresh.replace(step=np.int32(step)), psnr)
         manager.wait_until_finished()

@@ -108,7 +108,9 @@ def test_arrays(tmp_path, arrays, key, channels):
     train, _ = tfds_source.train_and_evaluation("tiny_arrays", ("train", "test"), key, str(tmp_path))
     found = sorted(sources.decode(train[i], channels).tobytes() for i in range(3))
     assert found == sorted(pictures.noise(i, 8, 10, channels).tobytes() for i in range(3))
-    with pytest.raises(ValueError, match=r'no image "depth": set data.key to one of its images \(grey, picture\)'):
+    with pytest.raises(
+        ValueError, match=r'no image "depth": set data.image_feature to one of its images \(grey, picture\)'
+    ):
         tfds_source.train_and_evaluation("tiny_arrays", ("train", "test"), "depth", str(tmp_path))
 
 

@@ -51,12 +51,7 @@ def implementation(model) -> str:
     Returns:
       One of `dispatch.IMPLS`; where it is another than `model.conv_impl`, that one is added in brackets.
     """
-    if jax.default_backend() != "cpu":
-        used = "xla"
-    elif model.conv_impl == "onednn" and not dispatch.onednn_usable(model.dtype):
-        used = "auto"
-    else:
-        used = model.conv_impl
+    used = build.implementation(model)
     return used if used == model.conv_impl else f"{used} (configured: {model.conv_impl})"
 
 

@@ -240,7 +240,7 @@ def _load_folder(data):
 
 def _load_tfds(data):
     splits = (data.train_split, data.eval_split)
-    return tfds_source.train_and_evaluation(data.name, splits, data.key, data.dir)
+    return tfds_source.train_and_evaluation(data.name, splits, data.image_feature, data.dir)
 
 
 def _equal_splits(data):
@@ -257,7 +257,7 @@ SOURCES = {
         _load_tfds,
         {
             "name": "a dataset of TFDS, e.g. celeb_a",
-            "key": "the feature that holds the image",
+            "image_feature": "the feature that holds the image",
             "train_split": "a split, e.g. train",
             "eval_split": "a split, e.g. validation",
         },

@@ -222,7 +222,7 @@ def _check_key(builder, name, key):
     ]
     if key not in images:
         names = ", ".join(sorted(images)) or "none"
-        raise errors.UserError(f'{name} has no image "{key}": set data.key to one of its images ({names})')
+        raise errors.UserError(f'{name} has no image "{key}": set data.image_feature to one of its images ({names})')
 
 
 def _files(builder, name, directory, split):

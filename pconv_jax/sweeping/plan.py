@@ -24,7 +24,16 @@ from pconv_jax.training import validation
 BASELINE = "baseline"
 
 # Keys that decide the evaluation set, which all variants share, and keys that the sweep sets itself.
-_SHARED = ("eval.", "data.size", "data.source", "data.path", "data.eval_", "data.name", "data.key", "data.dir")
+_SHARED = (
+    "eval.",
+    "data.size",
+    "data.source",
+    "data.path",
+    "data.eval_",
+    "data.name",
+    "data.image_feature",
+    "data.dir",
+)
 _SHARED += ("data.max_pixels", "model.channels")
 _OWN = ("name", "seed")
 

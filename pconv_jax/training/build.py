@@ -16,6 +16,7 @@ from absl import logging
 
 from pconv_jax.data import mask_folder, masks, pipeline, sources
 from pconv_jax.models import unet, vgg
+from pconv_jax.ops.cpu import dispatch
 from pconv_jax.training import parallel, phases, steps, train_state, validation
 
 EVALUATION_MASKS = "evaluation masks"  # in data.json
@@ -123,6 +124,19 @@ def unet_model(config) -> unet.UNet:
     options = {**config.model, "kernels": tuple(config.model.kernels), "dtype": jnp.dtype(config.model.dtype)}
     options["conv_type"] = options.pop("kind")
     return unet.UNet(**options, axis_name=parallel.AXIS)
+
+
+def implementation(model) -> str:
+    """Returns which implementation computes the convolutions in this process, one of `dispatch.IMPLS`.
+
+    Args:
+      model: `config.model`.
+    """
+    if jax.default_backend() != "cpu":
+        return "xla"
+    if model.conv_impl == "onednn" and not dispatch.onednn_usable(model.dtype):
+        return "auto"
+    return model.conv_impl
 
 
 def vgg16_features(config):
@@ -268,7 +282,7 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
             "sample": config.train.sample_every,
         },
         samples=config.train.samples,
-        max_to_keep=config.train.keep,
+        max_to_keep=config.train.max_to_keep,
         eval_batch_size=config.eval.batch_size,
         threads=config.data.threads,
         train_source=train_source,

@@ -31,12 +31,12 @@ class Damaged(errors.UserError):
 
 
 @contextlib.contextmanager
-def open_manager(workdir: str, keep: int = 1, clean: bool = False):
+def open_manager(workdir: str, max_to_keep: int = 1, clean: bool = False):
     """Opens the checkpoints of a run, as a context that ends when what is being saved is there.
 
     Args:
       workdir: the run directory.
-      keep: newest checkpoints to keep, beside the one with the best PSNR.
+      max_to_keep: number of newest checkpoints to keep, beside the one with the best PSNR.
       clean: remove what killed processes left of checkpoints. Only for who holds the directory's lock.
 
     Raises:
@@ -51,7 +51,7 @@ def open_manager(workdir: str, keep: int = 1, clean: bool = False):
         _remove_unfinished(path)
     policy = checkpoint_managers.AnyPreservationPolicy(
         [
-            checkpoint_managers.LatestN(n=keep),
+            checkpoint_managers.LatestN(n=max_to_keep),
             checkpoint_managers.BestN(get_metric_fn=_metric, n=1, keep_checkpoints_without_metrics=False),
         ]
     )

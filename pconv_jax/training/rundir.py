@@ -1,4 +1,8 @@
-"""The run directory: all that a run writes, config.json, data.json, versions.json first. `evaluate` needs no more."""
+"""The run directory, which holds all that a run writes and all that `evaluate` and `inpaint` need.
+
+It begins with config.json, data.json (fingerprints of images, masks and weights) and versions.json (of the libraries,
+and the implementation of the convolutions).
+"""
 
 import contextlib
 import errno
@@ -15,38 +19,46 @@ from pconv_jax import errors
 from pconv_jax.training import validation
 
 CONFIG, DATA, VERSIONS, LOCK = "config.json", "data.json", "versions.json", "lock"
-TEMPORARY = ".tmp"  # ends the names of files that were not finished
-FULL = (errno.ENOSPC, errno.EDQUOT)  # of a disk, of a user's share of it
+TEMPORARY = ".tmp"  # The suffix of files that are being written.
+FULL = (errno.ENOSPC, errno.EDQUOT)  # The disk is full, or the user's quota is used up.
+IMPLEMENTATION = "convolutions"  # The key of `build.implementation` in versions.json.
 
-_IMAGES = ("train", "evaluation")  # recorded since there is a record; the other uses were added later
+_IMAGES = ("train", "evaluation")  # The uses that every data.json has; the others were added later.
 
 
 class NotWritten(OSError):
-    """Something of a run could not be written; the text says what to do."""
+    """A file of a run could not be written; the message says what to do."""
 
 
 @contextlib.contextmanager
-def own(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]):
+def own(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str], implementation: str | None = None):
     """Claims the run directory for this process alone, as a context.
+
+    Args:
+      workdir: the run directory.
+      config: the config of the run.
+      data: as in `claim`.
+      implementation: as in `claim`.
 
     Raises:
       UserError, OSError: as `claim` and `lock`. A directory that is refused stays as it is.
     """
     check(workdir, config, data)  # before a lock is made in a directory that is not ours
     with lock(workdir):
-        claim(workdir, config, data)  # checks again: another process may have been faster
+        claim(workdir, config, data, implementation)  # checks again: another process may have been faster
         yield
 
 
-def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]):
+def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str], implementation: str | None = None):
     """Creates the run directory, or checks that the same run may go on in it.
 
     Args:
       workdir: the run directory.
-      config: of the run.
-      data: fingerprints of what the run is fed with, by use: images, mask folders, VGG16's weights. Another shuffle,
-        another split, other examples and losses would follow from others. Those that an older version has not
-        recorded are added, and the log says so.
+      config: the config of the run.
+      data: fingerprints of images, mask folders and VGG16's weights by use. With others the run would continue with
+        another shuffle, split or loss. A use that an older version has not recorded is added, with a log line.
+      implementation: the implementation of the convolutions (`build.implementation`). Another one than before is a
+        warning, as other versions of the libraries are.
 
     Raises:
       UserError: it is a file or another program's directory, or belongs to a run with another config (the differing
@@ -54,11 +66,12 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
       OSError: it cannot be made.
     """
     path = os.path.join(workdir, CONFIG)
+    recorded = versions() | ({IMPLEMENTATION: implementation} if implementation else {})
     if not check(workdir, config, data):
         with _writing(workdir):
             os.makedirs(workdir, exist_ok=True)
             write_atomically(os.path.join(workdir, DATA), json.dumps(data, indent=2) + "\n")
-            write_atomically(os.path.join(workdir, VERSIONS), json.dumps(versions(), indent=2) + "\n")
+            write_atomically(os.path.join(workdir, VERSIONS), json.dumps(recorded, indent=2) + "\n")
             write_atomically(path, json.dumps(config.to_dict(), indent=2) + "\n")
         return
     before = _read_json(os.path.join(workdir, DATA))
@@ -71,11 +84,16 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
         )
         with _writing(workdir):
             write_atomically(os.path.join(workdir, DATA), json.dumps({**before, **data}, indent=2) + "\n")
-    _warn_of_other_versions(workdir)
+    _warn_of_other_versions(workdir, recorded)
 
 
 def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str]) -> bool:
-    """Whether there is a run in the directory, which then is this one; writes nothing.
+    """Returns True if the directory holds this run, False if it holds none; writes nothing.
+
+    Args:
+      workdir: the run directory.
+      config: the config of the run.
+      data: as in `claim`.
 
     Raises:
       UserError: as `claim`.
@@ -94,11 +112,11 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
 def check_config(workdir: str, config: ml_collections.ConfigDict):
     """Raises UserError unless a run directory belongs to a config; the differing keys are listed."""
     before = validation.flatten(read_config(workdir))
-    now = validation.flatten(json.loads(json.dumps(config.to_dict())))
+    wanted = validation.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
-        f"{key}: {before.get(key, 'absent')} there, {now.get(key, 'absent')} now"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key, "absent") != now.get(key, "absent")
+        f"{key}: {before.get(key, 'absent')} there, {wanted.get(key, 'absent')} now"
+        for key in sorted(before.keys() | wanted.keys())
+        if before.get(key, "absent") != wanted.get(key, "absent")
     ]
     if differing:
         raise errors.UserError(
@@ -109,7 +127,7 @@ def check_config(workdir: str, config: ml_collections.ConfigDict):
 
 @contextlib.contextmanager
 def lock(workdir: str):
-    """Keeps other processes from training in the directory, which is made if need be, as a context.
+    """Keeps other processes from training in the directory, as a context. Creates the directory if there is none.
 
     Raises:
       UserError: another process trains there.
@@ -125,7 +143,11 @@ def lock(workdir: str):
 
 @contextlib.contextmanager
 def exclusively(path: str, refusal: str):
-    """Holds a lock on a file, which is made if need be. The system releases it however this process ends.
+    """Holds a lock on a file, as a context. The system releases it however this process ends.
+
+    Args:
+      path: the file, which is created if there is none.
+      refusal: the message if another process holds the lock.
 
     Raises:
       UserError: another process holds it; the text is `refusal`.
@@ -139,7 +161,7 @@ def exclusively(path: str, refusal: str):
 
 
 def read_config(workdir: str) -> ml_collections.ConfigDict:
-    """The config of a run.
+    """Returns the config of a run, with the keys of this version.
 
     Raises:
       UserError: the directory holds no run, or its config cannot be read.
@@ -149,26 +171,31 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
         raise errors.UserError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
     values = _read_json(path)
     try:
-        return ml_collections.ConfigDict(values, convert_dict=True)
+        return ml_collections.ConfigDict(validation.rename_keys(values), convert_dict=True)
     except (ValueError, TypeError, AttributeError) as error:  # names that no key has
         raise errors.UserError(f"{path} is no config ({error}): restore it, or choose another --workdir") from error
 
 
 def read_data(workdir: str) -> dict[str, str]:
-    """Fingerprints of what a run is fed with, by use; none where there is no record of them."""
+    """Returns the fingerprints of a run's images, masks and weights by use; {} if none are recorded."""
     path = os.path.join(workdir, DATA)
     return _read_json(path) if os.path.exists(path) else {}
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that decide results."""
+    """Returns the versions of the libraries on which results depend."""
     return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "grain", "numpy")} | {
         "opencv": cv2.__version__
     }
 
 
 def write_atomically(path: str, content: str | bytes):
-    """Writes a file that is there whole or not at all, also after the machine lost power."""
+    """Writes a file so that it is complete or absent, even after a power failure.
+
+    Args:
+      path: the file.
+      content: its content; text is encoded as UTF-8.
+    """
     temporary = f"{path}.{os.getpid()}{TEMPORARY}"
     try:
         with open(temporary, "wb") as file:
@@ -184,27 +211,27 @@ def write_atomically(path: str, content: str | bytes):
 
 
 def _unfinished(workdir, name):
-    """Whether a file is what a process that was killed in `claim` may have left, and not somebody else's."""
+    """Returns whether a file may come from a process that was killed in `claim`, and not from another program."""
     if name in (DATA, VERSIONS):
         return ("jax" if name == VERSIONS else "train") in _read_json(os.path.join(workdir, name))
     return name == LOCK or name.endswith(TEMPORARY)
 
 
 def _sync_directory(path):
-    """Makes a new name last."""
+    """Writes a directory's entries to the disk, so that a new name survives a power failure."""
     directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # file systems that cannot, and need not
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # Some file systems cannot, and need not.
             raise
     finally:
         os.close(directory)
 
 
 @contextlib.contextmanager
-def told_when_full(workdir: str):
-    """Says what to do where a disk fills up in the middle of a run."""
+def explain_full_disk(workdir: str):
+    """Turns an error about a full disk into one whose message says how to continue, as a context."""
     try:
         yield
     except OSError as error:
@@ -217,7 +244,7 @@ def told_when_full(workdir: str):
 
 @contextlib.contextmanager
 def _writing(workdir):
-    """Says what to do where the system does not let us write."""
+    """Turns an error while writing into one whose message says what to do, as a context."""
     try:
         yield
     except OSError as error:
@@ -227,7 +254,7 @@ def _writing(workdir):
 
 
 def _read_json(path):
-    """The object in a file of a run."""
+    """Returns the JSON object in a file of a run."""
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
@@ -238,8 +265,8 @@ def _read_json(path):
     return values
 
 
-def _warn_of_other_versions(workdir):
-    path, now = os.path.join(workdir, VERSIONS), versions()
+def _warn_of_other_versions(workdir, current):
+    path = os.path.join(workdir, VERSIONS)
     if not os.path.exists(path):
         return
     try:
@@ -247,10 +274,12 @@ def _warn_of_other_versions(workdir):
     except errors.UserError as error:
         logging.warning("%s; whether the versions are those of before is not known", error)
         return
-    changed = [f"{name} {before.get(name)} -> {now[name]}" for name in now if before.get(name) != now[name]]
+    if IMPLEMENTATION not in before:  # An older version wrote the file.
+        current = {name: value for name, value in current.items() if name != IMPLEMENTATION}
+    changed = [f"{name} {before.get(name)} -> {new}" for name, new in current.items() if before.get(name) != new]
     if changed:
         logging.warning(
-            "%s began with other versions (%s): it goes on, but not bit for bit as it would have",
+            "%s began with other versions (%s): it continues, but not bit for bit as it would have",
             workdir,
             ", ".join(changed),
         )

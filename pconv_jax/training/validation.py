@@ -52,7 +52,7 @@ RULES = {
     "data.path": _TEXT,
     "data.eval_path": _TEXT,
     "data.eval_fraction": _number(0, 0.9),
-    **{f"data.{key}": _TEXT for key in ("name", "key", "dir", "train_split", "eval_split")},
+    **{f"data.{key}": _TEXT for key in ("name", "image_feature", "dir", "train_split", "eval_split")},
     "data.max_pixels": _integer(1),
     "data.size": _integer(16),
     "data.crop_scale": _pair(0.01, 1),
@@ -103,7 +103,7 @@ RULES = {
     "train.accumulate": _integer(1),
     "train.log_every": _integer(1),
     "train.checkpoint_every": _integer(1),
-    "train.keep": _integer(1),
+    "train.max_to_keep": _integer(1),
     "train.sample_every": _integer(1),
     "train.samples": _integer(1),
     "finetune.steps": _integer(0),
@@ -115,6 +115,9 @@ RULES = {
     "eval.batch_size": _integer(1),
     "eval.seed": _integer(0),
 }
+
+# Keys that older versions called by another name: the config.json of their runs is read with the new one.
+RENAMED = {"data.key": "data.image_feature", "train.keep": "train.max_to_keep"}
 
 
 def validate(config):
@@ -139,8 +142,18 @@ def validate(config):
 
 def unknown(key: str) -> str:
     """What to tell about a key without a rule: the closest one that has one."""
-    close = difflib.get_close_matches(key, RULES, n=1)
+    close = [RENAMED[key]] if key in RENAMED else difflib.get_close_matches(key, RULES, n=1)
     return f"unknown key {key}: did you mean {close[0]}?" if close else f"unknown key {key}"
+
+
+def rename_keys(values: dict) -> dict:
+    """Returns the nested values of a config that an older version wrote, with the keys of this version."""
+    sections = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    for old, new in RENAMED.items():
+        (section, old_key), (_, new_key) = old.split("."), new.split(".")
+        if isinstance(sections.get(section), dict) and old_key in sections[section]:
+            sections[section].setdefault(new_key, sections[section].pop(old_key))
+    return sections
 
 
 def flatten(tree, prefix=""):
