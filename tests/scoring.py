@@ -1,4 +1,4 @@
-"""Examples to score and records of scores, by hand."""
+"""Examples to score and records of scores for tests."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from pconv_jax.evaluation import inputs, scores
 
 
 def hole(height=20, width=24):
-    """Mask `[H, W, 1]` with a block of holes in the middle and one in the upper left corner: 54 of 480 pixels."""
+    """Returns a mask `[H, W, 1]` with a hole in the middle and one in the upper left corner: 54 of 480 pixels."""
     mask = np.ones((height, width, 1), np.uint8)
     mask[6:12, 8:16] = 0
     mask[:3, :2] = 0
@@ -15,7 +15,7 @@ def hole(height=20, width=24):
 
 
 def example(index, channels=3, image=None, mask=None):
-    """Noise with a hole, or what is given."""
+    """Returns an example of noise with a hole, or of the given arrays."""
     image = pictures.noise(index, 20, 24, channels) if image is None else image
     mask = np.roll(hole(), index, axis=1) if mask is None else mask
     origin = {"image": f"photo{index % 3}.png", "mask": f"0:{index}", "crop": f"0:{index}"}
@@ -23,13 +23,13 @@ def example(index, channels=3, image=None, mask=None):
 
 
 def batches(count, batch_size, channels=3):
-    """What `inputs.batches` gives."""
+    """Returns batches as `inputs.batches` does."""
     for start in range(0, count, batch_size):
         yield [example(index, channels) for index in range(start, min(start + batch_size, count))]
 
 
 def fake_network(batch_size, offset=0.0, everywhere=False):
-    """`(predict, calls)`: the truth plus an offset in the hole, or everywhere; fails on another batch size."""
+    """Returns `(predict, calls)`: the truth plus an offset in the hole or everywhere; fails on another batch size."""
     calls = []
 
     def predict(variables, image, mask):
@@ -42,7 +42,7 @@ def fake_network(batch_size, offset=0.0, everywhere=False):
 
 
 def record(method, index, bucket, psnr, touching=False, **values):
-    """A record with the given scores."""
+    """Returns a record with the given scores."""
     rest = {"ssim": 0.5, "l1_percent": 1.0, "hole_psnr": psnr - 10, "raw_psnr": psnr - 5, **values}
     about = {"name": f"{index:05d}", "image": "a.png", "mask": f"0:{index}", "bucket": bucket, "hole_area": 0.05}
     found = {"method": method, **about, "touches_border": touching, "psnr": psnr, **rest}

@@ -1,4 +1,4 @@
-"""Sweeps of the tiny config, and runs of them that are finished without training."""
+"""Sweeps of the tiny config for tests, and runs of them that are finished without training."""
 
 import json
 import os
@@ -13,17 +13,17 @@ VARIANTS = {"convolution": {"zero": {"model.kind": "zero"}}, "loss": {"no_hole":
 
 
 def file(variants=VARIANTS, seeds=(0, 1), **more):
-    """A sweep file that gives these."""
+    """Returns a sweep file with these contents."""
     return plan.File("tiny_sweep.py", runs.tiny, lambda config: variants, seeds, **more)
 
 
 def tiny(directory, variants=VARIANTS, seeds=(0, 1), overrides=None):
-    """The plan of a sweep in a directory."""
+    """Returns the plan of a sweep in a directory."""
     return plan.make(file(variants, seeds), overrides or {}, directory=str(directory))
 
 
 def finish(run, psnr, workdir=None, **values):
-    """Writes what a finished run has, with a PSNR per example; `values` by metric, the same for all examples."""
+    """Writes the files of a finished run with a PSNR per example; `values` holds other metrics for all examples."""
     workdir = workdir or run.workdir
     rundir.claim(workdir, run.config, {})
     records = [scoring.record(scores.NETWORK, index, 0, value, **values) for index, value in enumerate(psnr)]

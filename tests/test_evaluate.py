@@ -1,4 +1,4 @@
-"""The command: what it scores, writes and refuses."""
+"""Tests of the evaluate command: what it scores, writes and refuses."""
 
 import json
 import pathlib
@@ -20,7 +20,7 @@ from pconv_jax.models import inception, lpips
 
 
 def command(*words, module=evaluate):
-    """The command line, in this process."""
+    """Runs the command line in this process."""
     flag_values = flags.FlagValues()
     module.define_flags(flag_values)
     flag_values(["evaluate", *map(str, words)])
@@ -28,7 +28,7 @@ def command(*words, module=evaluate):
 
 
 def save(directory, scale=1.0, **changes):
-    """A run without training; `scale` makes another network of it."""
+    """Makes a run without training; another `scale` makes another network."""
     config = runs.tiny(**changes)
     now = networks.random_state(config)
     now = now.replace(params=jax.tree.map(lambda x: scale * x, now.params))
@@ -37,7 +37,7 @@ def save(directory, scale=1.0, **changes):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Two runs on the same inputs, and the manifest of these."""
+    """Returns a directory with two runs on the same inputs and their manifest."""
     directory = tmp_path_factory.mktemp("place")
     deep = {"model.depth": 3}  # sees all of every hole, which `inpaint` treats apart
     save(directory / "a", **deep)
@@ -49,7 +49,7 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(place):
-    """Both runs, scored."""
+    """Returns the directory with the scores of both runs."""
     command(f"--run={place / 'a'}", f"--compare={place / 'b'}", f"--out={place / 'scores'}")
     return place / "scores"
 
@@ -61,7 +61,7 @@ def records(path, method=scores.NETWORK):
 
 
 def test_all_methods_are_in_all_files(place, compared):
-    """Networks by name and path, all baselines; tables, pictures, provenance."""
+    """All files hold the networks and all baselines, with tables, pictures and provenance."""
     assert sorted(path.name for path in compared.iterdir()) == [
         "last.csv",
         "last.json",
@@ -87,21 +87,21 @@ def test_all_methods_are_in_all_files(place, compared):
 
 
 def test_another_run_is_scored_as_by_itself(place, compared):
-    """Under --compare the other network sees what it sees alone."""
+    """A run under --compare has the same scores as by itself."""
     command(f"--run={place / 'b'}", "--baselines=", f"--out={place / 'alone'}")
     assert records(place / "alone" / "last.json") == records(compared / "last.json", str(place / "b"))
     assert not (place / "alone" / "last_compared.csv").exists()
 
 
 def test_two_evaluations_are_identical(place, compared, tmp_path):
-    """Every file, byte for byte; tables and pictures."""
+    """Two evaluations write the same bytes in every file."""
     command(f"--run={place / 'a'}", f"--compare={place / 'b'}", f"--out={tmp_path}")
     for path in compared.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
 
 
 def test_a_manifest_takes_the_place_of_the_runs_own_inputs(place, compared):
-    """The same records from files as from photographs, under another name."""
+    """A manifest gives the same records as the photographs, in files of another name."""
     command(f"--run={place / 'a'}", f"--manifest={place / 'inputs'}", f"--out={place / 'again'}", "--baselines=Telea")
     assert records(place / "again" / "last_inputs.json") == records(compared / "last.json")
     assert records(place / "again" / "last_inputs.json", "Telea") == records(compared / "last.json", "Telea")
@@ -110,7 +110,7 @@ def test_a_manifest_takes_the_place_of_the_runs_own_inputs(place, compared):
 
 
 def test_another_programs_results(place, compared, capsys):
-    """`inpaint` fills the manifest's images by its masks as any program would: the scores are the network's."""
+    """Results of `inpaint` for a manifest, as of any program, have the network's scores."""
     images, masks, out = (place / "inputs" / "images", place / "inputs" / "masks", place / "filled")
     words = [f"--image={images}", f"--mask={masks}", "--polarity=white_hole", f"--out={out}"]
     command(f"--run={place / 'a'}", *words, module=inpaint)
@@ -127,14 +127,14 @@ def test_another_programs_results(place, compared, capsys):
 
 
 class Colours(nn.Module):
-    """Stands in for Inception: three features instead of 2048."""
+    """A stand-in for Inception with three features instead of 2048."""
 
     def __call__(self, image):
         return image.mean(axis=(1, 2))
 
 
 def test_lpips_and_fid_by_files_of_weights(tmp_path, capsys, monkeypatch):
-    """Columns in every file, the same each time; what is missing and how far FID can be trusted are said."""
+    """LPIPS and FID are in every file, the same each time, with a remark on the reliability of FID."""
     np.savez(tmp_path / "lpips.npz", network="alex", **plain_networks.draw(lpips.expected("alex")))
     (tmp_path / "inception.npz").write_bytes(b"weights")
     monkeypatch.setattr(inception, "load", lambda path: (Colours(), {}))
@@ -158,7 +158,7 @@ def test_lpips_and_fid_by_files_of_weights(tmp_path, capsys, monkeypatch):
 
 
 def test_what_is_left_out_is_said(place, compared):
-    """No weights, no columns, never random ones; the file says what would add them."""
+    """Without weights there are no columns, and the file names the flags that would add them."""
     assert perceptual.notes([perceptual.LPIPS], 6)[0].startswith("Left out for want of weights: FID: --fid_weights=")
     assert len(perceptual.notes([perceptual.LPIPS, perceptual.FID], 3000)) == 1
     assert "biased" not in perceptual.notes([perceptual.FID], 2049)[1]
@@ -168,7 +168,7 @@ def test_what_is_left_out_is_said(place, compared):
 
 
 def test_wrong_weights_are_refused_before_anything_is_scored(place, tmp_path):
-    """A missing file, one for another tool, and images too small for the network."""
+    """A missing file, a file of another tool, and images that are too small are refused before scoring."""
     words = [f"--run={place / 'a'}", f"--out={tmp_path / 'out'}"]
     with pytest.raises(errors.UserError, match=r"no LPIPS weights at .*prepare_lpips"):
         command(*words, f"--lpips_weights={tmp_path / 'nothing.npz'}")
@@ -181,7 +181,7 @@ def test_wrong_weights_are_refused_before_anything_is_scored(place, tmp_path):
 
 
 def test_runs_on_other_inputs_are_not_compared(place, tmp_path):
-    """With what differs; nothing is written. On a manifest they may be."""
+    """Runs on other inputs are refused with what differs, and may be compared on a manifest."""
     other = save(tmp_path / "other", **{"eval.seed": 1, "eval.examples": 6})
     with pytest.raises(ValueError, match=r"other inputs \(eval.examples: 10 in .*a, 6 in .*; eval.seed: 0 in"):
         command(f"--run={place / 'a'}", f"--compare={other}", f"--out={tmp_path / 'out'}")
@@ -205,7 +205,7 @@ def test_a_manifest_that_a_network_does_not_take(place, tmp_path, changes, messa
 
 
 def test_other_evaluation_images_than_the_run_had_are_refused(place, tmp_path):
-    """Training and evaluation might no longer be apart."""
+    """Other evaluation images than the run recorded are refused, since it may have been trained on them."""
     shutil.copytree(place / "a", tmp_path / "a")
     (tmp_path / "a" / "data.json").write_text(json.dumps({"evaluation": "3 files, sha256 0"}))
     with pytest.raises(ValueError, match=r"other evaluation images \(3 files, sha256 0 then, 4 files, .* now\)"):
@@ -213,7 +213,7 @@ def test_other_evaluation_images_than_the_run_had_are_refused(place, tmp_path):
 
 
 def test_results_that_do_not_match_are_refused_before_anything_is_scored(place, tmp_path):
-    """Here of another manifest of the same images: names tell."""
+    """Results for another manifest of the same images are refused by their names."""
     other = save(tmp_path / "other", **{"eval.seed": 1})
     command(f"--run={other}", f"--write_manifest={tmp_path / 'inputs'}")
     words = [f"--predictions={tmp_path / 'inputs' / 'images'}", f"--manifest={place / 'inputs'}"]
@@ -238,7 +238,7 @@ def test_results_that_do_not_match_are_refused_before_anything_is_scored(place, 
     ],
 )
 def test_wrong_words(words, message, tmp_path, monkeypatch):
-    """One line that says what to do, before anything is read or written."""
+    """Wrong flags are refused with one line before anything is read or written."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         command(*words)
@@ -251,7 +251,7 @@ def test_nothing_to_score(place, tmp_path):
 
 
 def test_a_checkpoint_is_chosen(tmp_path):
-    """last and best are different states, and different files."""
+    """The last and the best checkpoint are different states and are written to different files."""
     config = runs.tiny()
     best = networks.random_state(config)
     last = best.replace(step=np.int32(4), params=jax.tree.map(lambda x: 0.5 * x, best.params))

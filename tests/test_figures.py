@@ -1,4 +1,4 @@
-"""Pictures of scores show what was scored."""
+"""Tests of figures: they show what was scored."""
 
 import cv2
 import numpy as np
@@ -11,7 +11,7 @@ RECORDS = [scoring.record(m, i, i % 6, 40 - 3 * (i % 6) - k) for k, m in enumera
 
 
 def test_psnr_over_area_is_a_picture_the_same_each_time():
-    """One line per method: without one of them the picture is another; a lone example has no interval, and no error."""
+    """Every method has a line, so the figure changes without one of them; a single example has no interval."""
     png = figures.psnr_over_area(RECORDS, tables.summarise(RECORDS))
     picture = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR)
     assert picture.shape == (576, 900, 3) and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
@@ -31,7 +31,7 @@ def test_best_median_and_worst(psnr, expected):
 
 
 def test_error_map_by_hand():
-    """Black for none, brightest for 64 grey levels on average over the channels and for more, in between otherwise."""
+    """No error is black, a mean error of 64 grey levels or more is brightest, and others are in between."""
     target = np.full((2, 2, 3), 100, np.uint8)
     image = target.copy()
     image[0, 1], image[1, 0], image[1, 1] = (100, 100, 196), (36, 164, 36), (255, 255, 255)
@@ -41,7 +41,7 @@ def test_error_map_by_hand():
 
 
 def test_error_sheet():
-    """Masked, composite, error, original: the error is that of the hole, whatever the method made of the rest."""
+    """Rows show masked, composite, error and original; the error is that of the hole alone."""
     examples = [scoring.example(0), scoring.example(1)]
     raw = np.stack([np.where(e.mask, 255 - e.image, np.uint8(128)) for e in examples])
     sheet = figures.errors(examples, raw, ["best", "worst"])

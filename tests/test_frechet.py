@@ -1,4 +1,4 @@
-"""The Frechet distance of Gaussians: by hand, against matrix square roots, and of what has no full rank."""
+"""Tests of the Frechet distance by hand, against matrix square roots, and without full rank."""
 
 import types
 
@@ -19,7 +19,7 @@ def distance(features, others):
 
 
 def by_square_root(a, b):
-    """The formula as it is written, with scipy.linalg.sqrtm."""
+    """Computes the formula as it is published, with scipy.linalg.sqrtm."""
     first, second = (np.cov(x, rowvar=False) for x in (a, b))
     shift = a.mean(axis=0) - b.mean(axis=0)
     root = scipy.linalg.sqrtm(first @ second)
@@ -27,15 +27,17 @@ def by_square_root(a, b):
 
 
 def test_by_hand():
-    """Means (0, 0) and (3, 1), variances (1, 4) and (9, 4) without correlation: 9 + 1 + (1 - 3)^2 + (2 - 2)^2 = 14."""
+    """Means (0, 0) and (3, 1) and uncorrelated variances (1, 4) and (9, 4) give 9 + 1 + (1 - 3)^2 + (2 - 2)^2 = 14."""
     corners = np.array([[1, 1], [1, -1], [-1, 1], [-1, -1]]) * np.sqrt(3 / 4)  # variance 1 with n - 1
     assert distance(corners * [1, 2], corners * [3, 2] + [3, 1]) == pytest.approx(14, rel=1e-12)
 
 
 @pytest.mark.parametrize("counts", [(50, 60), (9, 60), (7, 8)])
 def test_against_matrix_square_roots(counts):
-    """Of more images than features, of more on one side, and of fewer: there the square root is of a singular matrix,
-    which SciPy warns of and gives some digits of."""
+    """The distance equals the published formula with more images than features, on both sides or one, and with fewer.
+
+    With fewer images the matrix is singular, and SciPy's square root warns and has fewer digits.
+    """
     a, b = gaussian(0, counts[0], 9, shift=0.4), gaussian(1, counts[1], 9, scale=1.5)
     with np.errstate(all="ignore"), pytest.MonkeyPatch.context() as patch:
         patch.setattr("warnings.warn", lambda *_, **__: None)
@@ -45,7 +47,7 @@ def test_against_matrix_square_roots(counts):
 
 
 def test_of_two_dimensions_in_many():
-    """Rank does not matter: features that others are rotated and padded with zeros of have the same distance."""
+    """The distance does not depend on rank: rotated features padded with zeros have the same distance."""
     a, b = gaussian(0, 30, 2), gaussian(1, 30, 2, shift=1.0)
     turn = np.linalg.qr(gaussian(2, 40, 40))[0][:2]
     assert distance(a @ turn, b @ turn) == pytest.approx(distance(a, b), rel=1e-12)
@@ -53,7 +55,7 @@ def test_of_two_dimensions_in_many():
 
 @pytest.mark.parametrize("count", [5, 60])
 def test_equal_sets_have_no_distance(count):
-    """In any order, and never negative; features float32 as the network gives them."""
+    """Equal sets have distance zero in any order, never a negative one, for float32 features as of the network."""
     a = gaussian(0, count, 9).astype(np.float32)
     assert 0 <= distance(a, a[::-1]) < 1e-11
     assert distance(a, a + np.float32(1e-3)) == pytest.approx(9e-6, rel=1e-2)
@@ -65,7 +67,7 @@ def test_single_images_are_refused():
 
 
 def test_originals_are_factored_once(tmp_path, monkeypatch):
-    """However many methods are held against them; of other members, and of more originals, anew."""
+    """The Gaussian of the originals is computed once per set of members, for any number of methods."""
     (tmp_path / "weights").write_bytes(b"")
     means = types.SimpleNamespace(apply=lambda _, x: x.mean(axis=(1, 2)))  # a network of three features
     monkeypatch.setattr(perceptual.inception, "load", lambda _: (means, {}))

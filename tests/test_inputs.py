@@ -1,4 +1,4 @@
-"""Inputs are the evaluation set of a config, each with a name that only its pixels have."""
+"""Tests of evaluation sets: they follow from the config, and names follow from pixels."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ from pconv_jax.training import build, rundir
 
 @pytest.fixture(scope="module")
 def drawn():
-    """The inputs of a tiny config and its batches."""
+    """Returns the inputs of a tiny config and its batches."""
     config = runs.tiny()
     _, source = build.image_sources(config)
     return (
@@ -26,7 +26,7 @@ def drawn():
 
 
 def test_inputs_are_the_evaluation_set(drawn):
-    """Example by example what a checkpoint is evaluated on, and what its pixels and the config say of it."""
+    """Every example equals what a checkpoint is evaluated on, with the description that follows from it."""
     chosen, batches, source = drawn
     images, drawn_masks, records, buckets = (
         np.concatenate([batch[key] for batch in batches]) for key in ("image", "mask", "record", "bucket")
@@ -57,7 +57,7 @@ def test_batches_are_in_order_and_complete(drawn, batch_size):
 
 
 def test_names_follow_from_the_pixels():
-    """In order, and other ones for one changed pixel of the image or the mask."""
+    """Names are in order, and change with a single pixel of the image or the mask."""
     example = scoring.example(7)
     assert example.name == scoring.example(7).name and example.name.startswith("00007_") and len(example.name) == 14
     for changed in ("image", "mask"):
@@ -69,7 +69,7 @@ def test_names_follow_from_the_pixels():
 
 @pytest.mark.parametrize("augment", [False, True])
 def test_masks_of_a_folder_are_named(tmp_path, augment):
-    """By file; one that is turned and dilated by its seed and index too."""
+    """A mask of a folder is named by its file, and an augmented one by its seed and index as well."""
     for index, side in enumerate(range(3, 13)):
         image = np.zeros((16, 16), np.uint8)
         image[:side, : side + 1] = 255
@@ -87,7 +87,7 @@ def test_masks_of_a_folder_are_named(tmp_path, augment):
 
 
 def test_nvidia_masks_by_config_alone(shared_data):
-    """Both halves of every bucket, counted by what the masks are at this size; by name they agree with it."""
+    """Both halves of every bucket are counted by the masks at this size, in agreement with their names."""
     masking = {"kind": "folder", "path": str(shared_data("nvidia_masks")), "augment": False}
     changes = {f"eval.masks.{key}": value for key, value in masking.items()}
     config = runs.tiny(**{"data.size": 256, "eval.examples": 60, **changes})
@@ -104,14 +104,14 @@ def test_nvidia_masks_by_config_alone(shared_data):
 
 
 def saved(directory, data, **changes):
-    """A run directory and its config."""
+    """Returns a run directory and its config."""
     config = runs.tiny(**changes)
     rundir.claim(str(directory), config, data)
     return str(directory), config
 
 
 def test_runs_on_the_same_inputs(tmp_path):
-    """Whatever they were trained with; images by fingerprint."""
+    """Settings of training do not matter, and images are compared by fingerprint."""
     first = saved(tmp_path / "a", {"evaluation": "x"})
     other = saved(tmp_path / "b", {"evaluation": "x"}, **{"seed": 3, "model.width": 16, "eval.batch_size": 4})
     inputs.check_same(*first, *other)
@@ -131,7 +131,7 @@ def test_runs_on_the_same_inputs(tmp_path):
     ],
 )
 def test_runs_on_other_inputs_are_refused(tmp_path, changes, fingerprint, message):
-    """With everything that differs."""
+    """The refusal lists everything that differs."""
     first = saved(tmp_path / "a", {"evaluation": "x"})
     other = saved(tmp_path / "b", {"evaluation": fingerprint}, **changes)
     with pytest.raises(ValueError, match=message):

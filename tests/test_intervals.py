@@ -1,4 +1,4 @@
-"""Intervals and paired tests, against slow loops and cases worked by hand."""
+"""Tests of intervals and paired comparisons against slow loops and cases worked by hand."""
 
 import itertools
 
@@ -9,7 +9,7 @@ from pconv_jax.evaluation import intervals
 
 
 def test_bootstrap_equals_a_loop():
-    """Resample by resample, the percentiles of means; all columns take the same rows."""
+    """The interval equals percentiles of means from a loop over resamples; all columns take the same rows."""
     values = np.random.default_rng(1).normal(size=(7, 2))
     rng, means = np.random.default_rng(0), []
     for _ in range(2000):
@@ -21,7 +21,7 @@ def test_bootstrap_equals_a_loop():
 
 
 def test_bootstrap_does_not_depend_on_how_much_is_computed_at_once(monkeypatch):
-    """And so a table is the same for any number of examples and columns beside it."""
+    """The interval does not depend on the size of the chunks, nor on the other columns."""
     values = np.random.default_rng(1).normal(size=(50, 3))
     whole = intervals.bootstrap(values)
     monkeypatch.setattr(intervals, "_CHUNK", 1000)
@@ -30,7 +30,7 @@ def test_bootstrap_does_not_depend_on_how_much_is_computed_at_once(monkeypatch):
 
 
 def test_bootstrap_of_two_by_hand():
-    """Means of resamples of (0, 1) are 0, 1/2 or 1, with 1/4, 1/2 and 1/4: the 95 % interval is all of it."""
+    """Means of resamples of (0, 1) are 0, 1/2 or 1 with probabilities 1/4, 1/2, 1/4, so the 95 % interval is [0, 1]."""
     low, high = intervals.bootstrap(np.array([[0.0], [1.0]]))
     assert (low[0], high[0]) == (0, 1)
     assert intervals.bootstrap(np.full((5, 1), 3.0)) == ([3.0], [3.0])
@@ -39,15 +39,14 @@ def test_bootstrap_of_two_by_hand():
 
 
 def test_intervals_cover_the_truth_nearly_as_often_as_they_say():
-    """Of 1000 samples of 16 from a normal distribution, 91 to 93 % of the intervals hold its mean: a little too few,
-    as the percentile method has it for few examples, which the module says."""
+    """About 92 % of the intervals of 16 normal values contain the mean, a little too few, as the module states."""
     rng = np.random.default_rng(0)
     bounds = [intervals.bootstrap(rng.normal(size=(16, 1))) for _ in range(1000)]
     assert 0.9 < np.mean([low[0] < 0 < high[0] for low, high in bounds]) < 0.95
 
 
 def test_paired_test_by_hand():
-    """Exact: of the 32 ways to sign ranks 1 to 5, those with a sum of negatives of at most 1, twice over."""
+    """p is exact: of 32 ways to sign the ranks 1 to 5, those with a negative sum of at most 1 count, two-sided."""
     difference = np.array([3.0, 1.5, 4.0, -0.5, 2.0])
     base = np.array([20.0, 31.0, 25.0, 28.0, 22.0])
     found = intervals.paired(base + difference, base)
@@ -68,7 +67,7 @@ def test_paired_test_is_antisymmetric():
 
 
 def test_pairing_sees_what_intervals_of_the_means_do_not():
-    """A small difference on every example, beside which examples differ a hundred times as much."""
+    """A small difference on every example is found although the examples differ a hundred times as much."""
     rng = np.random.default_rng(0)
     base = rng.normal(30, 10, 50)
     better = base + rng.uniform(0.05, 0.15, 50)
@@ -79,7 +78,7 @@ def test_pairing_sees_what_intervals_of_the_means_do_not():
 
 
 def test_paired_test_without_a_difference():
-    """p is 1, not a division by zero; ties are left out; one pair has no interval."""
+    """Without differences p is 1; ties are left out; one pair has no interval."""
     values = np.arange(5.0)
     assert intervals.paired(values, values) == intervals.Paired(0.0, 0.0, 0.0, 1.0)
     tied = intervals.paired(np.array([1.0, 2, 3, 4, 9]), np.array([0.0, 1, 2, 3, 9]))

@@ -1,4 +1,4 @@
-"""Inputs on disk come back the same, or an error says which are not."""
+"""Tests of manifests: inputs are read back unchanged, or an error names those that are not."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from pconv_jax.evaluation import inputs, manifest, predictions, scores
 
 
 def written(directory, count=5, channels=3):
-    """A manifest of noise, and its examples."""
+    """Returns a manifest of noise and its examples."""
     manifest.write(str(directory), scoring.batches(count, 2, channels), {"about": "noise"})
     return [scoring.example(index, channels) for index in range(count)]
 
@@ -26,14 +26,14 @@ def original(tmp_path_factory):
 
 @pytest.fixture
 def copy(original, tmp_path):
-    """To be spoiled."""
+    """Returns a copy of the manifest that a test may damage."""
     shutil.copytree(original[0], tmp_path / "inputs")
     return tmp_path / "inputs"
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_is_written_is_read(tmp_path, channels):
-    """Pixels, names, origins and hashes; in order."""
+    """Pixels, names, origins and hashes are read back in order."""
     expected = written(tmp_path / "inputs", 5, channels)
     found = manifest.Manifest(str(tmp_path / "inputs"))
     assert (len(found), found.size, found.channels) == (5, (20, 24), channels)
@@ -46,7 +46,7 @@ def test_what_is_written_is_read(tmp_path, channels):
 
 
 def test_another_program_reads_it_by_its_own_means(original):
-    """Plain files: hashes of the decoded pixels, and masks that are white where the hole is."""
+    """Files are plain PNGs: hashes are of the decoded pixels, and masks are white in the hole."""
     directory, expected = original
     content = json.loads((directory / "manifest.json").read_text())
     assert (content["about"], content["size"], content["channels"], content["hole"]) == ("noise", [20, 24], 3, 255)
@@ -61,7 +61,7 @@ def test_another_program_reads_it_by_its_own_means(original):
 
 
 def test_names_may_be_anything_plain(copy):
-    """Whoever makes a manifest may name its inputs."""
+    """A manifest of another program may have other names."""
     content = json.loads((copy / "manifest.json").read_text())
     old, content["examples"][1]["name"] = content["examples"][1]["name"], "my photo"
     (copy / "manifest.json").write_text(json.dumps(content))
@@ -87,7 +87,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_left(tmp_path):
 
 @pytest.mark.parametrize("part", ["images", "masks"])
 def test_changed_pixels_are_found(copy, original, part):
-    """One grey level of one pixel of an image, one pixel of a mask: when it is read."""
+    """A changed grey level of an image or pixel of a mask is noticed when the example is read."""
     name = original[1][2].name
     pixels = cv2.imread(str(copy / part / f"{name}.png"), cv2.IMREAD_UNCHANGED)
     pixels[15, 15] = pixels[15, 15] ^ 1 if part == "images" else 255
@@ -141,7 +141,7 @@ def test_a_manifest_that_is_absent_or_torn(copy, tmp_path):
 
 
 def spoil_files(directory, names):
-    """One missing, two surplus, one of another size, one with alpha, one no image; a hidden one does no harm."""
+    """Missing, surplus and unfit files are listed; hidden files are ignored."""
     (directory / f"{names[0]}.png").unlink()
     for surplus in ("extra.png", f"{names[0]}.jpg"):
         (directory / surplus).write_bytes(b"")
@@ -168,7 +168,7 @@ def test_files_of_a_manifest_are_checked_at_once(copy, part, wanted):
 
 @pytest.fixture
 def results(original, tmp_path):
-    """Another program's: the image, brighter by 10 everywhere."""
+    """Writes results of another program: the images, brighter by 10 everywhere."""
     (tmp_path / "results").mkdir()
     for example in original[1]:
         brighter = np.minimum(example.image.astype(int) + 10, 255).astype(np.uint8)
@@ -181,7 +181,7 @@ def of(results, original):
 
 
 def test_predictions_are_matched_by_name(results, original):
-    """Not by order: in whatever order they are asked for, each is the right one; valid pixels are not taken."""
+    """Results are matched by name in any order, and valid pixels are not taken from them."""
     method, examples = of(results, original), original[1]
     for chosen in (examples[:3], examples[::-1]):
         expected = [np.minimum(example.image.astype(int) + 10, 255) for example in chosen]
@@ -195,7 +195,7 @@ def test_predictions_are_matched_by_name(results, original):
 
 
 def test_predictions_that_do_not_match_are_all_listed(results, original):
-    """Missing, surplus, of another size or kind: before anything is scored."""
+    """Missing, surplus and unfit results are refused before anything is scored."""
     spoil_files(results, [example.name for example in original[1]])
     with pytest.raises(ValueError, match=PROBLEMS.format(*(example.name for example in original[1]))):
         of(results, original)
@@ -211,7 +211,7 @@ def test_long_lists_are_cut(original, tmp_path):
 
 
 def test_a_damaged_prediction_is_named(results, original):
-    """Its header is right, its pixels are not there."""
+    """A file with a right header and no pixels is refused when it is read."""
     path = results / f"{original[1][1].name}.png"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=rf"{path.name} is damaged"):

@@ -1,4 +1,4 @@
-"""Scores count every image once, and say what they are of."""
+"""Tests of scores: every image counts once, and records describe what they measure."""
 
 import json
 
@@ -18,7 +18,7 @@ def network_records(batches, batch_size, **fake):
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8])
 def test_every_image_is_counted_once(count):
-    """N = batch + 1: one record per image, in order, equal to the image scored alone (nothing padded is counted)."""
+    """With N = batch + 1, each image has one record in order, equal to the image scored alone, so no padding counts."""
     predict, calls = scoring.fake_network(4, 0.1)
     method = {"a": scores.network(predict, "variables", 4)}
     records = scores.score(method, scoring.batches(count, 4))
@@ -32,7 +32,7 @@ def test_every_image_is_counted_once(count):
 
 
 def test_records_say_what_was_scored():
-    """Name, photograph, mask, bucket, hole area and border of each example, beside its scores."""
+    """Records have the name, photograph, mask, bucket, hole area and border of each example beside its scores."""
     for index, record in enumerate(network_records(scoring.batches(5, 4), 4)):
         about = scoring.example(index).about
         assert list(record) == ["method", *scores.ABOUT, *scores.METRICS] and record["method"] == scores.NETWORK
@@ -43,7 +43,7 @@ def test_records_say_what_was_scored():
 
 
 def test_scores_equal_scikit_image():
-    """Of the composite, its hole, and the raw output, each rounded to uint8."""
+    """Scores are of the composite, its hole and the raw output, each rounded to uint8."""
     record = network_records([[scoring.example(0)]], 1, offset=0.11, everywhere=True)[0]
     example = scoring.example(0)
     raw = np.round(np.clip(example.image / 255 + np.float32(0.11), 0, 1) * 255).astype(np.uint8)
@@ -63,7 +63,7 @@ def test_scores_equal_scikit_image():
 
 
 def test_perfect_and_known_errors():
-    """A perfect filling has L1 0, PSNR at its ceiling and SSIM 1; an error of 51 in 54 of 480 pixels by hand."""
+    """A perfect filling has L1 0, the largest PSNR and SSIM 1; an error of 51 in 54 of 480 pixels is as by hand."""
     for record in network_records(scoring.batches(4, 4), 4):
         assert (record["l1_percent"], record["psnr"], record["hole_psnr"], record["raw_psnr"]) == (0, 100, 100, 100)
         assert record["ssim"] == pytest.approx(1, abs=1e-5)
@@ -76,13 +76,13 @@ def test_perfect_and_known_errors():
 
 
 def test_composites_are_rounded_not_truncated():
-    """Half a grey level less than the truth is the truth: scores are of the uint8 image that is saved."""
+    """An error below half a grey level counts as none, since scores are of the uint8 image that is saved."""
     for record in network_records(scoring.batches(4, 4), 4, offset=-0.4 / 255):
         assert record["l1_percent"] == 0
 
 
 def test_errors_outside_the_hole_count_for_the_raw_output_alone():
-    """The composite takes valid pixels from the image."""
+    """Errors at valid pixels change the raw score alone, since the composite takes these pixels from the image."""
     inside, everywhere = (
         network_records([[scoring.example(0)]], 1, offset=0.1, everywhere=e)[0] for e in (False, True)
     )
@@ -92,7 +92,7 @@ def test_errors_outside_the_hole_count_for_the_raw_output_alone():
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_methods_are_scored_on_the_same_examples(channels):
-    """The records of a baseline differ from the network's in method and scores alone, and follow them."""
+    """A baseline's records follow the network's and differ from them in method and scores alone."""
     predict, _ = scoring.fake_network(4)
     methods = {"network": scores.network(predict, None, 4), "mean fill": scores.baseline("mean fill")}
     records = scores.score(methods, scoring.batches(5, 4, channels))
@@ -103,7 +103,7 @@ def test_methods_are_scored_on_the_same_examples(channels):
 
 
 def test_psnr_of_a_checkpoint_is_the_mean_of_the_records():
-    """The short way, of arrays, against the long one; the short last batch is not padded into the mean."""
+    """The mean PSNR for checkpoints equals that of the records; padding of the last batch does not count."""
     batches = list(scoring.batches(5, 4))
     predict, _ = scoring.fake_network(4, 0.1)
     arrays = [dict(zip(("image", "mask"), scores.stack(batch), strict=True)) for batch in batches]
@@ -112,14 +112,14 @@ def test_psnr_of_a_checkpoint_is_the_mean_of_the_records():
 
 
 def test_to_uint8():
-    """Clamped, then rounded."""
+    """Values are clamped, then rounded."""
     assert scores.to_uint8(np.array([-0.5, 0, 0.4999 / 255, 0.501 / 255, 1, 1.7])).tolist() == [0, 0, 0, 1, 255, 255]
     image = pictures.noise(0)
     np.testing.assert_array_equal(scores.to_uint8(image / np.float32(255)), image)
 
 
 class Brightness:
-    """Stands in for LPIPS: the difference of means; and for FID: counts what it is handed."""
+    """A stand-in for LPIPS (difference of means) and for FID (counts its images)."""
 
     def __init__(self):
         self.added = []
@@ -135,7 +135,7 @@ class Brightness:
 
 
 def test_lpips_and_fid_are_of_composites():
-    """Each example once, of the uint8 composite, beside the original; the filling of a short batch is not counted."""
+    """The measures see each uint8 composite and original once, and no padding of a short batch."""
     measure = Brightness()
     predict, _ = scoring.fake_network(4, 0.1, everywhere=True)
     methods = {"a": scores.network(predict, None, 4), "b": scores.baseline("mean fill")}

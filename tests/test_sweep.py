@@ -1,4 +1,4 @@
-"""The sweep command: what it prints, refuses, and does when it is killed and started again."""
+"""Tests of the sweep command: its output, refusals, and resuming after a kill."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ def get_variants(config):
 
 
 def sweep_file(directory, variants, text=FILE):
-    """Arguments for a sweep file, and a directory for its runs."""
+    """Returns arguments for a sweep file and a directory for its runs."""
     directory.joinpath("mine.py").write_text(text.replace("VARIANTS", repr(variants)))
     return [f"--config={directory}/mine.py", f"--workdir={directory}/sweep"]
 
@@ -51,7 +51,7 @@ def files(directory):
 
 
 def test_dry_run_prints_the_commands_and_writes_nothing(server, tmp_path):
-    """One line per run, to be pasted; the finished ones are marked."""
+    """A dry run prints one command line per run and marks the finished ones."""
     arguments = [*sweep_file(tmp_path, sweeps.VARIANTS), "--config.train.steps=3", "--config.data.path="]
     plan = sweeps.tiny(tmp_path / "sweep", overrides={"train.steps": 3, "data.path": ""})
     sweeps.finish(plan.runs[4], [20.0])
@@ -103,7 +103,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("fault", REFUSED)
 def test_sweeps_are_refused(fault, server, tmp_path):
-    """One line or list, exit code 1, no traceback, and nothing run or written."""
+    """A refusal is one line or list with exit code 1 and no traceback, and nothing is run or written."""
     given, more, message = REFUSED[fault]
     arguments = sweep_file(tmp_path, *(({}, given) if isinstance(given, str) else (given,)))
     if fault == "a single run":
@@ -123,7 +123,7 @@ def test_sweeps_are_refused(fault, server, tmp_path):
     [(2, 0, 0, 0, True), (1, 1, 0, 1, True), (0, 2, 0, 1, False), (1, 1, 1, 75, False), (0, 0, 2, 75, False)],
 )
 def test_how_a_sweep_ends(finished, failed, stopped, code, reported, tmp_path, monkeypatch, capsys):
-    """Its exit code, every failure with its log, and a report of what is finished, unless runs are left to go on."""
+    """The command ends with its exit code, every failure with its log, and a report unless it was stopped."""
     made, reports = sweeps.tiny(tmp_path), []
     outcome = processes.Outcome(
         made.runs[:finished],
@@ -145,7 +145,7 @@ def test_how_a_sweep_ends(finished, failed, stopped, code, reported, tmp_path, m
 
 
 def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
-    """As the runs were: their batches need not divide over all. What it lacks is told, failures by the caller."""
+    """The report sees one GPU as the runs did, and lists the runs it lacks once."""
     made, seen = sweeps.tiny(tmp_path), []
     sweeps.finish(made.runs[0], [20.0, 21.0])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
@@ -160,7 +160,7 @@ def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
 
 
 def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
-    """Those of the last checkpoints, not of the best, and on no other images."""
+    """The grid shows the networks of the last checkpoints on the images that were scored."""
     made = sweeps.tiny(tmp_path, seeds=(0,))
     run = made.runs[0]
     best = networks.random_state(run.config).replace(step=np.int32(2))
@@ -184,7 +184,7 @@ def scores(run):
 
 @pytest.mark.slow
 def test_a_sweep_is_killed_and_goes_on(tmp_path):
-    """SIGTERM while the baseline trains: exit code 75. The same command ends it, and reports; a third runs nothing."""
+    """After SIGTERM (exit code 75) the same command finishes and reports; a third one runs nothing."""
     variants = {"convolution": {"zero": {"model.kind": "zero"}}}
     changes = ["--config.train.steps=100", "--config.train.checkpoint_every=50", "--config.train.log_every=2"]
     arguments = [*sweep_file(tmp_path, variants), *changes, "--config.train.sample_every=100", "--seeds=0"]

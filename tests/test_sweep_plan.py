@@ -1,4 +1,4 @@
-"""What a sweep would train, and what is wrong with one before anything runs."""
+"""Tests of plans: what a sweep trains, and what is refused before anything runs."""
 
 import pathlib
 import re
@@ -25,7 +25,7 @@ SHIPPED = plan.File(
 
 
 def parsed(arguments, monkeypatch):
-    """The config that `pconv_jax.main` would get."""
+    """Returns the config that `pconv_jax.main` would get."""
     given = flags.FlagValues()
     monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where ml_collections looks for overrides
     config_flags.DEFINE_config_file("config", None, flag_values=given)
@@ -35,7 +35,7 @@ def parsed(arguments, monkeypatch):
 
 
 def test_runs_of_a_sweep(tmp_path):
-    """The baseline first, all variants of a seed before the next seed; a directory of its own for each."""
+    """The baseline comes first, a seed's variants come before the next seed, and each run has its own directory."""
     sweep = sweeps.tiny(tmp_path)
     expected = [(variant, seed) for seed in (0, 1) for variant in ("baseline", "zero", "no_hole")]
     assert [(run.variant, run.seed) for run in sweep.runs] == expected
@@ -49,7 +49,7 @@ def test_runs_of_a_sweep(tmp_path):
 @pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.parametrize("smoke", [False, True])
 def test_commands_give_the_configs_that_were_checked(smoke, monkeypatch):
-    """The shipped sweep, as the main command parses it, tuples, texts and switches included."""
+    """The main command parses the arguments of the shipped sweep into the planned configs."""
     overrides = {"data.crop_scale": (0.5, 0.75), "data.source": "folder", "data.path": "/a b/c", "data.flip": False}
     sweep = plan.make(SHIPPED, overrides, smoke=smoke)
     assert len(sweep.runs) == len(sweep.variants) * (2 if smoke else 3)
@@ -60,7 +60,7 @@ def test_commands_give_the_configs_that_were_checked(smoke, monkeypatch):
 
 
 def test_the_shipped_sweep():
-    """Everything that the issue names; each variant changes what its name says and nothing else."""
+    """Each variant of the shipped ablation changes what its name states and nothing else."""
     sweep = plan.make(SHIPPED, {})
     expected = {
         "zero": {"model.kind": "zero"},
@@ -93,7 +93,7 @@ def test_the_shipped_sweep():
 
 
 def test_terms_of_vgg16_are_left_out_without_its_weights():
-    """And are variants with them."""
+    """With VGG16's weights, the feature terms are variants."""
     terms = {"no_perceptual", "no_style_out", "no_style_comp"}
     without, with_weights = plan.make(SHIPPED, {}), plan.make(SHIPPED, {"loss.vgg16_weights": "vgg16.npz"})
     assert terms <= without.left_out.keys() and "needs loss.vgg16_weights" in without.left_out["no_perceptual"]
@@ -111,13 +111,13 @@ def test_terms_of_vgg16_are_left_out_without_its_weights():
     ],
 )
 def test_another_baseline(overrides, left_out, variants):
-    """What it makes impossible, or is itself, is left out; what it is no more becomes a variant."""
+    """With another baseline, variants that equal it or cannot work are left out, and others appear."""
     sweep = plan.make(SHIPPED, overrides)
     assert left_out <= sweep.left_out.keys() and variants <= sweep.changes.keys()
 
 
 def test_choosing(tmp_path):
-    """Variants and seeds; the baseline always."""
+    """Variants and seeds can be chosen, and the baseline is always included."""
     options = {"variants": ["no_hole"], "seeds": [7], "directory": str(tmp_path)}
     sweep = plan.make(sweeps.file(), {"train.steps": 8}, **options)
     assert [run.name for run in sweep.runs] == ["baseline seed 7", "no_hole seed 7"]
@@ -125,13 +125,13 @@ def test_choosing(tmp_path):
 
 
 def test_a_list_is_as_good_as_a_tuple():
-    """Of whoever writes a sweep file: the config that is checked is the one that the command gives."""
+    """The config that is checked is the one that the command line yields, also for lists."""
     sweep = plan.make(sweeps.file({"a": {"x": {"model.kernels": [5, 3]}}}), {})
     assert sweep.runs[1].config.model.kernels == (5, 3)
 
 
 def test_smoke_has_a_directory_of_its_own():
-    """And what is overridden by hand comes last."""
+    """A smoke run takes the file's overrides, and those of the command line override them."""
     file = sweeps.file(smoke={"train.steps": 6, "optim.lr": 0.5}, smoke_seeds=(3,))
     sweep = plan.make(file, {"optim.lr": 0.25}, smoke=True)
     assert sweep.directory == "runs/tiny_smoke" and [run.seed for run in sweep.runs] == [3, 3, 3]
@@ -163,13 +163,13 @@ def test_smoke_has_a_directory_of_its_own():
     ],
 )
 def test_wrong_variants(variants, message):
-    """Told with their names, before anything runs."""
+    """Wrong variants are reported by name before anything runs."""
     with pytest.raises(ValueError, match=message):
         plan.make(sweeps.file(variants), {})
 
 
 def test_no_variant_changes_what_it_is_scored_on():
-    """Of the keys about data and evaluation only those of training are for variants; a new key has to be thought of."""
+    """Of the keys for data, variants may change only those of training; a new key must be sorted into a group."""
     of_training = {"train_split", "crop_scale", "flip", "rotate", "permute_channels", "cache", "threads", "workers"}
     keys = [key for key in validation.RULES if key.startswith(("data.", "eval."))] + ["model.channels"]
     values = validation.flatten(runs.tiny())
@@ -209,7 +209,7 @@ def test_a_wrong_baseline():
 
 
 def test_the_example_of_the_documentation():
-    """docs/sweeps.md: the file for a sweep of one's own works."""
+    """The example of a sweep file in docs/sweeps.md works."""
     text = (pathlib.Path(__file__).resolve().parents[1] / "docs" / "sweeps.md").read_text()
     names = {}
     exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], names)

@@ -1,4 +1,4 @@
-"""Runs as processes: what is skipped, what fails, what is stopped, on which GPU. The runs are a few lines of Python."""
+"""Tests of a sweep's processes: skipped, failed and stopped runs, and GPUs. Runs are a few lines of Python."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from pconv_jax.sweeping import processes, results
 # A run that ends as it is told to. A finished one takes what `sweeps.finish` prepared.
 STAND_IN = """
 import os, pathlib, shutil, signal, sys, time
-how, name, workdir, place = sys.argv[1:]
+action, name, workdir, place = sys.argv[1:]
 place = pathlib.Path(place)
 if os.getpgrp() != os.getpid():
     sys.exit("in the sweep's process group: Ctrl-C would reach it twice")
@@ -30,28 +30,28 @@ def until(condition):
         time.sleep(0.01)
     sys.exit("waited in vain")
 
-if how == "finish":
+if action == "finish":
     shutil.copytree(place / "prepared" / name, workdir)
-elif how == "fail":
+elif action == "fail":
     print("step 1 of 4\\nerror: it broke\\nbye")
     sys.exit(1)
-elif how == "train":  # until it is told to save and end
+elif action == "train":  # until it is asked to save and end
     signal.signal(signal.SIGTERM, lambda *_: sys.exit((place / f"{name} saved").touch() or 75))
     (place / f"{name} trains").touch()
     until(lambda: False)
-elif how == "fail beside":  # another one that trains
+elif action == "fail beside":  # while another run trains
     until(lambda: list(place.glob("* trains")))
     sys.exit(1)
-elif how == "stop":  # tells the sweep to stop, and saves when it is told to
+elif action == "stop":  # stops the sweep, and saves when the signal is passed on
     signal.signal(signal.SIGTERM, lambda *_: sys.exit((place / f"{name} saved").touch() or 75))
     os.kill(os.getppid(), int(signal.SIGINT))
     until(lambda: False)
-elif how == "die":  # tells the sweep to stop, and has no handler yet
+elif action == "die":  # stops the sweep, and has no signal handler yet
     os.kill(os.getppid(), int(signal.SIGINT))
     until(lambda: False)
-elif how == "save":  # told by somebody else
+elif action == "save":  # signalled by another program
     sys.exit(75)
-elif how == "outlast":  # the third one's start
+elif action == "outlast":  # runs until the third run has started
     until(lambda: len((place / "started").read_text().splitlines()) == 3)
     shutil.copytree(place / "prepared" / name, workdir)
 """
@@ -59,7 +59,7 @@ elif how == "outlast":  # the third one's start
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Three runs, and what each would have written."""
+    """Returns three runs and the scores that each would write."""
     plan = sweeps.tiny(tmp_path / "sweep", seeds=(0,))
     for run in plan.runs:
         sweeps.finish(run, [20.0, 21.0], str(tmp_path / "prepared" / run.name))
@@ -68,14 +68,14 @@ def sweep(tmp_path):
 
 @pytest.fixture
 def behave(monkeypatch, tmp_path):
-    """`behave(how, ..)`: what the runs of a sweep do, in order."""
+    """Returns `behave(action, ..)`, which sets what the runs of a sweep do, in order."""
     monkeypatch.setattr(processes, "_POLL_SECONDS", 0.02)
 
-    def set_commands(sweep, *hows):
-        ways = {run.name: how for run, how in zip(sweep.runs, hows, strict=True)}
+    def set_commands(sweep, *actions):
+        action_of = {run.name: action for run, action in zip(sweep.runs, actions, strict=True)}
 
         def command(run, more=()):
-            return [sys.executable, "-S", "-c", STAND_IN, ways[run.name], run.name, run.workdir, str(tmp_path)]
+            return [sys.executable, "-S", "-c", STAND_IN, action_of[run.name], run.name, run.workdir, str(tmp_path)]
 
         monkeypatch.setattr(processes, "command", command)
 
@@ -94,7 +94,7 @@ def names(found):
 
 
 def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_skipped(sweep, behave, tmp_path, monkeypatch):
-    """The failed one is listed with its error and has a log; the same command tries it alone again."""
+    """A failed run is listed with its error and has a log; the same command tries it alone again."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "as it was")
     behave(sweep, "finish", "fail", "finish")
     outcome = processes.run_all(sweep.runs, [])
@@ -122,7 +122,7 @@ def test_an_end_without_scores_is_a_failure(sweep, behave):
 
 
 def test_a_run_that_cannot_be_started_has_failed(sweep, behave):
-    """There is no room for its log, say: the rest is run."""
+    """A run that cannot be started is listed as failed, and the others run."""
     behave(sweep, "finish", "finish", "finish")
     pathlib.Path(sweep.runs[1].log).mkdir(parents=True)
     outcome = processes.run_all(sweep.runs, ["0"])
@@ -132,7 +132,7 @@ def test_a_run_that_cannot_be_started_has_failed(sweep, behave):
 
 
 def test_an_error_of_the_sweep_leaves_nothing_running(sweep, behave, tmp_path, monkeypatch):
-    """What trains saves and ends before the error is told."""
+    """After an error of the sweep, the running processes save and end before the error is raised."""
     behave(sweep, "train", "fail beside", "finish")
     monkeypatch.setattr(results, "last_error", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -141,7 +141,7 @@ def test_an_error_of_the_sweep_leaves_nothing_running(sweep, behave, tmp_path, m
 
 
 def test_one_run_per_gpu(sweep, behave, tmp_path):
-    """Two at the same time, each on its own; the third takes the one that is free while the first still runs."""
+    """Two runs train at the same time on their own GPUs; the third takes the GPU that is free first."""
     behave(sweep, "outlast", "finish", "finish")
     outcome = processes.run_all(sweep.runs, ["3", "GPU-5"])
     assert len(outcome.finished) == 3, outcome
@@ -150,7 +150,7 @@ def test_one_run_per_gpu(sweep, behave, tmp_path):
 
 
 def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, behave, tmp_path):
-    """Ctrl-C to the sweep: the run is told once, saves and ends with 75; no other begins; handlers are as before."""
+    """Ctrl-C is passed on once; the run saves and ends with 75, no other begins, and handlers are restored."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     behave(sweep, "finish", "stop", "finish")
     outcome = processes.run_all(sweep.runs, [])
@@ -164,7 +164,7 @@ def test_a_signal_reaches_the_running_one_and_the_same_command_goes_on(sweep, be
 
 
 def test_a_run_that_a_signal_ends_can_go_on(sweep, behave, tmp_path):
-    """While it still imports, say, and has no handler. One that somebody else told to save does not stop the rest."""
+    """A run that dies of the signal counts as stopped; one that was signalled by others does not stop the rest."""
     behave(sweep, "save", "die", "finish")
     outcome = processes.run_all(sweep.runs, [])
     assert names(outcome.stopped) == ["baseline seed 0", "zero seed 0", "no_hole seed 0"] and not outcome.failed
@@ -172,11 +172,11 @@ def test_a_run_that_a_signal_ends_can_go_on(sweep, behave, tmp_path):
 
 
 def test_no_run_begins_after_a_signal(sweep, behave, tmp_path, monkeypatch):
-    """Not even on a GPU that is free. Each signal is passed on once, or a run would end without saving."""
+    """After a signal no run starts on a free GPU, and each signal is passed on once."""
     sent = []
 
     class Process:
-        """Takes five looks to save."""
+        """A process that takes five polls to save."""
 
         returncode, looks = 75, 0
 
@@ -198,7 +198,7 @@ def test_no_run_begins_after_a_signal(sweep, behave, tmp_path, monkeypatch):
 
 @pytest.mark.skipif(not processes._tied(), reason="needs Linux and setpriv of util-linux")
 def test_what_a_killed_sweep_was_training_saves_and_ends(tmp_path):
-    """SIGKILL, of which the sweep itself cannot tell anybody."""
+    """When the sweep is killed with SIGKILL, its running process gets SIGTERM from the system."""
     code = (
         "import sys, sweeps\nfrom pconv_jax.sweeping import processes\n"
         "runs = sweeps.tiny(sys.argv[1] + '/sweep', seeds=(0,)).runs[:1]\n"
@@ -223,12 +223,12 @@ def test_what_a_killed_sweep_was_training_saves_and_ends(tmp_path):
 
 @pytest.fixture
 def with_cuda(monkeypatch):
-    """As if JAX were installed with CUDA: any module that is there stands for its plugin."""
+    """Makes any installed module stand for JAX's CUDA plugin."""
     monkeypatch.setattr(processes, "_CUDA", ("jax_cuda13_plugin", "json"))
 
 
 def test_gpus_that_jax_cannot_use(monkeypatch, caplog):
-    """Are none, or as many trainings as GPUs would share the processor."""
+    """GPUs that JAX cannot use do not count, so that not as many runs as GPUs share the processor."""
     monkeypatch.setattr(processes, "_CUDA", ("jax_cuda0_plugin",))
     with caplog.at_level("WARNING"):
         assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": "0,1"}) == []
@@ -242,12 +242,12 @@ def test_gpus_that_jax_cannot_use(monkeypatch, caplog):
     [("0,1", ["0", "1"]), ("2", ["2"]), ("GPU-a, MIG-b", ["GPU-a", "MIG-b"]), ("", []), ("-1", []), ("1,-1,2", ["1"])],
 )
 def test_visible_gpus(value, gpus, with_cuda):
-    """As CUDA reads the variable."""
+    """CUDA_VISIBLE_DEVICES is read as CUDA reads it."""
     assert processes.visible_gpus({"CUDA_VISIBLE_DEVICES": value}) == gpus
 
 
 def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch, with_cuda):
-    """Where the variable is not set; none where there is no such program, or it fails."""
+    """Without the variable nvidia-smi lists the GPUs; there are none if it is absent or fails."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert processes.visible_gpus({}) == []
     program = tmp_path / "nvidia-smi"
@@ -259,7 +259,7 @@ def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch, with_cuda):
 
 
 def test_progress(sweep):
-    """Of 12 steps 4 were done when it began; 3 more in 10 s leave 5, which take 17 s. Failed runs do not count."""
+    """Of 12 steps 4 were done at the start; 3 more in 10 s leave 5, which take 17 s. Failed runs do not count."""
     now = iter([100.0, 110.0])
     done, running, other = sweep.runs
     sweeps.finish(done, [20.0])
@@ -285,7 +285,7 @@ def test_progress(sweep):
     ],
 )
 def test_what_is_finished(sweep, spoil, finished):
-    """Scores of the run's own config at its last step; a torn or foreign file is none."""
+    """A run is finished if it has scores of its config at its last step; incomplete files do not count."""
     run = sweep.runs[0]
     sweeps.finish(run, [20.0])
     path = pathlib.Path(run.workdir) / "eval" / "last.json"
@@ -298,7 +298,7 @@ def test_what_is_finished(sweep, spoil, finished):
 
 
 def test_a_run_of_another_config_is_refused(tmp_path):
-    """Before anything is run: its directory is not ours."""
+    """A run directory of another config is refused before anything runs."""
     sweeps.finish(sweeps.tiny(tmp_path, overrides={"optim.lr": 0.5}).runs[0], [20.0])
     with pytest.raises(ValueError, match=r"another config \(optim.lr: 0.5 there, 0.001 now\)"):
         results.scores(sweeps.tiny(tmp_path).runs[0])

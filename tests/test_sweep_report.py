@@ -1,4 +1,4 @@
-"""The report's numbers against hand-worked ones, and its files."""
+"""Tests of the sweep's report: its numbers against ones worked by hand, and its files."""
 
 import csv
 import pathlib
@@ -17,7 +17,7 @@ T1 = 12.7062  # Student's 0.975 quantile with one degree of freedom
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Two seeds of the baseline and of "zero"; one of "no_hole", on two examples."""
+    """Returns a sweep with two seeds of the baseline and of "zero", and one of "no_hole", on two examples."""
     plan = sweeps.tiny(tmp_path)
     psnr = {
         ("baseline", 0): [20.0, 22.0],
@@ -37,7 +37,7 @@ def rows_by(rows, **wanted):
 
 
 def test_means_over_seeds(sweep):
-    """Baseline: 21 and 23, so 22 with s / sqrt(2) = 1; one seed has no interval; a filling has no seed."""
+    """The baseline has means 21 and 23, so 22 with s / sqrt(2) = 1; one seed has no interval; mean fill has no seed."""
     rows = comparison.means(comparison.read(sweep), sweep.variants)
     assert [(row["variant"], row["seeds"]) for row in rows] == [
         ("baseline", "0 1"),
@@ -57,9 +57,10 @@ def test_means_over_seeds(sweep):
 
 
 def test_differences_are_paired_by_seed_and_example(sweep):
-    """zero - baseline: 1, 1 of seed 0 and 3, 4 of seed 1; by example 2 and 2.5, by seed 1 and 3.5.
+    """Differences are paired by seed and by example.
 
-    no_hole has seed 1 alone: -1 and 0, against the baseline of seed 1 and not of seed 0.
+    zero - baseline is 1, 1 with seed 0 and 3, 4 with seed 1: by example 2 and 2.5, by seed 1 and 3.5. no_hole has
+    seed 1 alone: -1 and 0, against the baseline of seed 1 and not of seed 0.
     """
     found = comparison.read(sweep)
     rows = comparison.differences(found, sweep.variants)
@@ -76,20 +77,20 @@ def test_differences_are_paired_by_seed_and_example(sweep):
 
 
 def test_the_score_of_a_seed_is_the_mean_over_examples(tmp_path):
-    """Not their median: 20, 21 and 25 have the mean 22."""
+    """The score is the mean over seeds, not their median: 20, 21 and 25 have the mean 22."""
     plan = sweeps.tiny(tmp_path, seeds=(0,))
     sweeps.finish(plan.runs[0], [20.0, 21.0, 25.0])
     assert comparison.means(comparison.read(plan), plan.variants)[0]["psnr"] == 22
 
 
 def test_student():
-    """1, 2, 3: 2 -+ 4.3027 / sqrt(3), by the table of Student's distribution with two degrees of freedom."""
+    """Student's interval of 1, 2, 3 is 2 -+ 4.3027 / sqrt(3), by the table for two degrees of freedom."""
     np.testing.assert_allclose(intervals.student(np.array([1.0, 2.0, 3.0])), [2 - 2.48414, 2 + 2.48414], 1e-5)
     assert intervals.student(np.array([1.0])) is None
 
 
 def test_files(sweep):
-    """Markdown says what n is, what is missing and why; CSV holds every number; pictures can be read."""
+    """Markdown states n, what is missing and why; CSV holds every number; pictures can be read."""
     found = comparison.read(sweep)
     path = report.write(sweep, found, [(sweep.runs[2], "exit code 1: error: it broke")])
     text = pathlib.Path(path).read_text()
@@ -121,7 +122,7 @@ def test_files(sweep):
 
 
 def test_the_variants_that_were_asked_for_are_named(tmp_path):
-    """A report of some of a file's variants does not pass for one of all."""
+    """A report of chosen variants states that they were chosen."""
     some = plan.make(sweeps.file(), {}, variants=["zero"], directory=str(tmp_path))
     for run in some.runs:
         sweeps.finish(run, [20.0, 21.0])
@@ -130,7 +131,7 @@ def test_the_variants_that_were_asked_for_are_named(tmp_path):
 
 
 def test_one_seed_has_no_interval(tmp_path):
-    """And says so; runs that are not finished are listed with their step, and their log or the task they would be."""
+    """Unfinished runs are listed with their step and their log, or the task of a job array."""
     plan = sweeps.tiny(tmp_path, seeds=(0,))
     for run in plan.runs[:2]:
         sweeps.finish(run, [20.0, 21.0])
@@ -155,7 +156,7 @@ def test_without_a_baseline_there_are_no_differences(tmp_path):
 
 
 def test_other_examples_are_refused(sweep, tmp_path):
-    """Matched by name: another number, and other names."""
+    """Runs with another number of examples, or other names, are refused."""
     sweeps.finish(sweep.runs[2], [20.0, 21.0, 22.0])
     with pytest.raises(
         ValueError, match=r"baseline/seed_0 and .*no_hole/seed_0 were scored on different .*\(2 and 3\)"
@@ -175,7 +176,7 @@ def test_nothing_is_finished(tmp_path):
 
 
 def test_the_sheet_shows_composites():
-    """One row per example, one column per variant behind masked and original; valid pixels are the image's."""
+    """The grid has a row per example and a column per variant, with the valid pixels of the image."""
     examples = [scoring.example(index) for index in range(2)]
     outputs = {name: np.full((2, 20, 24, 3), value, np.uint8) for name, value in (("a", 0), ("a" * 40, 200))}
     sheet = pictures.image_grid(examples, outputs)

@@ -1,4 +1,4 @@
-"""Tables say what the records say."""
+"""Tests of tables: they agree with the records."""
 
 import csv
 import json
@@ -21,7 +21,7 @@ RECORDS = [
 
 
 def test_summary_by_hand():
-    """Means and counts per bucket and border; the mean over all is over images, not over buckets."""
+    """Means and counts are right per bucket and border, and the mean over all is over images, not over buckets."""
     rows = tables.summarise(RECORDS)
     by_key = {(row["method"], row["bucket"], row["border"]): row for row in rows}
     cells = [("(1%, 10%]", "all"), ("(1%, 10%]", "off"), ("(1%, 10%]", "touching")]
@@ -40,13 +40,13 @@ def test_summary_by_hand():
 
 
 def test_holes_of_an_area_outside_the_buckets_count_for_all():
-    """A manifest may hold them."""
+    """A manifest may have holes of any area; they count for the mean over all."""
     rows = tables.summarise([scoring.record("a", 0, None, 10.0), scoring.record("a", 1, 5, 20.0)])
     assert [(row["bucket"], row["count"]) for row in rows if row["border"] == "all"] == [("(50%, 60%]", 1), ("all", 2)]
 
 
 def test_differences_by_hand():
-    """The first method against each other one, example by example; a mean over all, and per bucket."""
+    """The first method is compared with each other one, example by example, over all and per bucket."""
     rows = [row for row in tables.compare(RECORDS) if row["metric"] == "psnr"]
     assert [(row["method"], row["other"], row["bucket"], row["count"], row["difference"]) for row in rows] == [
         ("network", "mean fill", "(1%, 10%]", 2, 19.5),
@@ -58,7 +58,7 @@ def test_differences_by_hand():
 
 
 def test_only_the_same_examples_are_paired():
-    """Not by order: another set, and another order of it, are errors."""
+    """Methods that were scored on other examples, or in another order, are refused."""
     with pytest.raises(ValueError, match="network and mean fill were scored on different examples"):
         tables.compare(RECORDS[:5])
     with pytest.raises(ValueError, match="cannot be paired"):
@@ -66,14 +66,14 @@ def test_only_the_same_examples_are_paired():
 
 
 class Distances:
-    """A FID of nothing but counts; none of fewer than two examples."""
+    """FID gets the members of each cell, and is None for fewer than two examples."""
 
     def distance(self, method, members):
         return None if members.sum() < 2 else len(method) + float(members.sum())
 
 
 def test_lpips_and_fid_have_columns_where_there_are_weights():
-    """LPIPS with intervals and differences like any metric, FID of sets alone, in all files; without them, no word."""
+    """LPIPS has intervals and differences, and FID has none; without weights no file mentions them."""
     records = [{**record, "lpips": 0.1 * (1 + i)} for i, record in enumerate(RECORDS)]
     rows, compared = tables.summarise(records, Distances()), tables.compare(records)
     by_key = {(row["method"], row["bucket"], row["border"]): row for row in rows}
@@ -95,14 +95,14 @@ def test_lpips_and_fid_have_columns_where_there_are_weights():
 
 
 def test_bucket_names():
-    """The paper's ranges, open below and closed above."""
+    """Bucket names are the paper's ranges, open below and closed above."""
     names = [tables.bucket_name(bucket) for bucket in range(len(pipeline.BUCKETS))]
     assert names == ["(1%, 10%]", "(10%, 20%]", "(20%, 30%]", "(30%, 40%]", "(40%, 50%]", "(50%, 60%]"]
     assert tables.bucket_name(tables.ALL) == "all"
 
 
 def test_markdown_by_hand():
-    """A table per metric, a line per method, counts in the header."""
+    """Markdown has a table per metric, a line per method, and counts in the header."""
     rows = tables.summarise(RECORDS)
     lines = tables.markdown(rows).splitlines()
     assert lines[:5] == [
@@ -129,7 +129,7 @@ def test_markdown_of_differences_by_hand():
 
 
 def test_references_stand_apart_with_their_data():
-    """What is confirmed and no more: three buckets of the paper's, in a table of their own."""
+    """Published scores are shown for confirmed buckets only, in a table of their own."""
     text = tables.markdown_references("psnr")
     assert "| Places2, 512 px, holes off the border |  | 28.32 | 25.25 | 22.89 |  |  |" in text
     assert "| CelebA-HQ, 256 px, its 2824 test images | 39.26 | 33.00 | 29.53 | 26.99 | 25.04 | 21.50 |" in text
@@ -161,7 +161,7 @@ def test_tables_are_written(tmp_path):
 
 
 def test_tables_are_the_same_each_time(tmp_path):
-    """Written twice, over the old ones or elsewhere: byte for byte the same."""
+    """Files that are written twice, over old ones or elsewhere, have the same bytes."""
 
     def content(directory):
         tables.write(str(tmp_path / directory), "last", "title", RECORDS, {"step": 7})
@@ -171,7 +171,7 @@ def test_tables_are_the_same_each_time(tmp_path):
 
 
 def test_intervals_are_those_of_the_bootstrap():
-    """Per cell, all metrics together."""
+    """Intervals are the bootstrap's of each cell, with all metrics resampled together."""
     rows = [row for row in tables.summarise(RECORDS) if (row["method"], row["bucket"]) == ("network", "all")]
     low, high = intervals.bootstrap(tables._values(RECORDS[:3]))
     assert [rows[0][f"{name}_low"] for name in scores.METRICS] == low.tolist()
