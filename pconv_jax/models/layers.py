@@ -1,4 +1,4 @@
-"""Layers: Flax modules that own parameters and call `pconv_jax.ops`. Layout `[N, H, W, C]`, mask 1 = valid."""
+"""Flax modules that own the parameters of a layer and call `pconv_jax.ops`. Layout `[N, H, W, C]`, mask 1 = valid."""
 
 import math
 
@@ -15,9 +15,17 @@ NORM_TYPES = ("batch", "masked_batch", "group", "none")
 
 
 def kaiming(key, shape, dtype=jnp.float32):
-    """He et al. 2015, fan-in, normal and not truncated: `variance_scaling(2.0, "fan_in", "normal")` bit for bit.
+    """Draws weights of He et al. 2015, bit for bit those of Flax's `variance_scaling(2.0, "fan_in", "normal")`.
 
-    Drawn as a vector: XLA takes a second to compile a draw of four dimensions, and a network has many shapes.
+    They are drawn as a vector: XLA takes a second to compile a draw of four dimensions, and a network has many shapes.
+
+    Args:
+      key: JAX random key.
+      shape: of the kernel, output channels last.
+      dtype: of the weights.
+
+    Returns:
+      Normally distributed weights of variance 2 / fan-in, not truncated.
     """
     variance = jnp.array(2.0 / math.prod(shape[:-1]), dtype)
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape) * jnp.sqrt(variance)
@@ -28,12 +36,12 @@ class Conv(nn.Module):
 
     Attributes:
       features: output channels.
-      kernel_size: odd extent of the square window.
+      kernel_size: odd extent of the square kernel.
       stride: 1 or 2.
       use_bias: False where a normalisation with its own shift follows.
-      conv_type: "partial" (paper, section 3.1); "zero" and "mask_channel", an ordinary convolution (what differs is the
-        network's input); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
-        arXiv 1806.03589), which has twice the parameters.
+      conv_type: "partial" (paper, section 3.1); "zero" or "mask_channel", an ordinary convolution (the two differ in
+        the input of the network); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
+        arXiv 1806.03589), with twice the parameters.
       dtype: of the computation; parameters are float32.
       impl: implementation, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: for "partial", one of `ops.mask_update.RULES`.
@@ -50,9 +58,16 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None):
-        """Returns `(y, mask)`. All types but "partial" take and return None for the mask.
+        """Applies the convolution, in the decoder after upsampling `x` by two and concatenating `skip`.
 
-        With `skip`, `x` is upsampled by two and concatenated with it first, masks likewise.
+        Args:
+          x: features `[N, H, W, C]`.
+          mask: `[N, H, W, 1]`; None for all types but "partial".
+          skip: features `[N, 2 H, 2 W, D]` of the encoder, or None.
+          skip_mask: mask of `skip`; None for all types but "partial".
+
+        Returns:
+          `(y, mask)`; the mask is None for all types but "partial".
         """
         outputs = self.features * (2 if self.conv_type == "gated" else 1)
         inputs = x.shape[-1] + (0 if skip is None else skip.shape[-1])
@@ -78,10 +93,14 @@ class Conv(nn.Module):
 
 
 class Norm(nn.Module):
-    """Normalisation by name; statistics and affine parameters are float32 whatever `dtype` is.
+    """A normalisation chosen by name; statistics and affine parameters are float32 whatever `dtype` is.
 
-    "batch" is synchronised over `axis_name`; "masked_batch" likewise, over valid positions only (`MaskedBatchNorm`);
-    "group" has up to 32 groups; "none" is the identity. The two kinds of batch normalisation have the same variables.
+    Attributes:
+      norm_type: "batch"; "masked_batch", batch normalisation over valid positions (`MaskedBatchNorm`, with the same
+        variables); "group", with up to 32 groups; "none", the identity.
+      momentum: of the running statistics of batch normalisation.
+      axis_name: mapped axis over which batch normalisation is synchronised in training.
+      dtype: of the result.
     """
 
     norm_type: str = "batch"
@@ -91,9 +110,15 @@ class Norm(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask, *, train):
-        """`x` `[N, H, W, C]` with its mask `[N, H, W, 1]` -> the same shape. Only "masked_batch" looks at the mask.
+        """Normalises features.
 
-        With `train`, statistics are those of the batch, and the running ones follow; without, the running ones serve.
+        Args:
+          x: features `[N, H, W, C]`.
+          mask: `[N, H, W, 1]`, read by "masked_batch" only.
+          train: use the statistics of the batch and update the running ones; False: use the running statistics.
+
+        Returns:
+          The normalised features, in the shape of `x`.
         """
         batch = {
             "use_running_average": not train,
@@ -113,10 +138,10 @@ class Norm(nn.Module):
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch normalisation whose statistics are those of the valid positions: the zeros in holes do not count.
+    """Batch normalisation by the statistics of valid positions: the zeros in holes do not count.
 
-    Attributes and variables as in `flax.linen.BatchNorm`, which it equals where everything is valid. Where nothing is,
-    on no device, the running statistics stay as they are and the result is the shift alone.
+    Attributes and variables are those of `flax.linen.BatchNorm`, which it equals where everything is valid. Where no
+    device has a valid position, the running statistics stay as they are and the result is the shift alone.
     """
 
     use_running_average: bool
@@ -127,7 +152,15 @@ class MaskedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask):
-        """`x` `[N, H, W, C]`, mask `[N, H, W, 1]`, 1 = valid -> `[N, H, W, C]`. What lies in holes is not read."""
+        """Normalises features.
+
+        Args:
+          x: features `[N, H, W, C]`; values in holes do not matter.
+          mask: `[N, H, W, 1]`, 1 valid, 0 hole.
+
+        Returns:
+          The normalised features, in the shape of `x`.
+        """
         channels = x.shape[-1:]
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, channels)
         running_var = self.variable("batch_stats", "var", jnp.ones, channels)
@@ -143,13 +176,13 @@ class MaskedBatchNorm(nn.Module):
             var = self._total(jnp.where(valid, (x - mean) ** 2, 0)) / jnp.maximum(count, 1)
             if not self.is_initializing():
                 for running, value in ((running_mean, mean), (running_var, var)):
-                    moved = self.momentum * running.value + (1 - self.momentum) * value
-                    running.value = jnp.where(count > 0, moved, running.value)
+                    average = self.momentum * running.value + (1 - self.momentum) * value
+                    running.value = jnp.where(count > 0, average, running.value)
         y = (x - mean) * (scale * lax.rsqrt(var + self.epsilon)) + bias
         return y.astype(self.dtype)
 
     def _total(self, x):
-        """Sum over positions, images and devices, per channel."""
+        """Returns the sum over positions, images and devices per channel."""
         total = jnp.sum(x, axis=(0, 1, 2))
-        in_step = self.axis_name is not None and not self.is_initializing()
-        return lax.psum(total, self.axis_name) if in_step else total
+        synchronised = self.axis_name is not None and not self.is_initializing()
+        return lax.psum(total, self.axis_name) if synchronised else total

@@ -1,4 +1,4 @@
-"""What is done with an image and its mask at the pixel level. Images `[N, H, W, C]`, mask `[N, H, W, 1]`, 1 = valid."""
+"""Operations on images and their masks, pixel by pixel. Images `[N, H, W, C]`, masks `[N, H, W, 1]`, 1 = valid."""
 
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -8,12 +8,31 @@ from jaxtyping import Array, Float, Shaped
 def composite(
     image: Float[ArrayLike, "n h w c"], prediction: Float[ArrayLike, "n h w c"], mask: Shaped[ArrayLike, "n h w 1"]
 ) -> Float[Array, "n h w c"]:
-    """`I_comp = M * I_gt + (1 - M) * I_out` (paper, section 3.3), by selection: valid pixels come back unchanged."""
+    """Returns `I_comp = M * I_gt + (1 - M) * I_out` (paper, section 3.3).
+
+    Pixels are selected and not multiplied, so valid pixels are unchanged to the bit.
+
+    Args:
+      image: I_gt, whose valid pixels are kept.
+      prediction: I_out, which fills the holes.
+      mask: M, 1 valid, 0 hole.
+
+    Returns:
+      The composite, in the common dtype of both images.
+    """
     return jnp.where(jnp.asarray(mask) != 0, image, prediction)
 
 
 def valid_mean(image: Float[ArrayLike, "n h w c"], mask: Shaped[ArrayLike, "n h w 1"]) -> Float[Array, "n 1 1 c"]:
-    """Mean of the valid pixels, per image and channel, in float32; 0 where there is none. Holes are not read."""
+    """Returns the mean of the valid pixels per image and channel.
+
+    Args:
+      image: values in holes do not matter, NaN included.
+      mask: 1 valid, 0 hole.
+
+    Returns:
+      float32; 0 for an image without valid pixels.
+    """
     valid = jnp.asarray(mask) != 0
     total = jnp.sum(jnp.where(valid, jnp.asarray(image, jnp.float32), 0), axis=(1, 2), keepdims=True)
     return total / jnp.maximum(jnp.sum(valid, axis=(1, 2), keepdims=True), 1).astype(jnp.float32)

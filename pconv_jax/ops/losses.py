@@ -1,7 +1,7 @@
 """The six loss terms (Liu et al. 2018, section 3.3). Images `[N, H, W, C]`, float32 in [0, 1]; mask 1 = valid.
 
 Every L1 is a mean over all elements of the batch, as the authors confirm: the valid and hole terms are not divided by
-the valid or the hole area. Each function returns one scalar; the weights live in the config.
+the valid or the hole area. Each term is one float32 scalar; the weights are in the config.
 """
 
 from collections.abc import Sequence
@@ -19,27 +19,50 @@ Features = Sequence[Float[ArrayLike, "_ _ _ _"]]
 
 
 def valid(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
-    """Mean over all elements of `|M * (I_out - I_gt)|`."""
+    """Returns the mean over all elements of `|M * (I_out - I_gt)|`.
+
+    Args:
+      output: I_out, the raw prediction.
+      target: I_gt.
+      mask: M, 1 valid, 0 hole.
+    """
     return jnp.mean(jnp.where(mask != 0, jnp.abs(output - target), 0))
 
 
 def hole(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
-    """Mean over all elements of `|(1 - M) * (I_out - I_gt)|`."""
+    """Returns the mean over all elements of `|(1 - M) * (I_out - I_gt)|`.
+
+    Args:
+      output: I_out, the raw prediction.
+      target: I_gt.
+      mask: M, 1 valid, 0 hole.
+    """
     return jnp.mean(jnp.where(mask != 0, 0, jnp.abs(output - target)))
 
 
 def perceptual(of_output: Features, of_composite: Features, of_target: Features) -> Float[Array, ""]:
-    """Sum over the layers p of `mean |Psi_p(I_out) - Psi_p(I_gt)| + mean |Psi_p(I_comp) - Psi_p(I_gt)|`."""
+    """Returns the sum over layers p of `mean |Psi_p(I_out) - Psi_p(I_gt)| + mean |Psi_p(I_comp) - Psi_p(I_gt)|`.
+
+    Args:
+      of_output: feature maps Psi_p of I_out, one per layer.
+      of_composite: feature maps of I_comp.
+      of_target: feature maps of I_gt.
+    """
     return _l1_over_layers(of_output, of_target) + _l1_over_layers(of_composite, of_target)
 
 
 def style(of_image: Features, of_target: Features) -> Float[Array, ""]:
-    """Sum over the layers of the mean over `C x C` of `|G_p(image) - G_p(target)|`; once for I_out, once for I_comp."""
+    """Returns the sum over layers p of the mean over `C x C` of `|G_p(image) - G_p(target)|`, G_p as in `gram`.
+
+    Args:
+      of_image: feature maps of I_out (style_out) or of I_comp (style_comp), one per layer.
+      of_target: feature maps of I_gt.
+    """
     return _l1_over_layers([gram(f) for f in of_image], [gram(f) for f in of_target])
 
 
 def gram(features: Float[ArrayLike, "n h w c"]) -> Float[Array, "n c c"]:
-    """`Psi^T Psi / (C * H * W)` per image, in float32 (the sums overflow float16 and stick in bfloat16)."""
+    """Returns `Psi^T Psi / (C * H * W)` per image, in float32: its sums overflow float16 and stagnate in bfloat16."""
     _, height, width, channels = features.shape
     flat = _wide(features).reshape(features.shape[0], height * width, channels)
     products = jnp.einsum("npc,npd->ncd", flat, flat, precision=jax.lax.Precision.HIGHEST)
@@ -47,10 +70,16 @@ def gram(features: Float[ArrayLike, "n h w c"]) -> Float[Array, "n c c"]:
 
 
 def total_variation(composite: Images, mask: Masks) -> Float[Array, ""]:
-    """Absolute differences of I_comp between neighbours that both lie in the hole dilated by one pixel.
+    """Sums absolute differences of I_comp between neighbours that both lie in the hole dilated by one pixel.
 
-    Horizontal and vertical sums are each divided by the number of elements of I_comp (`N_Icomp` in the paper's L_tv),
-    so neither the last row and the first nor pixels far inside the valid region contribute.
+    The first and the last row are not neighbours, and pixels far inside the valid region do not contribute.
+
+    Args:
+      composite: I_comp.
+      mask: M, 1 valid, 0 hole.
+
+    Returns:
+      The horizontal and vertical sums over the number of elements of I_comp (`N_Icomp` in the paper's L_tv).
     """
     region = propagate_holes(mask)
     down = jnp.abs(composite[:, 1:] - composite[:, :-1]) * (region[:, 1:] * region[:, :-1])
@@ -59,7 +88,7 @@ def total_variation(composite: Images, mask: Masks) -> Float[Array, ""]:
 
 
 def propagate_holes(mask: Masks) -> Masks:
-    """1 in the hole dilated by one pixel (3 x 3), 0 elsewhere: the region of the TV term."""
+    """Returns the region of the TV term: 1 in the hole dilated by one pixel (3x3), 0 elsewhere."""
     return partial_conv.propagate_mask(mask == 0, (3, 3))
 
 
@@ -68,7 +97,7 @@ def _l1_over_layers(a, b):
 
 
 def _wide(x):
-    """In float32, or float64 if it is that."""
+    """Converts to float32; float64 stays."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 

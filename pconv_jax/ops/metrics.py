@@ -1,6 +1,6 @@
-"""Image metrics, one value per image. Images `[N, H, W, C]`, float in [0, 255] unless `max_value` says otherwise.
+"""Image metrics, one value per image. Images `[N, H, W, C]`, float in [0, `max_value`], 255 by default.
 
-Definitions as the inpainting papers report them, equal to scikit-image's (tests/test_metrics.py).
+The definitions are those of the inpainting papers and equal scikit-image's (tests/test_metrics.py).
 """
 
 import jax.numpy as jnp
@@ -9,20 +9,31 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-MAX_PSNR = 100.0
+MAX_PSNR = 100.0  # dB, also the value of equal images
 
 Images = Float[ArrayLike, "n h w c"]
 
 
 def l1_percent(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Array, " n"]:
-    """Mean absolute difference in percent of the range."""
+    """Returns the mean absolute difference in percent of `max_value`.
+
+    Args:
+      image: the image to measure.
+      target: the reference.
+      max_value: largest possible value.
+    """
     return 100.0 / max_value * jnp.mean(jnp.abs(image - target), axis=(1, 2, 3))
 
 
 def psnr(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Array, " n"]:
-    """`10 log10(max^2 / MSE)` in dB over all channels (`skimage.metrics.peak_signal_noise_ratio`).
+    """Returns `10 log10(max_value^2 / MSE)` in dB over all channels, as `skimage.metrics.peak_signal_noise_ratio`.
 
-    At most `MAX_PSNR`, so that one image that is filled perfectly does not make the mean of a table infinite.
+    Values are limited to `MAX_PSNR`, so that one perfectly filled image does not make the mean of a table infinite.
+
+    Args:
+      image: the image to measure.
+      target: the reference.
+      max_value: largest possible value.
     """
     return _decibels(jnp.mean(jnp.square(image - target), axis=(1, 2, 3)), max_value)
 
@@ -30,7 +41,17 @@ def psnr(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Ar
 def hole_psnr(
     image: Images, target: Images, mask: Shaped[ArrayLike, "n h w 1"], *, max_value: float = 255.0
 ) -> Float[Array, " n"]:
-    """`psnr` over the pixels of the hole alone, mask 0; at most `MAX_PSNR`, which is also that of no hole."""
+    """Returns the PSNR over the pixels of the hole, in dB.
+
+    Args:
+      image: the image to measure.
+      target: the reference.
+      mask: 1 valid, 0 hole.
+      max_value: largest possible value.
+
+    Returns:
+      At most `MAX_PSNR`, which is also the value of an image without a hole.
+    """
     hole = jnp.asarray(mask) == 0
     count = jnp.maximum(jnp.sum(hole, axis=(1, 2, 3)), 1) * image.shape[-1]
     mse = jnp.sum(jnp.where(hole, jnp.square(image - target), 0), axis=(1, 2, 3)) / count
@@ -38,13 +59,18 @@ def hole_psnr(
 
 
 def ssim(image: Images, target: Images, *, max_value: float = 255.0) -> Float[Array, " n"]:
-    """Structural similarity (Wang et al. 2004): Gaussian window 11 x 11, sigma 1.5, K1 0.01, K2 0.03, mean over RGB.
+    """Returns the structural similarity (Wang et al. 2004) with an 11x11 Gaussian window of sigma 1.5.
 
-    Equals `skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)`:
-    windows that leave the image are not counted.
+    It equals `skimage.metrics.structural_similarity(gaussian_weights=True, sigma=1.5, use_sample_covariance=False)`
+    with K1 0.01 and K2 0.03: the mean over channels and over the windows that lie inside the image.
+
+    Args:
+      image: the image to measure.
+      target: the reference.
+      max_value: largest possible value.
 
     Raises:
-      ValueError: the images are smaller than the window.
+      ValueError: the images are smaller than 11x11.
     """
     if min(image.shape[1:3]) < 11:
         raise ValueError(f"images are {image.shape[1]}x{image.shape[2]}; SSIM needs at least 11x11")
@@ -63,7 +89,7 @@ def _decibels(mse, max_value):
 
 
 def _gaussian(x):
-    """Separable Gaussian 11 x 11, sigma 1.5, where the window fits."""
+    """Filters with a separable 11x11 Gaussian of sigma 1.5, at the positions where the window fits."""
     taps = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
     taps = jnp.asarray(taps / taps.sum(), x.dtype)
     for axis in (1, 2):
