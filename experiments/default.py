@@ -47,7 +47,7 @@ def get_config():
     config.model = ml_collections.ConfigDict()
     config.model.kind = "partial"  # partial | zero | mask_channel | gated
     config.model.mask_update = "shrink"  # of partial: shrink (the paper's) | keep | vanish (ops/mask_update.py)
-    config.model.depth = 8  # halvings; data.size is a multiple of 2 ** depth
+    config.model.depth = 8  # downsampling stages; data.size is a multiple of 2 ** depth
     config.model.width = 64  # channels of the first layer, doubled per level ..
     config.model.max_width = 512  # .. up to this
     config.model.kernels = (7, 5, 5, 3)  # windows of the encoder's layers; the last serves all deeper ones

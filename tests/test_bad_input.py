@@ -190,7 +190,7 @@ REFUSED = {
     ),
     "config: a size that cannot be halved": (
         lambda d: overridden(data__size=17),
-        r"data.size: image is 17x17; needs multiples of 4 \(2 halvings\)",
+        r"data.size: image is 17x17; needs multiples of 4 \(2 downsampling stages\)",
     ),
     "config: a folder without a path": (lambda d: overridden(data__source="folder"), "data.path is empty: set --con"),
     "config: nothing to learn": (lambda d: overridden(train__steps=0), "train.steps and finetune.steps are both 0"),

@@ -231,7 +231,7 @@ def test_bfloat16_follows_float32():
 @pytest.mark.parametrize(
     ("image", "mask", "message"),
     [
-        ((1, 250, 304, 3), (1, 250, 304, 1), r"image is 250x304; needs multiples of 4 \(2 halvings\): pad"),
+        ((1, 250, 304, 3), (1, 250, 304, 1), r"image is 250x304; needs multiples of 4 \(2 downsampling stages\): pad"),
         ((1, 0, 16, 3), (1, 0, 16, 1), "image is 0x16; needs multiples of 4"),
         ((1, 16, 16, 1), (1, 16, 16, 1), r"needs \[N, H, W, 3\] and \[N, H, W, 1\]"),
         ((1, 16, 16, 3), (1, 16, 16, 3), r"mask \(1, 16, 16, 3\); needs"),

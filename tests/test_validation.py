@@ -325,7 +325,7 @@ def test_all_problems_are_told_at_once():
     [
         (
             {"data__size": 500},
-            r"data.size: image is 500x500; needs multiples of 256 \(8 halvings\): .*lower model.depth",
+            r"data.size: image is 500x500; needs multiples of 256 \(8 downsampling stages\): .*lower model.depth",
         ),
         ({"data__source": "folder"}, r"data.path is empty: set --config.data.path to a folder of images"),
         ({"data__path": "there"}, r'data.path is set and data.source is "photos": set --config.data.source=folder'),

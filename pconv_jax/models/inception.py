@@ -1,8 +1,8 @@
 """InceptionV3 as the Frechet inception distance uses it: the network of TensorFlow's inception-2015-12-05.
 
-It differs from Szegedy et al. (CVPR 2016) as its published weights do, and as pytorch-fid describes it: average pooling
-leaves positions outside the image out of its mean, and the last block pools by the maximum. Layers have pytorch-fid's
-names. Batch normalisation (of recorded statistics) is folded into kernel and bias by the tool that makes the file.
+It differs from Szegedy et al. (CVPR 2016) in two points, which pytorch-fid describes: average pooling ignores positions
+outside the image, and the last block pools by the maximum. Layers have pytorch-fid's names. Batch normalisation by
+recorded statistics is folded into kernel and bias by the tool that makes the weights file.
 """
 
 import flax.linen as nn
@@ -16,13 +16,13 @@ TOOL = "python -m pconv_jax.tools.prepare_inception --out=inception.npz"
 
 
 def _conv(x, name, channels, *window, stride=1, padding="SAME"):
-    """A convolution with ReLU in the module at hand; `window` is one side or both."""
+    """Adds a convolution with ReLU to the current module; `window` is one kernel size for both sides, or one each."""
     window = window if len(window) == 2 else window * 2
     return nn.relu(nn.Conv(channels, window, stride, padding, name=name)(x))
 
 
 def _tower(x, *layers):
-    """Convolutions one after another, each `(name, channels, *window)`."""
+    """Applies convolutions one after another, each given as `(name, channels, *window)`."""
     for layer in layers:
         x = _conv(x, *layer)
     return x
@@ -41,7 +41,7 @@ def _join(*branches):
 
 
 class BlockA(nn.Module):
-    """35 x 35. `pool` is the number of channels after pooling."""
+    """The block at 35x35; `pool` is the number of channels of its pooling branch."""
 
     pool: int
 
@@ -56,7 +56,7 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """35 x 35 -> 17 x 17."""
+    """The block that downsamples 35x35 to 17x17."""
 
     @nn.compact
     def __call__(self, x):
@@ -69,7 +69,7 @@ class BlockB(nn.Module):
 
 
 class BlockC(nn.Module):
-    """17 x 17. `width` is the number of channels inside the factorised 7 x 7."""
+    """The block at 17x17; `width` is the number of channels inside the factorised 7x7 convolutions."""
 
     width: int
 
@@ -92,7 +92,7 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """17 x 17 -> 8 x 8."""
+    """The block that downsamples 17x17 to 8x8."""
 
     @nn.compact
     def __call__(self, x):
@@ -106,7 +106,7 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """8 x 8. `maximum` is how the last of the two pools."""
+    """The block at 8x8; its pooling branch takes the maximum if `maximum`, else the average."""
 
     maximum: bool
 
@@ -126,16 +126,16 @@ class BlockE(nn.Module):
 
 
 def prepared(image):
-    """`[N, H, W, 3]` in [0, 1] -> `[N, SIDE, SIDE, 3]` in [-1, 1], bilinear without a filter against aliasing."""
+    """Resizes `[N, H, W, 3]` in [0, 1] to `[N, SIDE, SIDE, 3]` in [-1, 1], bilinear without antialiasing."""
     return 2 * jax.image.resize(image, (image.shape[0], SIDE, SIDE, 3), "bilinear", antialias=False) - 1
 
 
 class InceptionFeatures(nn.Module):
-    """The 2048 features before the classifier."""
+    """InceptionV3 without its classifier; returns the 2048 features."""
 
     @nn.compact
     def __call__(self, image):
-        """`[N, H, W, 3]` RGB in [0, 1], of any size -> `[N, 2048]`."""
+        """Maps `[N, H, W, 3]` RGB in [0, 1], of any size, to `[N, 2048]`."""
         x = _conv(prepared(image), "Conv2d_1a_3x3", 32, 3, stride=2, padding="VALID")
         x = _conv(x, "Conv2d_2a_3x3", 32, 3, padding="VALID")
         x = _maximum(_conv(x, "Conv2d_2b_3x3", 64, 3), 2, "VALID")
@@ -153,18 +153,21 @@ class InceptionFeatures(nn.Module):
 
 
 def expected() -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays of the file: `<layer>/kernel` (HWIO), `<layer>/bias`."""
+    """Returns the shapes of the arrays of the weights file by name: `<layer>/kernel` (HWIO), `<layer>/bias`."""
     return npz_weights.shapes(InceptionFeatures(), jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32))
 
 
 def load(path: str):
-    """Reads an npz of what `expected` says.
+    """Reads a weights file.
+
+    Args:
+      path: of an npz with the arrays of `expected`.
 
     Returns:
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
 
     Raises:
-      UserError: no such file; or it is no npz, lacks an array or holds one of another shape.
+      UserError: the file does not exist, is not an npz, lacks an array, or has one of another shape.
     """
     missing = f"no Inception weights at {path}: run {TOOL}, or leave --fid_weights out"
     arrays = npz_weights.read(path, missing, TOOL)

@@ -1,8 +1,8 @@
 """LPIPS, the learned perceptual distance of two images (Zhang et al., CVPR 2018, arXiv 1801.03924), version 0.1.
 
-Features of an ImageNet network after five of its activations, each scaled to unit length along the channels; their
-squared differences, weighted per channel by what was fitted to people's judgements, averaged over the positions and
-summed over the five. The weights come from a file; none ship with the project and none are ever drawn.
+The features of an ImageNet network after five of its activations are scaled to unit length along the channels. Their
+squared differences are weighted per channel by weights that were fitted to human judgements, averaged over the
+positions and summed over the five layers. The weights come from a file; none ship with the project.
 """
 
 import flax.linen as nn
@@ -12,11 +12,11 @@ import jax.numpy as jnp
 from pconv_jax import errors
 from pconv_jax.models import npz_weights
 
-SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # of RGB in [-1, 1], before the first layer
-EPSILON = 1e-10  # added to the length of a feature
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # normalise RGB in [-1, 1] for the first layer
+EPSILON = 1e-10  # added to the length of a feature vector before division
 
-_TAP = "tap"  # features are taken here
-# Rows: (layer, channels, window, stride, padding), each with ReLU; (window, stride) of max-pooling; _TAP.
+_TAP = "tap"  # marks the layers whose features are compared
+# Rows: (layer, channels, kernel size, stride, padding), each with ReLU; (window, stride) of max-pooling; _TAP.
 NETWORKS = {
     "alex": (
         *(("conv1", 64, 11, 4, 2), _TAP, (3, 2)),
@@ -33,14 +33,14 @@ NETWORKS = {
         *(("conv5_1", 512, 3, 1, 1), ("conv5_2", 512, 3, 1, 1), ("conv5_3", 512, 3, 1, 1), _TAP),
     ),
 }
-TAPS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}  # channels
-SMALLEST = {"alex": 31, "vgg": 16}  # side of an image of which every tap has a position
+TAPS = {"alex": (64, 192, 384, 256, 256), "vgg": (64, 128, 256, 512, 512)}  # channels per tap
+SMALLEST = {"alex": 31, "vgg": 16}  # smallest side of an image for which every tap has a position
 
 TOOL = "python -m pconv_jax.tools.prepare_lpips --out=lpips.npz"
 
 
 class Features(nn.Module):
-    """What a network of `NETWORKS` sees at its five taps.
+    """A network of `NETWORKS`; returns its features at the five taps.
 
     Attributes:
       network: "alex" or "vgg".
@@ -50,26 +50,27 @@ class Features(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        """`[N, H, W, 3]` RGB in [-1, 1] -> five maps `[N, h, w, TAPS]` of unit length along the channels."""
-        x, found = (image - jnp.asarray(SHIFT, image.dtype)) / jnp.asarray(SCALE, image.dtype), []
+        """Maps `[N, H, W, 3]` RGB in [-1, 1] to five maps `[N, h, w, TAPS]` of unit length along the channels."""
+        x, features = (image - jnp.asarray(SHIFT, image.dtype)) / jnp.asarray(SCALE, image.dtype), []
         for row in NETWORKS[self.network]:
             if row == _TAP:
-                found.append(x / (jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True)) + EPSILON))
+                features.append(x / (jnp.sqrt(jnp.sum(x * x, axis=-1, keepdims=True)) + EPSILON))
             elif len(row) == 2:
                 window, stride = row
                 x = nn.max_pool(x, (window, window), strides=(stride, stride))
             else:
                 name, channels, window, stride, padding = row
                 x = nn.relu(nn.Conv(channels, (window, window), stride, padding, name=name)(x))
-        return found
+        return features
 
 
 def distance(features, others, linear):
-    """LPIPS from the features of both images.
+    """Returns LPIPS from the features of two batches of images.
 
     Args:
-      features, others: of `Features`, five maps each.
-      linear: five vectors `[channels]`, none negative.
+      features: of the first images, five maps as `Features` returns them.
+      others: of the second images.
+      linear: five vectors `[channels]` of weights, none negative.
 
     Returns:
       `[N]`, 0 for equal images.
@@ -79,22 +80,27 @@ def distance(features, others, linear):
 
 
 def expected(network: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the arrays of the file, beside `network`: `<layer>/kernel` (HWIO), `<layer>/bias`,
-    `linear<i>`."""
+    """Returns the shapes of the arrays of the weights file by name.
+
+    The names are `<layer>/kernel` (HWIO), `<layer>/bias` and `linear<i>`; the file also holds `network`.
+    """
     side = SMALLEST[network]
     layers = npz_weights.shapes(Features(network), jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32))
     return layers | {f"linear{i}": (channels,) for i, channels in enumerate(TAPS[network])}
 
 
 def load(path: str):
-    """Reads an npz of `network`, and of what `expected` says.
+    """Reads a weights file.
+
+    Args:
+      path: of an npz with `network` and the arrays of `expected`.
 
     Returns:
       `(module, params, linear)` for `module.apply({"params": params}, image)` and `distance`.
 
     Raises:
-      UserError: no such file; or it is no npz, of another network, or lacks an array or holds one
-        of another shape.
+      UserError: the file does not exist, is not an npz, is of an unknown network, lacks an array, or has one of another
+        shape.
     """
     missing = f"no LPIPS weights at {path}: run {TOOL}, or leave --lpips_weights out"
     arrays = npz_weights.read(path, missing, TOOL)

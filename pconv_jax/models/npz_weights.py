@@ -1,4 +1,4 @@
-"""Weights of a network from an npz that a tool of this project made: read as data, each array checked by its shape."""
+"""Reads the weights of a network from an npz that a tool of this project made, and checks the shape of each array."""
 
 import os
 import zipfile
@@ -14,15 +14,18 @@ from pconv_jax import errors
 
 
 def read(path: str, missing: str, tool: str) -> dict[str, np.ndarray]:
-    """All arrays of an npz.
+    """Reads all arrays of an npz, without executing anything that it holds.
 
     Args:
       path: of the file.
-      missing: what to say where there is none.
-      tool: the command that makes one of `--file=path`, to be named where the file is something else.
+      missing: the message if the file does not exist.
+      tool: the command that makes such a file, for the message if it is not an npz.
+
+    Returns:
+      The arrays by name.
 
     Raises:
-      UserError: no such file; or it is no npz.
+      UserError: the file does not exist or is not an npz.
     """
     if not os.path.isfile(path):
         raise errors.UserError(missing)
@@ -34,10 +37,16 @@ def read(path: str, missing: str, tool: str) -> dict[str, np.ndarray]:
 
 
 def take(arrays: dict, path: str, name: str, shape: tuple[int, ...]) -> np.ndarray:
-    """One array.
+    """Returns one array after checking its shape.
+
+    Args:
+      arrays: all arrays by name.
+      path: of their file, for messages.
+      name: of the array.
+      shape: that it needs to have.
 
     Raises:
-      UserError: it is missing or has another shape.
+      UserError: the array is missing or has another shape.
     """
     if name not in arrays:
         raise errors.UserError(f"{path} lacks {name}; it has {', '.join(sorted(arrays)) or 'nothing'}")
@@ -47,16 +56,29 @@ def take(arrays: dict, path: str, name: str, shape: tuple[int, ...]) -> np.ndarr
 
 
 def shapes(module: nn.Module, *inputs: jax.ShapeDtypeStruct) -> dict[str, tuple[int, ...]]:
-    """`"<layer>/<parameter>"` -> shape, of every parameter of a module; nothing is computed."""
+    """Returns the shape of every parameter of a module by `"<layer>/<parameter>"`, without computing anything.
+
+    Args:
+      module: the module.
+      inputs: shapes and dtypes of its arguments.
+    """
     params = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
     return {name: leaf.shape for name, leaf in flax.traverse_util.flatten_dict(params, sep="/").items()}
 
 
 def params(arrays: dict, path: str, wanted: dict[str, tuple[int, ...]]):
-    """The parameter tree of a module from arrays by the names that `shapes` gives, float32.
+    """Builds the parameter tree of a module, float32.
+
+    Args:
+      arrays: the parameters by `"<layer>/<parameter>"`.
+      path: of their file, for messages.
+      wanted: shapes by name, as `shapes` returns them.
+
+    Returns:
+      Nested dictionaries of arrays.
 
     Raises:
-      UserError: one is missing, has another shape or is not finite.
+      UserError: an array is missing, has another shape or is not finite.
     """
     flat = {name: take(arrays, path, name, shape) for name, shape in wanted.items()}
     for name, array in flat.items():

@@ -1,6 +1,6 @@
 """The U-Net of partial convolutions (Liu et al. 2018, section 3.2 and its table of layers).
 
-Images `[N, H, W, C]` in [0, 1], mask `[N, H, W, 1]`, 1 = valid. Read from the top: a block, then the network.
+Images `[N, H, W, C]` in [0, 1], masks `[N, H, W, 1]`, 1 = valid. The file defines a block, then the network.
 """
 
 import functools
@@ -30,7 +30,18 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(self, x, mask, skip, skip_mask, train):
-        """Returns `(x, mask)` as `layers.Conv` does; `train` is that of `layers.Norm`."""
+        """Applies the block.
+
+        Args:
+          x: features `[N, H, W, C]`.
+          mask: mask of `x`, as `layers.Conv` takes it.
+          skip: features of the encoder that are concatenated, or None.
+          skip_mask: mask of `skip`, or None.
+          train: whether batch normalisation uses the statistics of the batch.
+
+        Returns:
+          `(x, mask)` as `layers.Conv`.
+        """
         x, mask = self.conv(name="conv")(x, mask, skip, skip_mask)
         x = self.norm(name="norm")(x, mask, train=train)
         if self.negative_slope is not None:
@@ -39,29 +50,31 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """Encoder `enc1 .. encD` of stride 2, decoder `decD .. dec1` of nearest upsampling, skip and stride 1.
+    """The inpainting network; its defaults are the paper's 16 layers for 512x512 pixels.
 
-    The defaults are the paper's 16 layers for 512 x 512. `dec1` sees the masked input itself, has no normalisation
-    and no activation: the output is not confined to [0, 1].
+    The encoder `enc1 .. encD` has stride 2. Each layer of the decoder `decD .. dec1` upsamples by two (nearest
+    neighbour), concatenates the skip and convolves with stride 1. The skip of `dec1` is the masked input itself; it has
+    no normalisation and no activation, so the output is not confined to [0, 1].
 
     Attributes:
-      depth: halvings; height and width are multiples of `2 ** depth`.
-      width, max_width: channels of `enc1`, doubled per level up to `max_width`.
-      kernels: window of `enc1, enc2, ..`, odd; the last value serves the remaining levels, and values
-        for levels beyond `depth` go unused, so that depth alone can be changed.
+      depth: downsampling stages; height and width of an image are multiples of `2 ** depth`.
+      width: channels of `enc1`, doubled per level.
+      max_width: largest number of channels.
+      kernels: odd kernel sizes of `enc1, enc2, ..`. The last value serves the remaining levels, and values for levels
+        beyond `depth` are not used, so that `depth` can be changed alone.
       channels: of the image.
       norm: "batch", "masked_batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
-      center: subtract the mean of each image's valid pixels from its input and add it to its output. The paper does
-        not; without it, filters that see few valid pixels answer to the brightness of the image, amplified by the
-        ratio, and training spends its first steps on unlearning that.
-      conv_type: the convolution under study (`layers.Conv`); everything else stays the same.
+      center: subtract the mean of each image's valid pixels from the input and add it to the output, which the paper
+        does not. Without it, the output of windows with few valid pixels depends on the brightness of the image,
+        amplified by the ratio, and the first steps of training are spent on reducing that.
+      conv_type: the type of convolution under study (`layers.Conv`); everything else stays the same.
       momentum: of batch normalisation's running statistics.
-      axis_name: pmap axis over which batch normalisation is synchronised when training.
+      axis_name: mapped axis over which batch normalisation is synchronised in training.
       dtype: of the features; parameters and masks stay float32.
-      remat: compute the features inside a block again in the backward pass instead of keeping them.
+      remat: recompute the features inside a block in the backward pass instead of storing them.
       conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
-      mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, behind
-        which no layer goes by the mask.
+      mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, whose mask
+        no layer receives.
     """
 
     depth: int = 8
@@ -81,22 +94,26 @@ class UNet(nn.Module):
 
     @nn.compact
     def __call__(self, image, mask, *, inside=None, train=False, freeze_encoder=False):
-        """Returns `(output, final_mask)`: the raw float32 prediction of the whole image, and where the network saw
-        anything valid (None for types other than "partial"). Content of holes is never read.
+        """Predicts the whole image. Values in holes are never read.
 
         Args:
-          image, mask: as above.
-          inside: `[N, H, W, 1]`, 1 in a rectangle that starts in the upper left corner and 0 beyond it, or None for all
-            1. Beyond it, every layer sees what it sees beyond the border of an image, so that an image can be padded to
-            a size for which the network is compiled already. Group normalisation is the exception: its statistics
-            include the padding.
-          train: normalise by the statistics of the batch, and let the running ones follow.
-          freeze_encoder: the encoder uses its running statistics, and leaves them, all the same: holes pollute the
-            statistics of the batch (paper, section 4.2).
+          image: `[N, H, W, C]` in [0, 1].
+          mask: `[N, H, W, 1]`, 1 valid, 0 hole.
+          inside: `[N, H, W, 1]`, 1 in a rectangle that starts in the upper left corner and 0 beyond it; None: 1
+            everywhere. Every layer treats positions beyond the rectangle as outside the image, so that an image can be
+            padded to a size for which the network is compiled already. Group normalisation is the exception: its
+            statistics include the padding.
+          train: batch normalisation uses the statistics of the batch and updates the running ones.
+          freeze_encoder: the encoder uses its running statistics also in training and does not update them, since
+            holes distort the statistics of the batch (paper, section 4.2).
+
+        Returns:
+          `(output, final_mask)`: the raw prediction `[N, H, W, C]` in float32, not confined to [0, 1], and the mask
+          `[N, H, W, 1]` of the pixels that depend on a valid pixel; None for types other than "partial".
 
         Raises:
-          UserError: a size that cannot be halved `depth` times, another number of channels, or normalisation over
-            valid positions with a type of convolution that has none.
+          UserError: the size is not a multiple of `2 ** depth`, the image has another number of channels, or
+            `norm` is "masked_batch" and the type of convolution has no mask.
         """
         check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
@@ -147,7 +164,7 @@ class UNet(nn.Module):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32)) + offset, mask
 
     def _input(self, image, mask):
-        """What the first layer sees: holes are selected away, whatever they hold."""
+        """Returns the input of the first layer, 0 in holes whatever the image holds there, and its mask."""
         image = jnp.where(mask != 0, image, 0).astype(self.dtype)
         if self.conv_type == "partial":
             return image, mask
@@ -157,7 +174,7 @@ class UNet(nn.Module):
 
 
 def _cut(x, mask, inside, level):
-    """Clears features and mask beyond `inside`, which has the input's resolution; `x` is halved `level` times."""
+    """Clears features and mask beyond `inside`, which has the resolution of the image; `x` is at `level`."""
     if inside is None:
         return x, mask
     kept = inside[:, :: 2**level, :: 2**level] != 0
@@ -165,19 +182,33 @@ def _cut(x, mask, inside, level):
 
 
 def prepared(variables, dtype):
-    """Variables to apply many times: on the device, and kernels in the type they are computed in, which would
-    otherwise be made of them at every call. The result is the same, bit for bit.
+    """Moves the variables to the device and casts kernels to the compute dtype once, instead of at every call.
+
+    Args:
+      variables: of a network, as arrays of the host or the device.
+      dtype: of the network's computation.
+
+    Returns:
+      The variables, with which the network's output is the same bit for bit.
     """
     return jax.tree.map(lambda value: jnp.asarray(value, dtype if value.ndim == 4 else None), variables)
 
 
 def check_size(size, depth):
-    """Raises UserError unless height and width can be halved `depth` times."""
+    """Checks that height and width can be downsampled `depth` times.
+
+    Args:
+      size: height and width.
+      depth: downsampling stages.
+
+    Raises:
+      UserError: height or width is not a positive multiple of `2 ** depth`.
+    """
     multiple = 2**depth
     height, width = size
     if height % multiple or width % multiple or not height or not width:
         raise errors.UserError(
-            f"image is {height}x{width}; needs multiples of {multiple} ({depth} halvings): "
+            f"image is {height}x{width}; needs multiples of {multiple} ({depth} downsampling stages): "
             "pad it with holes (mask 0), or lower model.depth"
         )
 

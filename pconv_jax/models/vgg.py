@@ -1,8 +1,8 @@
 """VGG16 through its third pooling layer (Simonyan and Zisserman 2015), the features of the perceptual and style terms.
 
-The weights come from a file; none ship with the project. The file says how it wants to be fed, because the two common
-sets of weights differ: torchvision's takes RGB in [0, 1] with mean and std, Keras' takes BGR in [0, 255] minus a mean.
-Feeding one with the scale of the other changes the loss by orders of magnitude, and so do features on another scale.
+The weights come from a file; none ship with the project. The file also holds the normalisation of the input, because
+the two common sets of weights differ: torchvision's takes RGB in [0, 1] with mean and std, Keras' takes BGR in
+[0, 255] minus a mean. The wrong normalisation, or features on another scale, change the loss by orders of magnitude.
 """
 
 import flax.linen as nn
@@ -13,7 +13,7 @@ from pconv_jax import errors
 from pconv_jax.models import npz_weights
 from pconv_jax.ops.cpu import dispatch
 
-# (layer, output channels); None is a 2 x 2 max-pooling after which features are taken.
+# Rows: (layer, output channels), or None for a 2x2 max-pooling whose output is a feature map.
 LAYERS = (
     ("conv1_1", 64),
     ("conv1_2", 64),
@@ -31,15 +31,16 @@ _TOOL = "python -m pconv_jax.tools.prepare_vgg16"
 
 
 class VGG16Features(nn.Module):
-    """Features after pool1, pool2 and pool3.
+    """VGG16 through its third pooling; returns the features after pool1, pool2 and pool3.
 
     Attributes:
       order: "RGB" or "BGR", the channel order of the weights.
       scale: the value of white, 1 or 255.
-      mean, std: per channel, in `order` and on `scale`: the network sees `(scale * image - mean) / std`.
-      gain: factor of the features, which brings them to the scale that the weights of the losses are for.
+      mean: per channel, in `order` and on `scale`; the input is normalised to `(scale * image - mean) / std`.
+      std: per channel, in `order` and on `scale`.
+      gain: factor that brings the features to the scale for which the loss weights are meant.
       dtype: of the computation.
-      conv_impl: how convolutions are computed, of `dispatch.IMPLS`; all are equal up to rounding.
+      conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
     """
 
     order: str
@@ -52,13 +53,13 @@ class VGG16Features(nn.Module):
 
     @nn.compact
     def __call__(self, image):
-        """`[N, H, W, 3]` RGB in [0, 1] -> three feature maps of 64, 128 and 256 channels, at 1/2, 1/4, 1/8 the size."""
+        """Maps `[N, H, W, 3]` RGB in [0, 1] to feature maps of 64, 128, 256 channels at 1/2, 1/4, 1/8 the size."""
         x = image[..., ::-1] if self.order == "BGR" else image
         x = (x * self.scale - jnp.asarray(self.mean, x.dtype)) / jnp.asarray(self.std, x.dtype)
         x = x.astype(self.dtype)
         features = []
 
-        def convolve(x, kernel, *_, **__):  # of strides, padding and the rest nn.Conv has but what LAYERS needs
+        def convolve(x, kernel, *_, **__):  # nn.Conv also passes strides, padding and so on, all at their defaults
             return dispatch.ordinary_conv(x, kernel, 1, self.conv_impl)
 
         for layer in LAYERS:
@@ -72,10 +73,10 @@ class VGG16Features(nn.Module):
 
 
 def max_pool(x):
-    """`[N, H, W, C] -> [N, H // 2, W // 2, C]`, as `flax.linen.max_pool` over 2 x 2 with stride 2, gradient included.
+    """Pools `[N, H, W, C]` to `[N, H // 2, W // 2, C]` as `flax.linen.max_pool` over 2x2, gradient included.
 
-    By selection: the gradient of a window reduction is a scatter, with which XLA on a CPU takes ten times as long. Of
-    equal values the first gets the gradient.
+    It compares and selects: the gradient of a window reduction is a scatter, which takes XLA on a CPU ten times as
+    long. The first of equal values gets the gradient.
     """
     n, height, width, channels = x.shape
     windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
@@ -88,13 +89,19 @@ def _larger(first, second):
 
 
 def load(path, dtype=jnp.float32, impl="auto"):
-    """Reads an npz of `<layer>/kernel` (HWIO), `<layer>/bias`, `order`, `scale`, `mean`, `std`, and `gain` (or 1).
+    """Reads a weights file.
+
+    Args:
+      path: of an npz with `<layer>/kernel` (HWIO) and `<layer>/bias` of each layer, `order`, `scale`, `mean`, `std`,
+        and optionally `gain` (1 if absent), as `VGG16Features` describes them.
+      dtype: of the computation.
+      impl: implementation of the convolutions, one of `dispatch.IMPLS`.
 
     Returns:
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.
 
     Raises:
-      UserError: no such file; or it is no npz, lacks an array or holds one of another shape.
+      UserError: the file does not exist, is not an npz, lacks an array, or has one of another shape.
     """
     missing = f"no VGG16 weights at {path}: run {_TOOL} --out={path}, or set loss.vgg16_weights to an empty string"
     arrays = npz_weights.read(path, missing, f"{_TOOL} --out=vgg16.npz --file={path}")
