@@ -62,3 +62,29 @@ def gram(features):
     for b, i, j in np.ndindex(n, c, c):
         result[b, i, j] = (features[b, ..., i] * features[b, ..., j]).sum() / (c * h * w)
     return result
+
+
+def coarsen(image, mask):
+    """The mean of the valid pixels of each 2 x 2 block, and where there is one."""
+    n, h, w, c = image.shape
+    rows, columns = -(-h // 2), -(-w // 2)
+    coarse, coarse_mask = np.zeros((n, rows, columns, c)), np.zeros((n, rows, columns, 1))
+    for k, i, j in np.ndindex(n, rows, columns):
+        block = np.s_[k, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
+        valid = image[block][mask[block][..., 0] != 0].astype(np.float64)
+        if len(valid):
+            coarse[k, i, j], coarse_mask[k, i, j] = valid.mean(axis=0), 1
+    return coarse, coarse_mask
+
+
+def enlarge(image):
+    """Bilinear interpolation at the centres of pixels of half the size, the border repeated."""
+    n, h, w, c = image.shape
+    large = np.zeros((n, 2 * h, 2 * w, c))
+    for i, j in np.ndindex(2 * h, 2 * w):
+        y, x = (i + 0.5) / 2 - 0.5, (j + 0.5) / 2 - 0.5
+        for row in (int(np.floor(y)), int(np.floor(y)) + 1):
+            for column in (int(np.floor(x)), int(np.floor(x)) + 1):
+                weight = (1 - abs(y - row)) * (1 - abs(x - column))
+                large[:, i, j] += weight * image[:, min(max(row, 0), h - 1), min(max(column, 0), w - 1)]
+    return large

@@ -21,7 +21,8 @@ def random(**options):
     model = unet.UNet(**{**SMALL, **options})
     side = 2**model.depth
     image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
-    return model, _drawn(jax.eval_shape(model.init, jax.random.key(0), image, mask))
+    guess = image if model.guess else None
+    return model, _drawn(jax.eval_shape(model.init, jax.random.key(0), image, mask, guess))
 
 
 def random_state(config) -> train_state.TrainState:

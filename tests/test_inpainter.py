@@ -15,6 +15,7 @@ import runs
 from pconv_jax.errors import UserError
 from pconv_jax.inpainting import inpainter, pyramid, tiled_network
 from pconv_jax.models import unet
+from pconv_jax.ops import pyramid as ops_pyramid
 from pconv_jax.training import rundir
 
 
@@ -307,6 +308,24 @@ def test_coarse_to_fine_asks_the_network_for_a_rim_only(monkeypatch):
     assert len(depths) == 4 and max(depths) <= 8 and max(depths[1:]) <= 4
 
 
+@pytest.mark.parametrize(("tile", "tolerance"), [(1024, 1e-4), (64, 3e-3)])
+def test_a_network_that_takes_a_guess_fills_as_in_training(tile, tolerance):
+    """The result is that of `ops.pyramid.coarse_to_fine`, which training applies; nearly so in tiles."""
+    model, variables = networks.random(guess=True, kernels=(3,))
+    variables = jax.tree.map(lambda x: 0.5 * x, variables)
+    image, mask = picture(96, 128), deep_hole(160, 200)[-96:, -128:]
+    outputs = ops_pyramid.coarse_to_fine(
+        lambda *level: compiled(model)(variables, *level)[0],
+        np.where(mask[..., None], image, 0)[None],
+        mask[None, ..., None].astype(np.float32),
+        3,
+    )
+    settings = pyramid.Settings(threshold=0, smallest=24)
+    filled, unseen = inpainter.Inpainter(model, variables, tile=tile, settings=settings).fill(image, mask)
+    assert unseen == 0
+    check(filled, image, mask, np.asarray(outputs[0])[0], tolerance)
+
+
 def test_a_shallow_hole_is_filled_at_once():
     """Within the threshold, coarse to fine is one application of the network."""
     image, mask = picture(44, 60), hole(44, 60)
@@ -400,8 +419,8 @@ def test_options_out_of_range():
         inpainter.Inpainter(model, None, tile=0)
     with pytest.raises(UserError, match=r"ensemble is 9; needs 1 \(none\) to 8"):
         inpainter.Inpainter(model, None, ensemble=9)
-    with pytest.raises(UserError, match=r"'threshold': 0, .*; needs levels, smallest and band of at least 1"):
-        pyramid.Settings(threshold=0)
+    with pytest.raises(UserError, match=r"'threshold': -1, .*; needs smallest and band of at least 1"):
+        pyramid.Settings(threshold=-1)
 
 
 def test_from_run(tmp_path):

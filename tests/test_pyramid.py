@@ -1,74 +1,103 @@
-"""The image pyramid: its arithmetic by brute force, and how many levels a photograph gets."""
+"""The image pyramid against slow loops, and what coarse-to-fine filling must hold whatever the network is."""
 
+import itertools
+
+import jax
 import numpy as np
 import pytest
 
-from pconv_jax.inpainting import pyramid
+import loops
+from pconv_jax.ops import pyramid
+
+SIZES = [(8, 8), (7, 10), (1, 5), (16, 3), (1, 1)]
 
 
-def example(height, width, channels=3, share=0.6, seed=0):
-    """Noise and a random mask in which about `share` of the pixels are valid, at least one."""
+def example(size, seed=0, valid=0.4):
     rng = np.random.default_rng(seed)
-    valid = rng.random((height, width)) < share
-    valid[0, 0] = True
-    return rng.random((height, width, channels), np.float32), valid
+    image = rng.uniform(size=(2, *size, 3)).astype(np.float32)
+    mask = (rng.uniform(size=(2, *size, 1)) < valid).astype(np.float32)
+    mask[:, 0, 0] = 1
+    return image, mask
 
 
-@pytest.mark.parametrize(("height", "width", "channels"), [(6, 8, 3), (7, 5, 1), (1, 3, 3)])
-def test_coarsen_is_the_mean_of_the_valid_pixels(height, width, channels):
-    """Each 2 x 2 block by a loop; blocks at the edge of odd sizes have fewer pixels."""
-    image, valid = example(height, width, channels)
-    coarse, coarse_valid = pyramid.coarsen(image, valid)
-    assert coarse.shape == ((height + 1) // 2, (width + 1) // 2, channels)
-    for y in range(coarse.shape[0]):
-        for x in range(coarse.shape[1]):
-            block = np.s_[2 * y : 2 * y + 2, 2 * x : 2 * x + 2]
-            assert coarse_valid[y, x] == valid[block].any()
-            mean = image[block][valid[block]].mean(axis=0) if valid[block].any() else np.zeros(channels)
-            np.testing.assert_allclose(coarse[y, x], mean, atol=1e-6)
+@pytest.mark.parametrize("size", SIZES)
+def test_coarsen_equals_the_loop(size):
+    """The mean of the valid pixels of each block, 0 and hole where there is none; odd sizes are rounded up."""
+    image, mask = example(size)
+    coarse, coarse_mask = pyramid.coarsen(np.where(mask != 0, image, np.nan), mask)
+    expected, expected_mask = loops.coarsen(image, mask)
+    np.testing.assert_allclose(coarse, expected, rtol=1e-6)
+    np.testing.assert_array_equal(coarse_mask, expected_mask)
 
 
-@pytest.mark.parametrize("size", [(8, 10), (7, 9), (8, 9)])
-@pytest.mark.parametrize("channels", [1, 3])
-def test_enlarge_is_bilinear(size, channels):
-    """Each pixel is 9/16, 3/16, 3/16 and 1/16 of its four neighbours, by a loop; the border is repeated."""
-    image, _ = example(4, 5, channels)
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
-    enlarged = pyramid.enlarge(image, size)
-    assert enlarged.shape == (*size, channels)
-    for y in range(size[0]):
-        for x in range(size[1]):
-            rows, columns = (1 + y // 2, y // 2 + 2 * (y % 2)), (1 + x // 2, x // 2 + 2 * (x % 2))
-            expected = sum(
-                weight * padded[rows[i], columns[j]] for i, j, weight in ((0, 0, 9), (0, 1, 3), (1, 0, 3), (1, 1, 1))
-            )
-            np.testing.assert_allclose(enlarged[y, x], expected / 16, atol=1e-6)
+@pytest.mark.parametrize("size", SIZES)
+def test_enlarge_equals_the_loop(size):
+    """Bilinear, by the distances between pixel centres; also to one row or column less than twice the size."""
+    image, _ = example(size)
+    expected = loops.enlarge(image)
+    height, width = expected.shape[1:3]
+    np.testing.assert_allclose(pyramid.enlarge(image, (height, width)), expected, rtol=1e-5, atol=1e-6)
+    cut = pyramid.enlarge(image, (height - 1, width - 1))
+    np.testing.assert_allclose(cut, expected[:, :-1, :-1], rtol=1e-5, atol=1e-6)
 
 
-def test_interpolate_keeps_valid_pixels_and_fills_the_rest():
-    """One valid pixel is enough, a constant stays a constant, and a ramp is continued within its range."""
-    image, valid = example(13, 17, share=0.2)
-    filled = pyramid.interpolate(image, valid)
-    np.testing.assert_array_equal(filled[valid], image[valid])
-    assert filled.min() >= image[valid].min() - 1e-6 and filled.max() <= image[valid].max() + 1e-6
-    single = np.zeros((9, 30), bool)
-    single[4, 7] = True
-    filled = pyramid.interpolate(np.where(single[..., None], np.float32(0.3), np.float32(0.9)), single)
-    np.testing.assert_allclose(filled, 0.3, atol=1e-6)
-    assert filled.shape == (9, 30, 1)
+def test_enlarge_keeps_a_ramp():
+    """Away from the border a plane comes back with half the slope."""
+    ramp = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1) * np.ones((1, 1, 8, 1), np.float32)
+    np.testing.assert_allclose(pyramid.enlarge(ramp, (16, 16))[0, 1:-1, 3, 0], np.arange(14) / 2 + 0.25, rtol=1e-6)
 
 
-def test_how_many_levels():
-    """As many as asked for, more for a deep hole, none below the smallest size."""
-    image, valid = np.zeros((200, 300, 3), np.float32), np.ones((200, 300), bool)
-    valid[50:150, 100:200] = False
+@pytest.mark.parametrize("size", SIZES)
+def test_interpolate_fills_everything_between_the_valid_pixels(size):
+    """Valid pixels stay, holes lie in the range of the valid ones, and a constant image comes back."""
+    image, mask = example(size, valid=0.1)
+    filled = np.asarray(pyramid.interpolate(np.where(mask != 0, image, np.nan), mask))
+    np.testing.assert_array_equal(np.where(mask != 0, filled, 0), np.where(mask != 0, image, 0))
+    for n in range(2):
+        seen = image[n][mask[n, ..., 0] != 0]
+        assert (filled[n] >= seen.min(axis=0) - 1e-6).all() and (filled[n] <= seen.max(axis=0) + 1e-6).all()
+    np.testing.assert_allclose(pyramid.interpolate(np.full_like(image, 0.3), mask), 0.3, rtol=1e-6)
 
-    def count(**options):
-        return len(pyramid.build(image, valid, pyramid.Settings(**options)))
 
-    assert count(threshold=60) == 1
-    assert count(threshold=30) == 2  # 50 pixels deep, then 25
-    assert count(threshold=8) == 4
-    assert count(threshold=60, levels=3) == 3
-    assert count(threshold=1, smallest=50) == 3
-    assert count(threshold=1, smallest=49) == 4
+def test_interpolate_without_a_valid_pixel_is_zero():
+    image, mask = example((4, 4))
+    np.testing.assert_array_equal(pyramid.interpolate(image, 0 * mask), 0)
+
+
+def test_coarse_to_fine_guides_each_level_by_the_one_below():
+    """A network that records its inputs: sizes, masks, and the enlarged composite of the level below as the guess."""
+    image, mask = example((12, 8), valid=0.05)
+    seen = []
+
+    def network(level_image, level_mask, guess):
+        seen.append((np.asarray(level_image), np.asarray(level_mask), np.asarray(guess)))
+        return guess + 1
+
+    outputs = pyramid.coarse_to_fine(network, image, mask, 3)
+    assert [output.shape[1:3] for output in outputs] == [(12, 8), (6, 4), (3, 2)]
+    assert [level[0].shape[1:3] for level in seen] == [(3, 2), (6, 4), (12, 8)]
+    np.testing.assert_array_equal(seen[0][2], pyramid.interpolate(*seen[0][:2]))
+    for coarse, fine in itertools.pairwise(seen):
+        np.testing.assert_allclose(coarse[0], loops.coarsen(fine[0], fine[1])[0], rtol=1e-6)
+        composite = np.where(coarse[1] != 0, coarse[0], coarse[2] + 1)
+        np.testing.assert_allclose(fine[2], loops.enlarge(composite), rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(outputs[0], seen[-1][2] + 1)
+
+
+def test_levels_are_trained_one_by_one():
+    """No gradient leads from a level to the one below: each answers for its own output alone."""
+    image, mask = example((8, 8), valid=0.05)
+
+    def finest(scales):
+        calls = iter(scales)
+        return pyramid.coarse_to_fine(lambda image, mask, guess: next(calls) * guess, image, mask, 2)[0].sum()
+
+    coarse, fine = jax.grad(finest)(np.ones(2, np.float32))
+    assert coarse == 0 and fine != 0
+
+
+def test_more_levels_than_the_size_has_are_harmless():
+    """A level of one pixel has one pixel below it, too."""
+    image, mask = example((4, 4), valid=0.05)
+    outputs = pyramid.coarse_to_fine(lambda image, mask, guess: guess, image, mask, 5)
+    assert [output.shape[1:3] for output in outputs] == [(4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]

@@ -89,6 +89,36 @@ def test_padding_beyond_inside_changes_nothing(options, size):
 
 
 @pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
+def test_a_network_with_a_guess_adds_to_it(conv_type):
+    """With all parameters 0 the output is the image with the guess in its hole; the content of the hole is not read."""
+    model, variables = initialised(conv_type=conv_type, guess=True, norm="none", center=True)
+    image, mask = example()
+    guess = np.random.default_rng(1).uniform(size=image.shape).astype(np.float32)
+    expected = np.where(mask != 0, image, guess)
+    output, seen = compiled(model)(jax.tree.map(jnp.zeros_like, variables), image, mask, guess)
+    np.testing.assert_array_equal(output, expected)
+    assert seen is None if conv_type != "partial" else (np.asarray(seen) == 1).all()
+    output, _ = compiled(model)(variables, image, mask, guess)
+    other, _ = compiled(model)(variables, np.where(mask != 0, image, 9), mask, np.where(mask != 0, 9, guess))
+    np.testing.assert_array_equal(output, other)
+    assert not np.allclose(output, expected)
+    assert (
+        variables["params"]["enc1"]["conv"]["kernel"].shape[2]
+        == variables["params"]["dec1"]["conv"]["kernel"].shape[2] - 8
+        == 4
+    )
+
+
+def test_a_guess_is_neither_missing_nor_surplus():
+    """The message names what the network was built for."""
+    image, mask = example()
+    for with_guess, guess, found in ((True, None, "missing"), (False, image, "given")):
+        model, variables = initialised(guess=with_guess, norm="none")
+        with pytest.raises(ValueError, match=f"a guess is {found} and the network was built with guess={with_guess}"):
+            model.apply(variables, image, mask, guess)
+
+
+@pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
 def test_gradient_reaches_every_skip(conv_type):
     """The half of each decoder kernel that reads the skip has a gradient (the Keras project dropped every skip)."""
     model, variables = initialised(conv_type=conv_type)

@@ -102,7 +102,7 @@ def with_metadata(**changes):
         (with_metadata(version=2), "its format has the version 2; needs 1: export it again"),
         (with_metadata(model={}), "has metadata that do not describe a network"),
         (with_metadata(model=[]), "has metadata that do not describe a network"),
-        (with_metadata(model={"kernels": [3], "dtype": "float32", "new": 1}), "this version .* lacks"),
+        (with_metadata(model={"kernels": [3], "dtype": "float32", "kind": "zero", "new": 1}), "this version .* lacks"),
         (with_metadata(pyramid={"threshold": -1}), "the pyramid's settings are"),
         (with_metadata(pyramid={"steps": 1}), "has metadata that do not describe a network"),
         (with_metadata(about=None), "has metadata that do not describe a network"),

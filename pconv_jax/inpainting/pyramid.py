@@ -13,35 +13,32 @@ import numpy as np
 
 from pconv_jax import errors
 
-_ALL = 32  # levels: more than the largest photograph has
-
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How many levels a network needs; chosen with its weights and stored beside them.
 
-    An image is halved until it has `levels` levels and its deepest hole pixel is at most `threshold` pixels from a
-    valid one, but no further than to a short side of `smallest` pixels.
+    An image is halved until its deepest hole pixel is at most `threshold` pixels from a valid one, but to no short side
+    of less than `smallest` pixels.
 
     Attributes:
-      levels: least number of levels.
-      threshold: largest distance of a hole pixel from a valid one on the coarsest level, in pixels.
-      smallest: short side below which no level is halved again, in pixels.
+      threshold: largest distance of a hole pixel from a valid one on the coarsest level, in pixels; 0 halves until no
+        hole is left.
+      smallest: least short side of a level, in pixels.
       band: of networks that take no guess: hole pixels farther than this from a valid one, in pixels, keep the enlarged
         result of the coarser level, and the network fills the rim between. Networks that take a guess fill all of the
         hole on every level.
     """
 
-    levels: int = 1
     threshold: float = 8.0
-    smallest: int = 32
+    smallest: int = 16
     band: float = 4.0
 
     def __post_init__(self):
-        if not (self.levels >= 1 and self.threshold > 0 and self.smallest >= 1 and self.band >= 1):
+        if not (self.threshold >= 0 and self.smallest >= 1 and self.band >= 1):
             raise errors.UserError(
-                f"the pyramid's settings are {dataclasses.asdict(self)}; needs levels, smallest and band of at least 1 "
-                "and a threshold above 0"
+                f"the pyramid's settings are {dataclasses.asdict(self)}; needs smallest and band of at least 1, and a "
+                "threshold of at least 0"
             )
 
 
@@ -49,16 +46,13 @@ def of_config(config) -> Settings | None:
     """Returns the settings for the network of a config: those of its training, or None if it was trained without."""
     if not config.model.get("guess", False):
         return None
-    smallest = config.data.size >> (config.train.pyramid_levels - 1)
-    return Settings(levels=_ALL, smallest=smallest)
+    return Settings(threshold=0, smallest=config.data.size >> (config.train.pyramid_levels - 1))
 
 
 def build(image: np.ndarray, valid: np.ndarray, settings: Settings) -> list[tuple[np.ndarray, np.ndarray]]:
     """Builds the pyramid `[(image, valid), ..]`, the finest level first, which is the arguments themselves."""
     levels = [(image, valid)]
-    while min(levels[-1][1].shape) > settings.smallest and (
-        len(levels) < settings.levels or depth(levels[-1][1]).max() > settings.threshold
-    ):
+    while (min(levels[-1][1].shape) + 1) // 2 >= settings.smallest and depth(levels[-1][1]).max() > settings.threshold:
         levels.append(coarsen(*levels[-1]))
     return levels
 

@@ -40,7 +40,7 @@ class TiledNetwork:
           variables: its parameters, and the running statistics of batch normalisation.
           tile: largest side of a tile in pixels, rounded up to a multiple of `4 * 2 ** depth`.
         """
-        self.guesses = getattr(model, "guess", False)
+        self.guesses = model.guess
         self.reach = unet.receptive_field_radius(model.depth, model.kernels)
         self.sight = RIM if model.mask_update == "keep" else self.reach
         self._channels, self._multiple = model.channels, 2**model.depth
@@ -63,6 +63,8 @@ class TiledNetwork:
         Returns:
           `(output float32 [H, W, C], seen bool [H, W])`: meaningful where `wanted`, and the output where `seen`.
         """
+        if not wanted.any():
+            return image, wanted
         mean = np.mean(image, axis=(0, 1), dtype=np.float64, where=valid[..., None]).astype(np.float32)
         return self._tiled(image, valid, guess, mean, wanted, self._tile)
 

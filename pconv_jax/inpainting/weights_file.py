@@ -55,9 +55,8 @@ class Weights:
         Raises:
           UserError: the section has options that this version does not know.
         """
-        kernels, dtype = tuple(self.section["kernels"]), jnp.dtype(self.section["dtype"])
         try:
-            return unet.UNet(**{**self.section, "kernels": kernels, "dtype": dtype})
+            return unet.from_section(self.section)
         except TypeError as error:
             raise errors.UserError(f"the network has options that this version of pconv_jax lacks ({error})") from error
 
@@ -155,6 +154,6 @@ def _shapes(model):
     """Returns the shape of each variable of a network by name; nothing is computed."""
     side = 2**model.depth
     image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
-    guess = (image,) if getattr(model, "guess", False) else ()
+    guess = (image,) if model.guess else ()
     variables = jax.eval_shape(lambda key: model.init(key, image, mask, *guess), jax.random.key(0))
     return {name: leaf.shape for name, leaf in _flat(variables).items()}

@@ -45,6 +45,7 @@ class Conv(nn.Module):
       dtype: of the computation; parameters are float32.
       impl: implementation, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: for "partial", one of `ops.mask_update.RULES`.
+      zero: start with a kernel of zeros, for a layer whose output is added to something.
     """
 
     features: int
@@ -55,6 +56,7 @@ class Conv(nn.Module):
     dtype: jnp.dtype = jnp.float32
     impl: str = "auto"
     mask_update: str = "shrink"
+    zero: bool = False
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None):
@@ -72,7 +74,7 @@ class Conv(nn.Module):
         outputs = self.features * (2 if self.conv_type == "gated" else 1)
         inputs = x.shape[-1] + (0 if skip is None else skip.shape[-1])
         shape = (self.kernel_size, self.kernel_size, inputs, outputs)
-        kernel = self.param("kernel", kaiming, shape).astype(self.dtype)
+        kernel = self.param("kernel", nn.initializers.zeros if self.zero else kaiming, shape).astype(self.dtype)
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
         if self.conv_type == "partial":
             if skip is not None:

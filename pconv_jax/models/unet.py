@@ -75,6 +75,8 @@ class UNet(nn.Module):
       conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, whose mask
         no layer receives.
+      guess: take a value for every pixel of the hole as a further argument, and predict what to add to it. The first
+        layer then sees the image with the guess in its hole, and the mask as a channel.
     """
 
     depth: int = 8
@@ -91,14 +93,17 @@ class UNet(nn.Module):
     remat: bool = False
     conv_impl: str = "auto"
     mask_update: str = "shrink"
+    guess: bool = False
 
     @nn.compact
-    def __call__(self, image, mask, *, inside=None, train=False, freeze_encoder=False):
+    def __call__(self, image, mask, guess=None, *, inside=None, train=False, freeze_encoder=False):
         """Predicts the whole image. Values in holes are never read.
 
         Args:
           image: `[N, H, W, C]` in [0, 1].
           mask: `[N, H, W, 1]`, 1 valid, 0 hole.
+          guess: `[N, H, W, C]` for networks with the attribute `guess`, else None; only its pixels in the hole are
+            read. The output is the guess plus what the last layer predicts, and the final mask is 1 everywhere.
           inside: `[N, H, W, 1]`, 1 in a rectangle that starts in the upper left corner and 0 beyond it; None: 1
             everywhere. Every layer treats positions beyond the rectangle as outside the image, so that an image can be
             padded to a size for which the network is compiled already. Group normalisation is the exception: its
@@ -113,12 +118,17 @@ class UNet(nn.Module):
 
         Raises:
           UserError: the size is not a multiple of `2 ** depth`, the image has another number of channels, or
-            `norm` is "masked_batch" and the type of convolution has no mask.
+            `norm` is "masked_batch" and the type of convolution has no mask, or a guess is missing or surplus.
         """
         check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
             raise errors.UserError(
                 f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
+            )
+        if (guess is not None) != self.guess:
+            raise errors.UserError(
+                f"a guess is {'missing' if self.guess else 'given'} and the network was built with guess={self.guess}: "
+                "pass a guess to networks with model.guess, and to no others"
             )
         if self.norm == "masked_batch" and self.conv_type != "partial":
             raise errors.UserError(
@@ -138,13 +148,19 @@ class UNet(nn.Module):
                 dtype=self.dtype,
                 impl=self.conv_impl,
                 mask_update="shrink" if name == "dec1" else self.mask_update,
+                zero=self.guess and name == "dec1",  # so that training starts at the guess
             )
             norm = functools.partial(layers.Norm, norm, self.momentum, self.axis_name, self.dtype)
             block_type = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
             return block_type(conv, norm, negative_slope, name=name)
 
         offset = compositing.valid_mean(image, mask) if self.center else 0.0
-        x, mask = self._input(image - offset, mask)
+        if self.guess:
+            image = compositing.composite(image, guess, mask)
+            x, mask = self._guess_input(image - offset, mask)
+            offset = image
+        else:
+            x, mask = self._input(image - offset, mask)
         x, mask = _cut(x, mask, inside, 0)
         skips = []
         for level in range(self.depth):
@@ -172,6 +188,11 @@ class UNet(nn.Module):
             return image, None
         return jnp.concatenate([image, (mask != 0).astype(self.dtype)], axis=-1), None
 
+    def _guess_input(self, image, mask):
+        """Returns the first layer's input where the hole holds a guess: no pixel is missing, and the mask is a channel."""
+        x = jnp.concatenate([image.astype(self.dtype), (mask != 0).astype(self.dtype)], axis=-1)
+        return x, jnp.ones(mask.shape, jnp.float32) if self.conv_type == "partial" else None
+
 
 def _cut(x, mask, inside, level):
     """Clears features and mask beyond `inside`, which has the resolution of the image; `x` is at `level`."""
@@ -179,6 +200,21 @@ def _cut(x, mask, inside, level):
         return x, mask
     kept = inside[:, :: 2**level, :: 2**level] != 0
     return jnp.where(kept, x, 0), None if mask is None else jnp.where(kept, mask, 0)
+
+
+def from_section(section, axis_name: str | None = None) -> UNet:
+    """Returns the network that the section `model` of a config describes.
+
+    Args:
+      section: the section, or its values as a dict.
+      axis_name: pmap axis over which batch normalisation is synchronised when training.
+
+    Raises:
+      TypeError, KeyError: the section has a key that is no option of the network, or lacks one.
+    """
+    options = {**section, "kernels": tuple(section["kernels"]), "dtype": jnp.dtype(section["dtype"])}
+    options["conv_type"] = options.pop("kind")
+    return UNet(**options, axis_name=axis_name)
 
 
 def prepared(variables, dtype):

@@ -121,9 +121,7 @@ def evaluation_set(config, source) -> pipeline.EvaluationSet:
 
 def unet_model(config) -> unet.UNet:
     """Returns the network of `config.model`, its batch normalisation synchronised over the devices."""
-    options = {**config.model, "kernels": tuple(config.model.kernels), "dtype": jnp.dtype(config.model.dtype)}
-    options["conv_type"] = options.pop("kind")
-    return unet.UNet(**options, axis_name=parallel.AXIS)
+    return unet.from_section(config.model, parallel.AXIS)
 
 
 def implementation(model) -> str:
