@@ -111,7 +111,7 @@ def read(path: str) -> Weights:
             raise errors.UserError(
                 f"its format has the version {metadata.get('version')}; needs {VERSION}: export it again"
             )
-        section, settings = metadata["model"], metadata["pyramid"]
+        section, settings = dict(metadata["model"]), metadata["pyramid"]
         settings = None if settings is None else pyramid.Settings(**settings)
         weights = Weights(section, None, settings, dict(metadata["about"]))
         shapes = _shapes(weights.model())
