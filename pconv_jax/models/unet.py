@@ -189,7 +189,7 @@ class UNet(nn.Module):
         return jnp.concatenate([image, (mask != 0).astype(self.dtype)], axis=-1), None
 
     def _guess_input(self, image, mask):
-        """Returns the input of the first layer of a network with a guess: no pixel is missing, the mask is a channel."""
+        """Returns the first layer's input of a network with a guess: no pixel is missing, the mask is a channel."""
         x = jnp.concatenate([image.astype(self.dtype), (mask != 0).astype(self.dtype)], axis=-1)
         return x, jnp.ones(mask.shape, jnp.float32) if self.conv_type == "partial" else None
 
