@@ -1,4 +1,4 @@
-"""Evaluation of a run on its fixed images and masks, beside other runs, other programs and fillings without learning.
+"""Evaluates a run on its fixed images and masks, beside other runs, other programs and baselines without learning.
 
 python -m pconv_jax.evaluate --run=runs/quickstart
 python -m pconv_jax.evaluate --run=runs/a --compare=runs/b
@@ -32,11 +32,11 @@ from pconv_jax.training import (
     validation,
 )
 
-BATCH = 8  # of examples, where there is no run that has its own
+BATCH = 8  # Batch size if there is no run, whose config would state it.
 
 
 def define_flags(flag_values: flags.FlagValues):
-    """The command line of `python -m pconv_jax.evaluate`."""
+    """Defines the flags of `python -m pconv_jax.evaluate`."""
     flags.DEFINE_string("run", None, "Run directory that training wrote.", flag_values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of each run.", flag_values)
     flags.DEFINE_list("compare", [], "Other run directories, on the same inputs.", flag_values)
@@ -52,10 +52,11 @@ def define_flags(flag_values: flags.FlagValues):
 
 
 def main(flag_values: flags.FlagValues):
-    """Checks everything that can be checked, restores the networks, scores all methods on the same inputs, writes.
+    """Scores all methods on the same inputs and writes the report, after checking flags, configs and files.
 
     Raises:
-      UserError, OSError: before anything is written.
+      UserError: A flag, run, manifest or file does not fit. Nothing has been written then.
+      OSError: A file cannot be read or written.
     """
     _check_flags(flag_values)
     compilation_cache.enable(flag_values.compilation_cache)
@@ -80,13 +81,13 @@ def main(flag_values: flags.FlagValues):
     }
     networks, about, title = {}, {}, _base(flag_values.manifest or "")
     for path, other in configs.items():
-        now = evaluator.restore(path, build.state_shapes(other), flag_values.checkpoint)
+        state = evaluator.restore(path, build.state_shapes(other), flag_values.checkpoint)
         name = scores.NETWORK if path == flag_values.run else path
         model = build.unet_model(other)
-        variables = unet.prepared(now.eval_variables, model.dtype)
+        variables = unet.prepared(state.eval_variables, model.dtype)
         networks[name] = scores.network(evaluator.compiled(model), variables, batch_size)
-        about[name] = {"run": path, **evaluator.about_network(other, now)}
-        title = evaluator.title(config, now) if path == flag_values.run else title
+        about[name] = {"run": path, **evaluator.about_network(other, state)}
+        title = evaluator.title(config, state) if path == flag_values.run else title
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in flag_values.baselines}}
     if not methods:
         raise errors.UserError("nothing to score: give --run, --predictions or --baselines")
@@ -130,7 +131,7 @@ def _score(flag_values, title, chosen, methods, measures, about, batch_size, thr
 
 
 def _check_flags(flag_values):
-    """What the flags say by themselves."""
+    """Checks the flags that can be checked without reading files."""
     unknown = [name for name in flag_values.baselines if name not in baselines.BASELINES]
     if unknown:
         raise errors.UserError(
@@ -161,7 +162,7 @@ def _config(path):
 
 
 def _drawn(path, configs):
-    """The inputs of a run, the same for all of them."""
+    """Returns the inputs of a run, which are the same for all runs that are compared."""
     config = configs[path]
     for other, other_config in configs.items():
         inputs.check_same(path, config, other, other_config)

@@ -1,4 +1,4 @@
-"""Trains every variant of a sweep file for every seed, and reports what each changes.
+"""Trains every variant of a sweep file with every seed, and reports the difference of each to the baseline.
 
 python -m pconv_jax.sweep --config=experiments/ablation.py [--variants=zero,gated] [--seeds=0,1,2] [--config.key=value]
 """
@@ -14,43 +14,45 @@ from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
 from pconv_jax.training import build, compilation_cache, preemption, rundir
 
-SHOWN = 6  # examples on the sheet: one per bucket of hole area
+SHOWN = 6  # Examples in the image grid: one per bucket of hole area.
 
 
 def define_flags(flag_values: flags.FlagValues):
-    """The command line of `python -m pconv_jax.sweep`, beside --config and its overrides, for all variants."""
+    """Defines the flags of `python -m pconv_jax.sweep`."""
     command_line.define_config(flag_values)
-    flags.DEFINE_list("variants", [], "Which, beside the baseline; all by default.", flag_values)
-    flags.DEFINE_list("seeds", [], "In place of the file's.", flag_values)
+    flags.DEFINE_list("variants", [], "Variants to train beside the baseline; all by default.", flag_values)
+    flags.DEFINE_list("seeds", [], "Seeds instead of those of the file.", flag_values)
     flags.DEFINE_string("workdir", None, "Directory of the runs and the report; default runs/<name>.", flag_values)
     flags.DEFINE_bool("smoke", False, "Everything at toy size, in runs/<name>_smoke.", flag_values)
     flags.DEFINE_bool("dry-run", False, "Print the commands, run and write nothing.", flag_values)
-    flags.DEFINE_bool("report", False, "Write the report of what is there, run nothing.", flag_values)
+    flags.DEFINE_bool("report", False, "Write the report of the finished runs, and run nothing.", flag_values)
     flags.DEFINE_bool("count", False, "Print the number of runs, and nothing else.", flag_values)
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
     flags.DEFINE_integer(
-        "only", None, "Become this run, counted from 0: a task of a job array.", flag_values=flag_values
+        "only", None, "Train this run alone, counted from 0, as a task of a job array.", flag_values=flag_values
     )
 
 
 def main(flag_values: flags.FlagValues) -> int:
-    """Checks everything, runs what is not finished, reports. Returns the exit code.
+    """Checks the sweep, trains unfinished runs and writes the report. Returns the exit code.
 
     Raises:
-      UserError, OSError: before anything is run or written.
+      UserError: The sweep does not work. Nothing has been run or written then.
+      OSError: A file cannot be read or written.
     """
     sweep = _plan(flag_values)
     if os.path.exists(os.path.join(sweep.directory, rundir.CONFIG)):
         raise errors.UserError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
-    finished = [results.scores(one) is not None for one in sweep.runs]  # other configs are refused now
+    finished = [results.scores(one) is not None for one in sweep.runs]  # Also refuses run directories of other configs.
     if flag_values.count:
         print(len(sweep.runs))
         return 0
     more = [] if flag_values.compilation_cache else ["--nocompilation_cache"]
     if flag_values.only is not None:
         return _become(sweep, flag_values.only, more)
-    for why in dict.fromkeys(sweep.left_out.values()):
-        logging.info("left out, %s: %s", why, ", ".join(name for name in sweep.left_out if sweep.left_out[name] == why))
+    for reason in dict.fromkeys(sweep.left_out.values()):
+        names = [name for name in sweep.left_out if sweep.left_out[name] == reason]
+        logging.info("left out, %s: %s", reason, ", ".join(names))
     gpus = processes.visible_gpus(os.environ)
     if flag_values["dry-run"].value:
         for one, done in zip(sweep.runs, finished, strict=True):
@@ -101,7 +103,7 @@ def _plan(flag_values):
 
 
 def _become(sweep, index, more):
-    """Runs one of the runs in place of this process, so that signals reach it as they reach any training."""
+    """Replaces this process by one of the runs, so that signals reach it as they reach any training."""
     if not 0 <= index < len(sweep.runs):
         raise errors.UserError(f"--only={index} of {len(sweep.runs)} runs; needs 0 to {len(sweep.runs) - 1}")
     chosen = sweep.runs[index]
@@ -115,32 +117,32 @@ def _become(sweep, index, more):
 
 def _report(sweep, failed, gpus):
     """Writes the tables and pictures, and prints the short table."""
-    found = comparison.read(sweep)
+    scores = comparison.read(sweep)
     if gpus:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # as the runs had it: their batches need not divide over all
-    path = report.write(sweep, found, failed)
-    image_grids.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _sheet(sweep, found))
-    left = report.unfinished(sweep, found, failed)
-    told = [run.name for run, _ in failed]  # by who calls
-    print(f"\n{report.short(comparison.means(found, sweep.variants))}\n")
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus[0]  # As for the runs, whose batches may not divide over all GPUs.
+    path = report.write(sweep, scores, failed)
+    image_grids.save(os.path.join(sweep.directory, f"{report.NAME}_sheet.png"), _image_grid(sweep, scores))
+    left = report.unfinished(sweep, scores, failed)
+    already_reported = [run.name for run, _ in failed]  # The caller prints the failed runs.
+    print(f"\n{report.short(comparison.means(scores, sweep.variants))}\n")
     print(f"{len(sweep.runs) - len(left)} of {len(sweep.runs)} runs finished")
-    for line in (line for name, line in left.items() if name not in told):
+    for line in (line for name, line in left.items() if name not in already_reported):
         print(f"not in the tables: {line}")
     print(f"written: {path} and the files beside it")
 
 
-def _sheet(sweep, found):
-    """The same examples under every variant that has a finished run, of its first seed."""
+def _image_grid(sweep, scores):
+    """Draws the same examples filled by every variant with a finished run, by its first seed."""
     outputs, examples, source = {}, None, build.image_sources(sweep.runs[0].config)[1]
     for variant in sweep.variants:
-        if variant not in found.runs:
+        if variant not in scores.runs:
             continue
-        one = next(iter(found.runs[variant].values()))
+        one = next(iter(scores.runs[variant].values()))
         examples_of_run = build.evaluation_set(one.config, source)
         evaluation = evaluator.Evaluator(build.unet_model(one.config), examples_of_run, one.config.eval.batch_size)
         if examples is None:
             examples = [evaluation.inputs[index] for index in range(min(SHOWN, len(evaluation.inputs)))]
-            if tuple(example.name for example in examples) != found.names[: len(examples)]:
+            if tuple(example.name for example in examples) != scores.names[: len(examples)]:
                 raise errors.UserError(
                     f"the evaluation images are not those that {one.workdir} was scored on: restore them"
                 )

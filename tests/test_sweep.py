@@ -150,7 +150,7 @@ def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
     sweeps.finish(made.runs[0], [20.0, 21.0])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setattr(
-        sweep, "_sheet", lambda *_: (seen.append(os.environ["CUDA_VISIBLE_DEVICES"]), np.zeros((2, 2, 3), np.uint8))[1]
+        sweep, "_image_grid", lambda *_: (seen.append(os.environ["CUDA_VISIBLE_DEVICES"]), np.zeros((2, 2, 3), np.uint8))[1]
     )
     sweep._report(made, [(made.runs[1], "it broke")], ["3", "5"])
     assert seen == ["3"]
@@ -173,9 +173,9 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
     expected = pictures.image_grid(examples, {"baseline": evaluation.network(last)(examples)})
     found = comparison.read(made)
-    np.testing.assert_array_equal(sweep._sheet(made, found), expected)
+    np.testing.assert_array_equal(sweep._image_grid(made, found), expected)
     with pytest.raises(ValueError, match=r"the evaluation images are not those that .* was scored on"):
-        sweep._sheet(made, dataclasses.replace(found, names=("another",) * 10))
+        sweep._image_grid(made, dataclasses.replace(found, names=("another",) * 10))
 
 
 def scores(run):
