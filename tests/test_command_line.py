@@ -42,6 +42,23 @@ def test_defects_keep_their_traceback(ending, last, server, tmp_path):
     assert printed.splitlines()[-1] == last and "error: " not in printed.replace("Error: ", "")
 
 
+def test_a_defect_in_the_training_step_keeps_its_traceback(server, tmp_path):
+    """A ValueError that NumPy raises inside the step is not reported as an error of the user."""
+    arguments = ["--config=tests/tiny_experiment.py", f"--workdir={tmp_path / 'run'}"]
+    code, printed = server(tmp_path, "tests.failing_step", arguments)
+    assert code == 1 and "Traceback" in printed and "failing_step.py" in printed
+    assert "ValueError: operands could not be broadcast together" in printed and "\nerror: " not in printed
+
+
+def test_the_flag_shows_where_training_refused(server, tmp_path):
+    """--traceback of the real command shows the function that found the user's error, and ends with the same line."""
+    arguments = ["--config=tests/tiny_experiment.py", "--config.data.size=100", f"--workdir={tmp_path / 'run'}"]
+    code, printed = server(tmp_path, "main", arguments)
+    assert code == 1 and printed.startswith("error: the config does not work:")
+    code, shown = server(tmp_path, "main", [*arguments, "--traceback"])
+    assert code == 1 and shown.startswith("Traceback") and "validation.py" in shown and shown.endswith(printed)
+
+
 def test_the_flag_shows_the_traceback(server, tmp_path):
     """--traceback prints where a user's error was found, with its cause, before the same last line."""
     code, printed = server(tmp_path, COMMAND, ["--ending=user error", "--traceback"])

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import cv2
+import jax
 import numpy as np
 import PIL.Image
 import pytest
@@ -249,6 +250,27 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
         told = capsys.readouterr().err
     assert re.search(message, told), told
     assert tree(place) == before
+
+
+@pytest.mark.usefixtures("place")
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (ValueError("operands could not be broadcast together with shapes (2,) (3,)"), ValueError),
+        (jax.errors.JaxRuntimeError("INTERNAL: something else"), jax.errors.JaxRuntimeError),
+    ],
+)
+def test_a_defect_while_filling_is_raised(error, kind, run, network, monkeypatch):
+    """What the network's code raises is neither reported as a user's error nor skipped as a bad photograph."""
+
+    def fill(*_):
+        raise error
+
+    monkeypatch.setattr(network, "fill", fill)
+    monkeypatch.setattr(inpainter.Inpainter, "from_run", lambda *_, **__: network)
+    with pytest.raises(kind) as caught:
+        inpaint.main(parsed(run=run))
+    assert caught.value is error
 
 
 def test_a_folder(network, place, capsys):
