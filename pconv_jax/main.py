@@ -7,8 +7,9 @@ import os
 
 from absl import flags
 
-from pconv_jax import command_line, errors, train
-from pconv_jax.training import compilation_cache, parallel, preemption, reporting, validation
+from pconv_jax import command_line, errors
+from pconv_jax.data import sources
+from pconv_jax.training import parallel, preemption, validation
 
 
 def define_flags(flag_values: flags.FlagValues):
@@ -17,9 +18,7 @@ def define_flags(flag_values: flags.FlagValues):
     flags.DEFINE_string("workdir", None, "Run directory; default runs/<name of the config>.", flag_values)
     flags.DEFINE_string("coordinator", None, "address:port of host 0. Not needed under SLURM or Open MPI.", flag_values)
     flags.DEFINE_integer("hosts", None, "Number of hosts, with --coordinator.", flag_values=flag_values)
-    flags.DEFINE_integer(
-        "host", None, "Which host this is, 0 to hosts - 1, with --coordinator.", flag_values=flag_values
-    )
+    flags.DEFINE_integer("host", None, "Number of this host, from 0, with --coordinator.", flag_values=flag_values)
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled functions in the user's cache directory.", flag_values)
 
 
@@ -31,11 +30,17 @@ def main(flag_values: flags.FlagValues):
       SystemExit: a signal stopped the training; the exit code is `preemption.EXIT_CODE`.
     """
     config = flag_values.config
+    validation.validate(config)
+    parallel.start_hosts(flag_values.coordinator, flag_values.hosts, flag_values.host)
+    with parallel.together():
+        images = sources.SOURCES[config.data.source].load(config.data)
+    # Imported now, because it takes seconds: data that are missing are reported before.
+    from pconv_jax import train
+    from pconv_jax.training import compilation_cache, reporting
+
     try:
-        validation.validate(config)
-        parallel.start_hosts(flag_values.coordinator, flag_values.hosts, flag_values.host)
         compilation_cache.enable(flag_values.compilation_cache, config.model)
-        train.train(config, flag_values.workdir or os.path.join("runs", config.name))
+        train.train(config, flag_values.workdir or os.path.join("runs", config.name), images)
     except preemption.Stopped as stopped:
         preemption.leave(stopped)
     except (MemoryError, RuntimeError) as error:
@@ -48,9 +53,5 @@ def main(flag_values: flags.FlagValues):
 
 
 if __name__ == "__main__":
-    command_line.run(
-        main,
-        define_flags,
-        interrupted="interrupted: the same command continues from the last checkpoint",
-        leave=parallel.leave,
-    )
+    interrupted = "interrupted: the same command continues from the last checkpoint"
+    command_line.run(main, define_flags, interrupted=interrupted, leave=parallel.leave)

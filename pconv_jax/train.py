@@ -29,12 +29,13 @@ from pconv_jax.training import (
 )
 
 
-def train(config, workdir: str):
+def train(config, workdir: str, images: tuple | None = None):
     """Trains through both phases, from the newest checkpoint if there is one, and evaluates at the end.
 
     Args:
       config: validated (training/validation.py).
       workdir: the run directory; created, or continued if its config is the same.
+      images: `(train, evaluation)`, the encoded images that `data.source` names, if they were found before.
 
     Returns:
       The state after the last step.
@@ -50,7 +51,7 @@ def train(config, workdir: str):
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.requests())
         with parallel.together():
-            sources = build.image_sources(config)
+            sources = build.image_sources(config, images)
             for source in sources:
                 source[0]  # raises if all images are unreadable
             build.check_masks(config)

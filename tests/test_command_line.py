@@ -52,7 +52,7 @@ def test_a_defect_in_the_training_step_keeps_its_traceback(server, tmp_path):
 
 def test_the_flag_shows_where_training_refused(server, tmp_path):
     """--traceback of the real command shows the function that found the user's error, and ends with the same line."""
-    arguments = ["--config=tests/tiny_experiment.py", "--config.data.size=100", f"--workdir={tmp_path / 'run'}"]
+    arguments = ["--config=tests/tiny_experiment.py", "--config.data.size=101", f"--workdir={tmp_path / 'run'}"]
     code, printed = server(tmp_path, "main", arguments)
     assert code == 1 and printed.startswith("error: the config does not work:")
     code, shown = server(tmp_path, "main", [*arguments, "--traceback"])

@@ -3,6 +3,8 @@
 Example k is a function of (seed, k), and batch k of (seed, k, batch size), for any number of threads, workers and
 hosts. A run resumes by starting at another batch: there is no iterator state to save. Images and masks stay uint8 until
 they are on the device.
+
+Grain is imported inside functions: with orbax, which it brings along, it takes half a second of every start.
 """
 
 import dataclasses
@@ -14,7 +16,6 @@ import threading
 from collections.abc import Iterator
 
 import cv2
-import grain
 import numpy as np
 
 from pconv_jax.data import masks, sources
@@ -78,6 +79,8 @@ def train_batches(
     Yields:
       `image` uint8 `[B, size, size, 3]`, `mask` uint8 `[B, size, size, 1]`, `skipped` int32 `[B]`.
     """
+    import grain
+
     make = _TrainExample(source, view, family, seed)
     dataset = grain.MapDataset.range(len(source)).repeat().map_with_index(make)
     dataset = dataset[shard[0] :: shard[1]]  # After repeat, so that hosts stay in step over epochs.
@@ -118,6 +121,8 @@ def evaluation_batches(
       `image`, `mask` as in `train_batches`; `record` int32 `[B]`, the index of the photograph; `bucket` int32 `[B]`, an
       index into `BUCKETS`; `mask_file` str `[B]`, the name from `masks.draw_named`.
     """
+    import grain
+
     dataset = grain.MapDataset.range(len(evaluation_set)).map(evaluation_set.__getitem__)
     dataset = dataset.batch(batch_size, drop_remainder=False)
     return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))

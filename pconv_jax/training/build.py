@@ -22,14 +22,18 @@ from pconv_jax.training import parallel, phases, steps, train_state, validation
 EVALUATION_MASKS = "evaluation masks"  # in data.json
 
 
-def image_sources(config) -> tuple[sources.DecodedSource, sources.DecodedSource]:
+def image_sources(config, images: tuple | None = None) -> tuple[sources.DecodedSource, sources.DecodedSource]:
     """Returns `(train, evaluation)`, two decoded sources that share no photograph.
+
+    Args:
+      config: the config of the run.
+      images: `(train, evaluation)`, encoded images that were found before; by default, `data.source` finds them.
 
     Raises:
       ValueError: a folder is missing, empty or too small to split, or a TFDS dataset is not prepared.
     """
     data = config.data
-    pair = sources.SOURCES[data.source].load(data)
+    pair = sources.SOURCES[data.source].load(data) if images is None else images
     settings = config.model.channels, data.cache, data.max_pixels
     return tuple(sources.DecodedSource(source, *settings) for source in pair)
 
