@@ -95,12 +95,13 @@ class Server:
 
         Args:
           directory: an existing directory, in which the printed text is kept for a moment.
-          module: module of the command within the package, e.g. "main".
+          module: module of the command, e.g. "main" of the package or "tests.failing_command".
           arguments: command line of the command.
           failure: a key of `command_server.FAILURES`, to be raised in place of training.
         """
         out = directory / "printed"
-        request = {"module": f"pconv_jax.{module}", "arguments": arguments, "out": str(out), "failure": failure}
+        module = module if module.startswith("tests.") else f"pconv_jax.{module}"
+        request = {"module": module, "arguments": arguments, "out": str(out), "failure": failure}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
