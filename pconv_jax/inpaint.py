@@ -21,7 +21,8 @@ from absl import flags
 
 from pconv_jax import command_line, errors
 from pconv_jax.data import masks
-from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph
+from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph, photograph_files
+from pconv_jax.reading import files
 from pconv_jax.training import compilation_cache, reporting, rundir
 
 MAX_PIXELS = 200_000_000
@@ -74,6 +75,8 @@ def fill_file(
     Raises:
       UserError, OSError: a file cannot be read, filled or written; nothing was written.
     """
+    if job.problem:
+        raise errors.UserError(job.problem)
     extension = os.path.splitext(job.out)[1].lower()
     photo = photograph.read(job.image, options.max_pixels)
     drawn = photo if job.mask is None else read_mask(job.mask, options.max_pixels)
@@ -87,15 +90,18 @@ def fill_file(
         grown = drawn_masks.grow(mask, options.dilate)
         if not grown.any():
             raise errors.UserError("is all hole: nothing is left to fill it from; check --polarity")
-    warnings = _doubts(drawn, job, grown, extension)
+        context = drawn_masks.context(photo, grown)
+        if not context.any():
+            raise errors.UserError("is hole or wholly transparent: nothing is left to fill it from; check --polarity")
+    warnings = [*photo.warnings, *_doubts(drawn, job, grown, extension), *photograph_files.losses(photo, extension)]
     with _named(job.image):
         if job.mask is None:
             photo = dataclasses.replace(
                 photo, alpha=np.where(grown[..., None], photo.alpha, photo.white).astype(photo.alpha.dtype)
             )
-        photograph.check_written(photo, extension)
+        photograph_files.check(photo, extension)
         try:
-            filled, unseen = network.fill(photo.pixels, grown)
+            filled, unseen = network.fill(photo.pixels, context)
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                 raise
@@ -103,11 +109,13 @@ def fill_file(
             raise errors.UserError(f"is {photo.size}, too large for this machine: lower --tile ({reason})") from error
     if unseen:
         warnings.append(network.explain(unseen))
+    filled = np.where(grown[..., None], photo.pixels, filled)  # Keeps what lies under transparency.
     filled = drawn_masks.feather(photo.pixels, filled, mask, grown, options.feather)
-    encoded = photograph.encode(dataclasses.replace(photo, pixels=filled), extension)
+    encoded = photograph_files.encode(dataclasses.replace(photo, pixels=filled), extension)
     os.makedirs(os.path.dirname(os.path.abspath(job.out)), exist_ok=True)
     rundir.write_atomically(job.out, encoded)
-    return f"{photo.size}, hole {masks.hole_area(grown):.2%}", warnings, grown.size
+    turned = ", turned as its EXIF says" if photo.turned else ""
+    return f"{photo.size}, hole {masks.hole_area(grown):.2%}{turned}", warnings, grown.size
 
 
 @contextlib.contextmanager
@@ -116,7 +124,7 @@ def _named(path):
     try:
         yield
     except errors.UserError as error:
-        raise errors.UserError(f"{path}: {error}") from error
+        raise errors.UserError(f"{files.printable(path)}: {error}") from error
 
 
 def _doubts(drawn, job, mask, extension):
@@ -131,9 +139,9 @@ def _doubts(drawn, job, mask, extension):
             f"{drawn_masks.grey_share(drawn):.0%} of {job.mask} is neither black nor white, and was thresholded "
             "at half: is it a mask? (--dilate covers soft edges)"
         )
-    if extension not in photograph.LOSSLESS:
+    if extension not in photograph_files.LOSSLESS:
         warnings.append(
-            f"{extension} is lossy, valid pixels change slightly: {', '.join(photograph.LOSSLESS)} keep them"
+            f"{extension} is lossy, valid pixels change slightly: {', '.join(photograph_files.LOSSLESS)} keep them"
         )
     return warnings
 
@@ -160,13 +168,13 @@ def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> d
             continue
         done, total_pixels = done + 1, total_pixels + pixels
         for warning in warnings:
-            print(f"warning: {job.image}: {warning}", file=sys.stderr)
+            print(f"warning: {files.printable(job.image)}: {warning}", file=sys.stderr)
         seconds = time.perf_counter() - started
         left = reporting.duration(seconds / number * (len(matched) - number))
         progress = (
             f"  ({number}/{len(matched)}, {done / seconds:.2f} images/s, {left} left)" if len(matched) > 1 else ""
         )
-        print(f"{job.out}: {about}{progress}", flush=True)
+        print(f"{files.printable(job.out)}: {about}{progress}", flush=True)
     seconds = time.perf_counter() - started
     if done:
         rate = f"{done / seconds:.2f} images/s, {total_pixels / seconds / 1e6:.2f} megapixels/s"
@@ -208,6 +216,7 @@ def define_flags(flag_values: flags.FlagValues):
     )
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=flag_values)
     flags.DEFINE_bool("overwrite", False, "Replace results that are there.", flag_values)
+    flags.DEFINE_bool("resume", False, "Keep results that are there, and do the rest of the folder.", flag_values)
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
 
 
@@ -232,7 +241,7 @@ def main(flag_values: flags.FlagValues, *words: str):
     if flag_values.run and flag_values.weights:
         raise errors.UserError("--run and --weights are both given; both name a network: give one of them")
     options = Options(polarity, flag_values.dilate, flag_values.feather, flag_values.max_pixels)
-    matched = jobs.match(image, mask, out, flag_values.overwrite)
+    matched = jobs.match(image, mask, out, flag_values.overwrite, flag_values.resume)
     compilation_cache.enable(flag_values.compilation_cache)
     settings = {"tile": flag_values.tile, "ensemble": flag_values.ensemble}
     if flag_values.run:
@@ -243,7 +252,11 @@ def main(flag_values: flags.FlagValues, *words: str):
         network = Inpainter.pretrained(**settings)
     failed = fill_all(network, matched, options)
     if failed:
-        sys.exit(f"error: {len(failed)} of {len(matched)} not filled: {', '.join(failed)}" if len(matched) > 1 else 1)
+        sys.exit(
+            f"error: {len(failed)} of {len(matched)} not filled: {', '.join(map(files.printable, failed))}"
+            if len(matched) > 1
+            else 1
+        )
 
 
 def _paths(flag_values, words):

@@ -17,7 +17,7 @@ import networks
 import runs
 from pconv_jax import inpaint
 from pconv_jax.errors import UserError
-from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph, weights_file
+from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph, photograph_files, weights_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 45, 61
@@ -94,7 +94,7 @@ def test_a_photograph_is_filled(network):
 
 
 @pytest.mark.usefixtures("place")
-@pytest.mark.parametrize("extension", photograph.LOSSLESS)
+@pytest.mark.parametrize("extension", photograph_files.LOSSLESS)
 def test_lossless_formats_keep_valid_pixels(network, extension):
     filled, warnings = fill(network, "photo.png", "mask.png", f"out{extension}")
     assert not warnings
@@ -183,9 +183,9 @@ def png(array):
 
 
 CASES = {
-    "empty photograph": ({"photo.png": b""}, {}, "photo.png is not an image, or is damaged"),
-    "damaged photograph": ({"photo.png": png(content())[:999]}, {}, "photo.png is not an image, or is damaged"),
-    "text for a mask": ({"mask.png": b"white"}, {}, "mask.png is not an image, or is damaged"),
+    "empty photograph": ({"photo.png": b""}, {}, "photo.png is empty"),
+    "damaged photograph": ({"photo.png": png(content())[:999]}, {}, "photo.png is damaged, or cut off: a PNG without its end"),
+    "text for a mask": ({"mask.png": b"white"}, {}, "mask.png is not an image of a known format; needs JPEG"),
     "mask of another size": (
         {"mask.png": png(np.zeros((HEIGHT, WIDTH - 1), np.uint8))},
         {},

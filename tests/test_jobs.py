@@ -56,16 +56,20 @@ def test_one_mask_for_all_and_alpha():
         (("photo.jpg", "one.png", "one.png"), "one.png is an input, which is never replaced"),
         (("photos", "masks", "one.png"), "one.png is a file and photos a folder"),
         (("photos", "masks", "masks"), "masks/b.png is an input, which is never replaced"),
-        (("empty", "masks", "out"), r"no images \(.png, .*\) under empty"),
+        (("empty", "masks", "out"), r"no images \(.jpg, .*\) under empty"),
         (("photos", "empty", "out"), "no images .* under empty"),
         (("twice", "masks", "out"), "twice/a.jpg and twice/a.png have one name"),
-        (("masks", "others", "out"), "no match for masks/deep/a.png, others/c.png: photographs and masks need"),
+        (
+            ("others", "apart", "out"),
+            "no match for others/b.png, others/c.png, apart/x.png: photographs and masks need",
+        ),
+        (("photos", "masks", "photos"), "photos is the folder of the photographs: give --out another folder"),
     ],
 )
 def test_what_does_not_match(place, arguments, message):
-    """Each with the file; --overwrite does not help."""
+    """Each error names the file, and --overwrite does not help."""
     (place / "empty").mkdir()
-    for name in ("twice/a.jpg", "twice/a.png", "others/b.png", "others/c.png"):
+    for name in ("twice/a.jpg", "twice/a.png", "others/b.png", "others/c.png", "apart/x.png"):
         touch(place / name)
     before = sorted(os.walk("."))
     with pytest.raises(ValueError, match=message):
@@ -89,7 +93,9 @@ def test_results_that_are_there(place):
 
 
 def test_many_lonely_files_are_counted(place):
+    """The error has the first five files without a match and the number of the others."""
+    touch(place / "apart" / "x.png")
     for k in range(7):
         touch(place / "photos" / f"more{k}.png")
-    with pytest.raises(ValueError, match=r"photos/more0.png, .*photos/more4.png and 2 more: photographs"):
-        jobs.match("photos", "masks", "out", False)
+    with pytest.raises(ValueError, match=r"photos/b.jpg, .*photos/more2.png and 5 more: photographs"):
+        jobs.match("photos", "apart", "out", False)

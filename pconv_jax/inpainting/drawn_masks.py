@@ -4,24 +4,25 @@ import cv2
 import numpy as np
 
 from pconv_jax import errors
-from pconv_jax.data import masks
 from pconv_jax.inpainting import photograph
+from pconv_jax.reading import images, mask_images
 
 ALPHA = "alpha"
-POLARITIES = (*masks.POLARITIES, ALPHA)
-
-_COLOURED = 0.01  # share of pixels whose channels disagree about being white, beyond a JPEG's edges
+POLARITIES = (*mask_images.POLARITIES, ALPHA)
 
 
 def from_image(drawn: photograph.Photograph, polarity: str) -> np.ndarray:
-    """The mask that an image shows, thresholded at half of white.
+    """Returns the mask that an image shows, by the rule of `mask_images.hole`.
 
     Args:
       drawn: the mask image, or for "alpha" the photograph itself.
-      polarity: "white_hole", "black_hole", or "alpha": transparent is hole.
+      polarity: "white_hole", "black_hole", or "alpha": pixels of less than half the opacity are hole.
+
+    Returns:
+      uint8 `[H, W]`, 1 = valid.
 
     Raises:
-      UserError: it has no alpha ("alpha"), or has colour or transparency, so that what is white is not clear.
+      UserError: it has no alpha channel ("alpha"); it is transparent, coloured or too dark (others).
     """
     if polarity == ALPHA:
         if drawn.alpha is None:
@@ -29,23 +30,33 @@ def from_image(drawn: photograph.Photograph, polarity: str) -> np.ndarray:
                 "has no alpha channel: give a mask with --mask and --polarity=white_hole or black_hole"
             )
         return (drawn.alpha[..., 0] > drawn.white / 2).astype(np.uint8)
-    if drawn.alpha is not None and drawn.alpha.min() < drawn.white:
-        raise errors.UserError("is a mask with transparent pixels, neither white nor black: flatten it first")
-    channels = drawn.pixels > drawn.white / 2
-    if np.mean(channels.any(axis=-1) & ~channels.all(axis=-1)) > _COLOURED:
-        raise errors.UserError("is a mask in colour; needs black and white: is it the photograph?")
-    white = np.asarray(channels.any(axis=-1))
-    return (~white if polarity == "white_hole" else white).astype(np.uint8)
+    return 1 - mask_images.hole(images.Image(drawn.pixels, drawn.alpha), polarity)
 
 
 def grey_share(drawn: photograph.Photograph) -> float:
-    """Share of the pixels that are neither black nor white, within a tenth: more than edges is no mask."""
-    pixels = drawn.pixels if drawn.pixels.shape[-1] == 1 else drawn.pixels[..., 1:2]
-    return float(np.mean((pixels > 0.1 * drawn.white) & (pixels < 0.9 * drawn.white)))
+    """Returns the share of pixels that are neither black nor white; a mask has few of them, along edges."""
+    return mask_images.grey_share(images.Image(drawn.pixels, drawn.alpha))
+
+
+def context(photo: photograph.Photograph, mask: np.ndarray) -> np.ndarray:
+    """Returns the mask of pixels that the network may see: valid, and not wholly transparent.
+
+    Editors hide arbitrary colours under an alpha of 0, which must not bleed into the filling.
+
+    Args:
+      photo: the photograph.
+      mask: uint8 `[H, W]`, 1 = valid.
+    """
+    return mask if photo.alpha is None else mask & (photo.alpha[..., 0] > 0)
 
 
 def grow(mask: np.ndarray, distance: float) -> np.ndarray:
-    """The mask whose hole reaches `distance` pixels further, in all directions alike."""
+    """Returns the mask whose hole reaches further, in all directions alike.
+
+    Args:
+      mask: uint8 `[H, W]`, 1 = valid.
+      distance: in pixels.
+    """
     if not distance or mask.all():
         return mask
     return (cv2.distanceTransform(mask, cv2.DIST_L2, cv2.DIST_MASK_PRECISE) > distance).astype(np.uint8)

@@ -70,6 +70,23 @@ def kept(block: bytes, max_bytes: int | None = None) -> tuple[bytes, list[str]]:
       `(block, warnings)`: the new block with its prefix, empty if nothing is left; and sentences about values that
       were left out because they are damaged or too large.
     """
+    order, directories, damaged = described(block)
+    warnings = [f"{damaged} damaged EXIF values were left out"] if damaged else []
+    result = _block(order, directories)
+    too_large = 0
+    while max_bytes is not None and len(result) > max_bytes:
+        values = [(len(entry.value), name, tag) for name, d in directories.items() for tag, entry in d.items()]
+        _, name, tag = max(values)
+        del directories[name][tag]
+        too_large += 1
+        result = _block(order, directories)
+    if too_large:
+        warnings.append(f"{too_large} EXIF values were left out: the format has room for {max_bytes} bytes of EXIF")
+    return result, warnings
+
+
+def described(block: bytes) -> tuple[str, dict[str, dict[int, Entry]], int]:
+    """Returns what describes the photograph in an EXIF block: `(byte order, directories, number of damaged values)`."""
     order, main, damaged = _main(block)
     directories = {"main": {tag: entry for tag, entry in main.items() if tag in _ABOUT}}
     for name, tag in (("exif", _EXIF_IFD), ("gps", _GPS_IFD)):
@@ -81,18 +98,12 @@ def kept(block: bytes, max_bytes: int | None = None) -> tuple[bytes, list[str]]:
     index = interoperability.get(_INTEROPERABILITY_INDEX)
     if index and index.value.startswith(b"R03"):  # The only place where cameras state Adobe RGB.
         directories["interoperability"] = {_INTEROPERABILITY_INDEX: index}
-    warnings = [f"{damaged} damaged EXIF values were left out"] if damaged else []
-    result = _serialise(order, directories)
-    too_large = 0
-    while max_bytes is not None and len(result) > max_bytes:
-        values = [(len(entry.value), name, tag) for name, d in directories.items() for tag, entry in d.items()]
-        _, name, tag = max(values)
-        del directories[name][tag]
-        too_large += 1
-        result = _serialise(order, directories)
-    if too_large:
-        warnings.append(f"{too_large} EXIF values were left out: the format has room for {max_bytes} bytes of EXIF")
-    return result, warnings
+    return order, directories, damaged
+
+
+def _block(order, directories):
+    """Returns directories as an EXIF block with its prefix; empty if all of them are."""
+    return PREFIX + serialise(order, directories) if any(directories.values()) else b""
 
 
 def _whole(entries):
@@ -150,10 +161,14 @@ def _rational(order, entry):
     return numerator / denominator if denominator else None
 
 
-def _serialise(order, directories):
-    """Returns an EXIF block of directories, which link to each other; empty if all of them are."""
-    if not any(directories.values()):
-        return b""
+def serialise(order: str, directories: dict[str, dict[int, Entry]], before: bytes = b"") -> bytes:
+    """Returns a TIFF structure of directories, which link to each other.
+
+    Args:
+      order: byte order of the values, "<" or ">".
+      directories: entries by tag of "main", "exif", "gps" and "interoperability"; empty ones are left out.
+      before: bytes that come between the header, 8 bytes, and the first directory.
+    """
     links = {"main": (("exif", _EXIF_IFD), ("gps", _GPS_IFD)), "exif": (("interoperability", _INTEROPERABILITY_IFD),)}
     directories = {name: dict(entries) for name, entries in directories.items()}
     for name, targets in reversed(links.items()):  # The inner directory first: its link makes the outer one non-empty.
@@ -161,18 +176,19 @@ def _serialise(order, directories):
             if directories.get(target):
                 directories.setdefault(name, {})[tag] = Entry(4, 1, bytes(4))
     names = [name for name in ("main", "exif", "gps", "interoperability") if directories.get(name)]
-    offsets, at = {}, 8
+    before += bytes(len(before) % 2)
+    offsets, at = {}, 8 + len(before)
     for name in names:
         offsets[name] = at
-        values = (len(entry.value) for entry in directories[name].values())
-        at += 6 + sum(12 + (size + size % 2 if size > 4 else 0) for size in values)
-    body = b""
+        sizes = (len(entry.value) for entry in directories[name].values())
+        at += 6 + sum(12 + (size + size % 2 if size > 4 else 0) for size in sizes)
+    body = before
     for name in names:
         for target, tag in links.get(name, ()):
             if target in offsets:
                 directories[name][tag] = Entry(4, 1, struct.pack(f"{order}I", offsets[target]))
         body += _serialise_directory(order, directories[name], offsets[name])
-    return PREFIX + (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8) + body
+    return (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", offsets["main"]) + body
 
 
 def _serialise_directory(order, entries, offset):

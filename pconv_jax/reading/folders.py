@@ -31,7 +31,7 @@ def images_below(
     """
     root = files.expand(root)
     if not os.path.isdir(root):
-        raise errors.UserError(f"{files.printable(root)} is not a directory{relative_hint(root)}: {needs}")
+        raise errors.UserError(f"{files.printable(root)} is not a directory: {needs}{relative_hint(root)}")
     names, others, unreadable = [], collections.Counter(), []
     visited = {os.path.realpath(path) for path in (root, *but_not)}
     for directory, subdirectories, entries in os.walk(root, followlinks=True, onerror=unreadable.append):
@@ -67,8 +67,8 @@ def images_below(
 
 
 def relative_hint(path: str) -> str:
-    """Returns the addition to a message about a missing path that says what a relative path is relative to."""
-    return "" if os.path.isabs(path) else f" (relative to {files.printable(os.getcwd())})"
+    """Returns the end of a message about a missing path: where a relative path was looked for."""
+    return "" if os.path.isabs(path) else f" (it was looked for in {files.printable(os.getcwd())})"
 
 
 def _first_visit(directory, visited):
