@@ -1,6 +1,8 @@
 """Pictures that tests read: noise whose every pixel tells, encoded and by index like a source of the package."""
 
 import dataclasses
+import struct
+import zlib
 
 import cv2
 import numpy as np
@@ -15,6 +17,17 @@ def encode(image, extension=".png"):
     """An RGB or grey image as the bytes of a file."""
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[-1] == 3 else image
     return cv2.imencode(extension, image)[1].tobytes()
+
+
+def png(width, height, depth, colour_type, rows, *chunks):
+    """Returns a PNG by the specification: `rows` begin with their filter bytes, `chunks` come before the pixels."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -184,7 +184,11 @@ def png(array):
 
 CASES = {
     "empty photograph": ({"photo.png": b""}, {}, "photo.png is empty"),
-    "damaged photograph": ({"photo.png": png(content())[:999]}, {}, "photo.png is damaged, or cut off: a PNG without its end"),
+    "damaged photograph": (
+        {"photo.png": png(content())[:999]},
+        {},
+        "photo.png is damaged, or cut off: a PNG without its end",
+    ),
     "text for a mask": ({"mask.png": b"white"}, {}, "mask.png is not an image of a known format; needs JPEG"),
     "mask of another size": (
         {"mask.png": png(np.zeros((HEIGHT, WIDTH - 1), np.uint8))},

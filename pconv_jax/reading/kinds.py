@@ -57,7 +57,8 @@ def recognise(encoded: bytes) -> str:
     name = _name(encoded)
     if name is None:
         raise errors.UserError(f"is not an image of a known format; {NEEDS}")
-    raise errors.UserError(f"is a {name}; {NEEDS}: convert it first")
+    article = "an" if name[0] in "AEIOaeio" else "a"
+    raise errors.UserError(f"is {article} {name}; {NEEDS}: convert it first")
 
 
 def _name(encoded):
