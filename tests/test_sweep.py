@@ -150,7 +150,9 @@ def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
     sweeps.finish(made.runs[0], [20.0, 21.0])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.setattr(
-        sweep, "_image_grid", lambda *_: (seen.append(os.environ["CUDA_VISIBLE_DEVICES"]), np.zeros((2, 2, 3), np.uint8))[1]
+        sweep,
+        "_image_grid",
+        lambda *_: (seen.append(os.environ["CUDA_VISIBLE_DEVICES"]), np.zeros((2, 2, 3), np.uint8))[1],
     )
     sweep._report(made, [(made.runs[1], "it broke")], ["3", "5"])
     assert seen == ["3"]

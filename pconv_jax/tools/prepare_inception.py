@@ -27,13 +27,20 @@ _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def prepare(out, *, file=None, overwrite=False, source=SOURCE):
-    """Fetches where no file is given, converts and writes.
+    """Downloads InceptionV3's weights unless they are given, and converts them.
+
+    Args:
+      out: npz to write.
+      file: weights on this machine; None downloads them.
+      overwrite: whether an existing `out` is replaced.
+      source: the published file.
 
     Returns:
-      A sentence that says what was written.
+      A sentence that describes what was written.
 
     Raises:
-      OSError, UserError: with what to do, in one line or a few. Nothing is left behind.
+      UserError: a file is missing, is not what it should be, or cannot be downloaded. Nothing is left behind.
+      OSError: `out` cannot be written.
     """
     weight_files.check_absent(out, overwrite=overwrite)
     with tempfile.TemporaryDirectory(prefix=".inception_", dir=os.path.dirname(os.path.abspath(out))) as folder:

@@ -49,26 +49,35 @@ _LAST = "classifier.6.bias"  # NaN in torchvision's VGG16 of which only the feat
 
 
 def prepare(out, *, network="alex", backbone=None, linear=None, overwrite=False, sources=SOURCES):
-    """Fetches what is not given, converts and writes.
+    """Downloads LPIPS's weights unless they are given, and converts them.
+
+    Args:
+      out: npz to write.
+      network: "alex" or "vgg".
+      backbone: torchvision's weights on this machine; None downloads them.
+      linear: alex.pth, vgg.pth or the wheel of lpips on this machine; None downloads them.
+      overwrite: whether an existing `out` is replaced.
+      sources: published files by network and flag.
 
     Returns:
-      A sentence that says what was written.
+      A sentence that describes what was written.
 
     Raises:
-      OSError, UserError: with what to do, in one line or a few. Nothing is left behind.
+      UserError: a file is missing, is not what it should be, or cannot be downloaded. Nothing is left behind.
+      OSError: `out` cannot be written.
     """
     weight_files.check_absent(out, overwrite=overwrite)
-    given = {"--backbone": backbone, "--linear": linear}
+    files = {"--backbone": backbone, "--linear": linear}
     with tempfile.TemporaryDirectory(prefix=".lpips_", dir=os.path.dirname(os.path.abspath(out))) as folder:
-        missing = {flag: sources[network][flag] for flag, path in given.items() if path is None}
-        paths = {flag: path for flag, path in given.items() if path is not None}
+        missing = {flag: sources[network][flag] for flag, path in files.items() if path is None}
+        paths = {flag: path for flag, path in files.items() if path is not None}
         read = {flag: _READERS[flag](path, network, folder) for flag, path in paths.items()}  # before a download
         try:
             for flag, file in sorted(missing.items(), reverse=True):  # the small one first
                 paths[flag] = download.get(file, folder)
                 read[flag] = _READERS[flag](paths[flag], network, folder)
         except download.Unreachable as error:
-            words = [f"--network={network}", *(f"{flag}={path}" for flag, path in given.items() if path is not None)]
+            words = [f"--network={network}", *(f"{flag}={path}" for flag, path in files.items() if path is not None)]
             raise weight_files.by_hand(missing, out, " ".join([_TOOL, *words]), error) from error
         arrays = {"network": np.asarray(network), **read["--backbone"], **read["--linear"]}
         weight_files.write(out, arrays, lpips.load, overwrite=overwrite)

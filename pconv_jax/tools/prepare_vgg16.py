@@ -38,13 +38,21 @@ _TOOL = "python -m pconv_jax.tools.prepare_vgg16"
 
 
 def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
-    """Fetches where no file is given, converts and writes.
+    """Downloads VGG16's weights unless they are given, and converts them.
+
+    Args:
+      out: npz to write.
+      source: "torchvision" or "keras"; by default the origin of `file`, or torchvision.
+      file: weights on this machine; None downloads them.
+      overwrite: whether an existing `out` is replaced.
+      sources: published files by origin.
 
     Returns:
-      A sentence that says what was written, and how it will be fed.
+      A sentence that describes what was written, and how its images will be scaled.
 
     Raises:
-      OSError, UserError: with what to do, in one line or a few. Nothing is left behind.
+      UserError: a file is missing, is not what it should be, or cannot be downloaded. Nothing is left behind.
+      OSError: `out` cannot be written.
     """
     weight_files.check_absent(out, overwrite=overwrite)
     if file is not None:
@@ -76,7 +84,7 @@ def _convert(path, out, source, overwrite):
 
 
 def _check_name(file, keras):
-    """A name that promises a published file is held to it."""
+    """Checks a file that has the name of a published one."""
     weight_files.check_name(file)
     if os.path.isfile(file) and os.path.basename(file) == keras.name:
         download.check(file, keras.checksum, f"download it again ({keras.url}), or rename it if you changed it")

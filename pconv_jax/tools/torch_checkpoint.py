@@ -71,7 +71,14 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read(path: str, names) -> dict[str, np.ndarray]:
-    """The tensors of a state dict that are among `names`; the others are not read from disk.
+    """Reads tensors of a PyTorch state dict by name; the others are not read from disk.
+
+    Args:
+      path: the .pth file.
+      names: names of the tensors.
+
+    Returns:
+      Those of the tensors that the file holds, by name.
 
     Raises:
       UserError: the file is broken, is no state dict, or names something else than tensors.

@@ -1,4 +1,4 @@
-"""What the tools for weights share: where an npz may go, what a file's name promises, and files from the network."""
+"""Checks, reading and writing of weights files, for the tools that convert them."""
 
 import importlib
 import os
@@ -12,10 +12,14 @@ from pconv_jax.tools import download, torch_checkpoint
 
 
 def check_absent(path: str, *, overwrite: bool):
-    """Whether the npz may be written there, asked before anything is downloaded.
+    """Checks that an npz can be written to a path, before anything is downloaded.
+
+    Args:
+      path: the npz.
+      overwrite: whether an existing file is replaced.
 
     Raises:
-      OSError: it may not.
+      UserError: the folder does not exist, the path is a folder, or the file exists.
     """
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
@@ -39,10 +43,17 @@ def check_installed(package: str):
 
 
 def write(path: str, arrays: dict[str, np.ndarray], load, *, overwrite: bool):
-    """Writes the npz, whole or not at all, after `load` has read it.
+    """Writes arrays to an npz, completely or not at all.
+
+    Args:
+      path: the npz.
+      arrays: by name.
+      load: reads the finished file once, so that a file that cannot be used is never left.
+      overwrite: whether an existing file is replaced.
 
     Raises:
-      OSError: it cannot be written; or it exists and `overwrite` is not set.
+      UserError: the file exists and is not to be replaced, or `load` refuses it.
+      OSError: it cannot be written.
     """
     check_absent(path, overwrite=overwrite)
     with tempfile.TemporaryDirectory(prefix=".weights_", dir=os.path.dirname(os.path.abspath(path))) as folder:
@@ -53,10 +64,14 @@ def write(path: str, arrays: dict[str, np.ndarray], load, *, overwrite: bool):
 
 
 def check_name(path: str, home: str = "https://download.pytorch.org/models"):
-    """A name that promises a published file is held to it: torch puts the first digits of the SHA-256 there.
+    """Checks a file whose name ends in the first digits of its SHA-256, as those that PyTorch publishes do.
+
+    Args:
+      path: the file.
+      home: address from which it can be downloaded again, for the error message.
 
     Raises:
-      UserError: the file is another one.
+      UserError: the digits are not those of the file.
     """
     name = os.path.basename(path)
     digits = re.search(r"-([0-9a-f]{8,64})\.pth$", name)
@@ -66,13 +81,13 @@ def check_name(path: str, home: str = "https://download.pytorch.org/models"):
 
 
 def by_hand(files: dict[str, download.Published], out: str, command: str, error: OSError) -> errors.UserError:
-    """What to do on a machine without a network: what to download, from where, where to put it, and the command.
+    """Returns an error that explains how to download files on another machine and convert them here.
 
     Args:
-      files: by the flag that takes them.
-      out: the npz, beside which the files are put.
-      command: to be given the flags and `--out`.
-      error: why they could not be downloaded.
+      files: published files by the flag that takes them.
+      out: the npz; the files are to be put into its folder.
+      command: the command to run then, without `--out` and the flags of `files`.
+      error: the reason why the download failed.
     """
     folder = os.path.dirname(os.path.abspath(out))
     paths = {flag: os.path.join(folder, file.name) for flag, file in files.items()}
@@ -88,10 +103,17 @@ def by_hand(files: dict[str, download.Published], out: str, command: str, error:
 
 
 def tensors(path: str, names) -> dict[str, np.ndarray]:
-    """The tensors of a torch state dict among `names`, from a .pth or safetensors; the content says which.
+    """Reads tensors of a PyTorch state dict from a .pth or safetensors file, recognised by its content.
+
+    Args:
+      path: the file.
+      names: names of the tensors.
+
+    Returns:
+      Those of the tensors that the file holds, by name.
 
     Raises:
-      UserError: no such file; or it is broken or something else.
+      UserError: there is no such file, or it is damaged or of another kind.
     """
     if not os.path.isfile(path):
         raise errors.UserError(f"no file {path}: give the weights, or leave the flag out to download them")
@@ -113,10 +135,17 @@ def tensors(path: str, names) -> dict[str, np.ndarray]:
 
 
 def take(arrays: dict[str, np.ndarray], path: str, name: str, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """One array, finite.
+    """Returns one array after checking it.
+
+    Args:
+      arrays: by name.
+      path: file that they come from, for the error message.
+      name: name of the array.
+      shape: shape that it must have.
+      what: description of the right file, for the error message.
 
     Raises:
-      UserError: it is missing, has another shape or is not finite; `what` to give in its place.
+      UserError: the array is missing, has another shape or is not finite.
     """
     if name not in arrays:
         raise errors.UserError(f"{path} lacks {name}: give {what}")
