@@ -31,16 +31,20 @@ class Phase:
     freeze_statistics: bool = False
     freeze_affine: bool = False
 
-    def moving(self, tree):
-        """A tree like the parameters, of gradients or updates, with zeros for what this phase holds still."""
+    def mask_frozen(self, tree):
+        """Returns gradients or updates, a tree like the parameters, with zeros for the frozen parameters.
+
+        Not by optax's `partition` or `freeze`: inside the optimizer they would change the tree of its state, and so
+        the checkpoints; outside they take as many lines.
+        """
         if not self.freeze_affine:
             return tree
 
-        def hold(path, leaf):
+        def mask(path, leaf):
             frozen = _ENCODER_NORM.match(jax.tree_util.keystr(path, simple=True, separator="/"))
             return jnp.zeros_like(leaf) if frozen else leaf
 
-        return jax.tree_util.tree_map_with_path(hold, tree)
+        return jax.tree_util.tree_map_with_path(mask, tree)
 
 
 def make(steps: int, finetune_steps: int, *, freeze_statistics: bool, freeze_affine: bool) -> tuple[Phase, ...]:

@@ -1,8 +1,9 @@
-"""The step functions: pure, of (state, batch); what is static is bound when they are made."""
+"""The training step and the prediction, pure functions that are made from a network, an optimizer and a phase."""
 
 import functools
 from collections.abc import Callable
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -16,10 +17,11 @@ def loss_terms(output, target, mask, features: Callable | None):
     """Returns the terms of the loss by name, each a scalar; without `features` those of images alone.
 
     Args:
-      output, target: `[N, H, W, C]`, float32 in [0, 1].
+      output: the network's prediction, `[N, H, W, C]`, float32.
+      target: the image, `[N, H, W, C]`, float32 in [0, 1].
       mask: `[N, H, W, 1]`, 1 = valid.
-      features: images -> list of feature maps (VGG16), or None. Called once for the target, without gradient, and once
-        for output and composite together.
+      features: takes images and returns a list of feature maps (VGG16), or None. It is called once for the target,
+        without gradient, and once for output and composite together.
     """
     filled = compositing.composite(target, output, mask)
     terms = {name: term(output, target, mask, filled) for name, term in losses.IMAGE_TERMS.items()}
@@ -46,8 +48,8 @@ def loss_weights(weights: dict[str, float], style_warmup_steps: int, step) -> di
 
 
 def make_train_step(
-    model,
-    optimizer,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
     weights: Callable,
     features: Callable | None,
     phase: phases.Phase,
@@ -55,28 +57,55 @@ def make_train_step(
     ema: float = 0.0,
     accumulate: int = 1,
 ):
-    """Returns `train_step(state, batch, vgg16) -> (state, metrics)`, to be mapped over the axis `model.axis_name`.
-
-    The batch is `image` uint8 `[B, H, W, C]` and `mask` uint8 `[B, H, W, 1]`. Gradients and metrics are means over
-    all devices. Metrics: `loss`, each term raw and as `weighted/<term>`, `grad_norm`, `param_norm` after the
-    update, and the number of `skipped` images, all float32.
+    """Makes the training step, a pure function that is to be mapped over the axis `model.axis_name`.
 
     Args:
       model: the U-Net.
-      optimizer: of optax.
-      weights: step -> weight of each term.
+      optimizer: an optax optimizer.
+      weights: takes the number of steps done and returns the weight of each term.
       features: `(vgg16, images) -> list of feature maps`, where `vgg16` is the third argument of the step, or None.
-        Parameters that are an argument, and not constants of the program, are neither copied nor folded by XLA.
-      phase: what is held still.
-      ema: decay of the average of the parameters; in the first steps less, `(1 + step) / (10 + step)`, so that the
-        initial parameters are forgotten (as TensorFlow's ExponentialMovingAverage has it).
-      accumulate: parts of the batch that are computed one after another. All terms are means over examples, so the
-        gradient is the same; batch normalisation takes the statistics of each part.
+        The parameters are an argument, because XLA would copy and fold constants of the program.
+      phase: decides what is frozen.
+      ema: decay of the average of the parameters. In the first steps it is `(1 + step) / (10 + step)` if that is less,
+        so that the initial parameters are forgotten (as in TensorFlow's ExponentialMovingAverage).
+      accumulate: number of equal parts of the batch that are computed one after another. All terms are means over
+        examples, so the gradient is the same; batch normalisation uses the statistics of each part.
+
+    Returns:
+      `train_step(state, batch, vgg16) -> (state, metrics)`. The batch has `image` uint8 `[B, H, W, C]`, `mask` uint8
+      `[B, H, W, 1]` and `skipped` int32 `[B]`. Gradients and metrics are means over all devices. The metrics are
+      float32 scalars: `loss`, each term raw and as `weighted/<term>`, `grad_norm`, `param_norm` after the update, and
+      the number of `skipped` images.
     """
+    gradients = _make_gradients(model, features, phase, accumulate)
 
-    def train_step(now, batch, vgg16):
-        weight = weights(now.step)
+    def train_step(state, batch, vgg16):
+        grads, metrics, batch_stats = gradients(state, batch, vgg16, weights(state.step))
+        if lax.axis_size(model.axis_name) > 1:  # on a CPU, XLA copies what a single device averages
+            grads, metrics = lax.pmean((grads, metrics), model.axis_name)
+        grads = phase.mask_frozen(grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, phase.mask_frozen(updates))  # Adam's momentum outlives the gradient
+        average = state.ema
+        if average is not None:
+            decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
+            average = optax.incremental_update(params, average, 1.0 - decay)
+        skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
+        metrics |= {"grad_norm": _norm(grads), "skipped": skipped}
+        metrics["param_norm"] = _norm(
+            params
+        )  # after the update, so that no checkpoint holds a value that is not finite
+        return state.replace(
+            step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
+        ), metrics
 
+    return train_step
+
+
+def _make_gradients(model, features, phase, accumulate):
+    """Makes `gradients(state, batch, vgg16, weight) -> (grads, metrics, batch_stats)` of one device."""
+
+    def gradients(state, batch, vgg16, weight):
         def objective(params, batch_stats, image, mask):
             image, mask = image.astype(jnp.float32) / 255.0, mask.astype(jnp.float32)
             variables = {"params": params, "batch_stats": batch_stats}
@@ -91,46 +120,32 @@ def make_train_step(
 
         def add_part(carry, part):
             batch_stats, total = carry
-            grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(now.params, batch_stats, *part)
+            grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(state.params, batch_stats, *part)
             return (batch_stats, jax.tree.map(jnp.add, total, grads)), metrics
 
         examples = batch["image"], batch["mask"]
         if accumulate == 1:
-            grads, (metrics, batch_stats) = jax.grad(objective, has_aux=True)(now.params, now.batch_stats, *examples)
-        else:
-            parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), examples)
-            start = now.batch_stats, jax.tree.map(jnp.zeros_like, now.params)
-            (batch_stats, grads), metrics = lax.scan(add_part, start, parts)
-            grads = jax.tree.map(lambda x: x / accumulate, grads)
-            metrics = jax.tree.map(jnp.mean, metrics)
-        if lax.axis_size(model.axis_name) > 1:  # on a CPU, XLA copies what a single device averages
-            grads, metrics = lax.pmean((grads, metrics), model.axis_name)
-        grads = phase.moving(grads)
-        updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
-        params = optax.apply_updates(now.params, phase.moving(updates))  # Adam's momentum outlives the gradient
-        average = now.ema
-        if average is not None:
-            decay = jnp.minimum(ema, (1 + now.step) / (10 + now.step))
-            average = optax.incremental_update(params, average, 1.0 - decay)
-        skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
-        metrics |= {"grad_norm": _norm(grads), "skipped": skipped}
-        metrics["param_norm"] = _norm(params)  # after the update: no checkpoint holds what is not finite
-        return now.replace(
-            step=now.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
-        ), metrics
+            differentiate = jax.grad(objective, has_aux=True)
+            grads, (metrics, batch_stats) = differentiate(state.params, state.batch_stats, *examples)
+            return grads, metrics, batch_stats
+        parts = jax.tree.map(lambda x: x.reshape(accumulate, -1, *x.shape[1:]), examples)
+        start = state.batch_stats, jax.tree.map(jnp.zeros_like, state.params)
+        (batch_stats, grads), metrics = lax.scan(add_part, start, parts)
+        return jax.tree.map(lambda x: x / accumulate, grads), jax.tree.map(jnp.mean, metrics), batch_stats
 
-    return train_step
+    return gradients
 
 
 def _norm(tree):
-    """`optax.tree.norm`, which on a CPU writes all the squares out before it adds them."""
+    """Returns the norm of all values, faster on a CPU than `optax.tree.norm`, which stores the squares first."""
     return jnp.sqrt(optax.tree.vdot(tree, tree))
 
 
 def make_predict(model):
-    """Returns `predict(variables, image, mask) -> (output, composite)`: uint8 images in, float32 in [0, 1] out.
+    """Returns `predict(variables, image, mask) -> (output, composite)` from uint8 images to float32 in units of white.
 
-    Batch normalisation uses its running statistics, so that a prediction does not depend on its batch mates.
+    The composite is in [0, 1], the output is not clipped. Batch normalisation uses its running statistics, so a
+    prediction does not depend on the other examples of its batch.
     """
 
     def predict(variables, image, mask):
