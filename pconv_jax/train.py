@@ -1,4 +1,4 @@
-"""Training: from a config to a run directory with checkpoints, metrics, sample sheets and an evaluation.
+"""Trains a network: writes a run directory with checkpoints, metrics, image grids and an evaluation.
 
 python -m pconv_jax.main --config=experiments/quickstart.py
 """
@@ -33,9 +33,9 @@ def train(config, workdir: str, images: tuple | None = None):
     """Trains through both phases, from the newest checkpoint if there is one, and evaluates at the end.
 
     Args:
-      config: validated (training/validation.py).
-      workdir: the run directory; created, or continued if its config is the same.
-      images: `(train, evaluation)`, the encoded images that `data.source` names, if they were found before.
+      config: a validated config (training/validation.py).
+      workdir: the run directory. It is created, or continued if its config is the same.
+      images: the result of `SOURCES[data.source].load`, if the caller has it; None to load it here.
 
     Returns:
       The state after the last step.
@@ -43,7 +43,7 @@ def train(config, workdir: str, images: tuple | None = None):
     Raises:
       UserError: the data, the devices or the run directory do not fit the config, or another process trains in it.
         Nothing has been written then.
-      reporting.NonFinite: a loss is NaN or infinite.
+      reporting.NonFinite: a loss, gradient or parameter is NaN or infinite.
       preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved. In the evaluation at the end, too: the same
         call then only evaluates.
       OSError: the disk is full, the data cannot be read, and the like.

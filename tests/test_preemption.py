@@ -215,7 +215,7 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     assert int(now.step) == 2
     messages = [record.getMessage() for record in caplog.records]
     assert any("checkpoint 4 is damaged (" in message and "\n" not in message for message in messages)
-    assert any(f"checkpoint 4 is now {workdir}/damaged/4" in message for message in messages)
+    assert any(f"checkpoint 4 was moved to {workdir}/damaged/4" in message for message in messages)
     assert [p.name for p in (workdir / "checkpoints").iterdir()] == ["2"]
 
 
@@ -334,7 +334,7 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
     assert sorted(os.listdir(workdir / "checkpoints")) == ["2", "4", "my own"]
     told = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
     names = ", ".join(path.name for path in left)
-    assert told == [f"removed what was left of 2 unfinished checkpoint(s): {names}"]
+    assert told == [f"removed 2 unfinished checkpoint(s): {names}"]
 
 
 @pytest.mark.parametrize("which", ["last", "best"])

@@ -1,8 +1,8 @@
-"""Checkpoints: orbax, asynchronous and atomic, keeping the last few and the best.
+"""Saves and restores checkpoints by orbax, asynchronously and atomically; keeps the newest few and the best.
 
-`checkpoints/<step>/` appears when it is complete and not before, so a run that is killed while it writes resumes from
-the checkpoint before. The SHA-256 of its arrays is stored beside them: what a disk has damaged is noticed and put aside
-as `damaged/<step>`, and the checkpoint before is used.
+`checkpoints/<step>/` appears only when it is complete, so a run that is killed while it writes resumes from the
+checkpoint before. The SHA-256 of the arrays is stored beside them. A damaged checkpoint is moved to `damaged/<step>`,
+and the checkpoint before is used.
 """
 
 import contextlib
@@ -19,29 +19,30 @@ from absl import logging
 from orbax.checkpoint import checkpoint_managers
 
 from pconv_jax import errors
-from pconv_jax.training import parallel, rundir
+from pconv_jax.training import parallel, rundir, tree_check
 
 METRIC = "psnr"
 _DIGEST = "sha256"
-_UNFINISHED = ".orbax-checkpoint-tmp"  # ends, or is in, the names of directories that are being written
+_UNFINISHED = ".orbax-checkpoint-tmp"  # A part of the names of directories that are being written.
 
 
 class Damaged(errors.UserError):
-    """A checkpoint that cannot be read, or holds other arrays than were saved."""
+    """A checkpoint cannot be read, or holds other arrays than were saved."""
 
 
 @contextlib.contextmanager
 def open_manager(workdir: str, max_to_keep: int = 1, clean: bool = False):
-    """Opens the checkpoints of a run, as a context that ends when what is being saved is there.
+    """Opens the checkpoints of a run, as a context that ends when all saves are complete.
 
     Args:
       workdir: the run directory.
       max_to_keep: number of newest checkpoints to keep, beside the one with the best PSNR.
-      clean: remove what killed processes left of checkpoints. Only for who holds the directory's lock.
+      clean: whether to remove the unfinished checkpoints of killed processes. Only for a process that holds the
+        directory's lock.
 
     Raises:
-      UserError: a file lies where its directory belongs.
-      OSError: a checkpoint could not be written. Those before it stay as they are.
+      UserError: a file is in the place of the directory.
+      OSError: a checkpoint could not be written. Those before it are unchanged.
     """
     path = os.path.join(os.path.abspath(workdir), "checkpoints")
     if os.path.exists(path) and not os.path.isdir(path):
@@ -67,19 +68,24 @@ def open_manager(workdir: str, max_to_keep: int = 1, clean: bool = False):
     try:
         yield manager
     finally:
-        with _told(path):
+        with _explain_failed_save(path):
             manager.close()
 
 
 def save(manager: ocp.CheckpointManager, state, psnr: float = math.nan):
-    """Saves under `state.step`, in the background. The PSNR decides which is best; no number is worse than any.
+    """Saves a state under its step, in the background.
+
+    Args:
+      manager: the open checkpoints of the run.
+      state: the state to save.
+      psnr: the score by which the best checkpoint is chosen; NaN ranks below every number.
 
     Raises:
-      OSError: the disk has no room for it, or the checkpoint before could not be written. What is there stays as it is.
+      OSError: the disk has no room, or the checkpoint before could not be written. Earlier checkpoints are unchanged.
     """
-    with _told(manager.directory):
-        manager.wait_until_finished()  # of the one before: what it still writes is not free
-    state = jax.device_get(state)  # arrays of the host: orbax would write those of devices from all hosts of a job
+    with _explain_failed_save(manager.directory):
+        manager.wait_until_finished()  # the space that the checkpoint before still needs is not free
+    state = jax.device_get(state)  # on the host, because orbax would write device arrays from all hosts of a job
     size, free = sum(x.nbytes for x in jax.tree.leaves(state)), shutil.disk_usage(manager.directory).free
     if free < size:
         text = (
@@ -88,12 +94,17 @@ def save(manager: ocp.CheckpointManager, state, psnr: float = math.nan):
         )
         raise rundir.NotWritten(errno.ENOSPC, text, str(manager.directory))
     arguments, metadata = ocp.args.StandardSave(state), {_DIGEST: digest(state)}
-    with _told(manager.directory):
+    with _explain_failed_save(manager.directory):
         manager.save(int(state.step), args=arguments, metrics={METRIC: psnr}, custom_metadata=metadata)
 
 
 def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = None):
-    """The state at `step`, or the newest, on the host; None if there is no checkpoint.
+    """Returns the state of a checkpoint, on the host; None if there is no checkpoint.
+
+    Args:
+      manager: the open checkpoints of the run.
+      abstract_state: shapes and dtypes of the state.
+      step: the checkpoint; None for the newest.
 
     Raises:
       UserError: the checkpoint holds another tree than `abstract_state`; the differing paths are listed.
@@ -105,17 +116,19 @@ def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = N
     try:
         saved, metadata = manager.item_metadata(step), manager.metadata(step).custom_metadata
     except Exception as error:
-        if _says_nothing_about_the_files(error):
+        if _is_unrelated_to_the_files(error):
             raise
         raise _damaged(step, error) from error
     if saved is None:
         raise _damaged(step, "no list of its arrays")
-    check_tree(saved, abstract_state, step)
-    arrays = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_state)  # restored as they are: on the host
+    tree_check.check(saved, abstract_state, step)
+    arrays = jax.tree.map(
+        lambda x: np.zeros(x.shape, x.dtype), abstract_state
+    )  # NumPy arrays, so that orbax restores to the host
     try:
         state = manager.restore(step, args=ocp.args.StandardRestore(arrays))
     except Exception as error:
-        if _says_nothing_about_the_files(error):
+        if _is_unrelated_to_the_files(error):
             raise
         raise _damaged(step, error) from error
     if (metadata or {}).get(_DIGEST) != digest(state):
@@ -124,7 +137,12 @@ def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = N
 
 
 def restore_chosen(workdir: str, abstract_state, which: str):
-    """The state of the "last" or the "best" checkpoint on the host, while training may save and remove others.
+    """Returns the state of the last or best checkpoint, on the host, even while training saves and removes others.
+
+    Args:
+      workdir: the run directory.
+      abstract_state: shapes and dtypes of the state.
+      which: "last" or "best".
 
     Raises:
       UserError: as `restore`; or there is no checkpoint.
@@ -138,7 +156,7 @@ def restore_chosen(workdir: str, abstract_state, which: str):
                 manager.reload()
                 if step == (manager.best_step() if which == "best" else manager.latest_step()):
                     raise
-                logging.info("training has removed checkpoint %d meanwhile: taking the next", step)
+                logging.info("training has removed checkpoint %d; the next one is used", step)
                 continue
             if state is None:
                 raise errors.UserError(f"{workdir} has no checkpoint yet: wait for the first one, or train again")
@@ -146,10 +164,16 @@ def restore_chosen(workdir: str, abstract_state, which: str):
 
 
 def resume(manager: ocp.CheckpointManager, abstract_state):
-    """The newest state that is not damaged, or None if there is no checkpoint. Damaged ones are put aside.
+    """Returns the newest state that is not damaged, or None if there is no checkpoint.
+
+    Damaged checkpoints that are newer are moved to `damaged/`.
+
+    Args:
+      manager: the open checkpoints of the run.
+      abstract_state: shapes and dtypes of the state.
 
     Raises:
-      UserError: as `restore`; or all are damaged, which then stay where they are.
+      UserError: as `restore`; or all checkpoints are damaged, which then are not moved.
     """
     damaged = []
     for step in sorted(manager.all_steps(), reverse=True):
@@ -160,7 +184,7 @@ def resume(manager: ocp.CheckpointManager, abstract_state):
             damaged.append(step)
             continue
         for number in damaged:
-            _put_aside(manager.directory, number)
+            _move_to_damaged(manager.directory, number)
         if damaged:
             manager.reload()
         return state
@@ -173,13 +197,13 @@ def resume(manager: ocp.CheckpointManager, abstract_state):
 
 
 def exists(workdir: str) -> bool:
-    """Whether a run has a complete checkpoint to go on from."""
+    """Returns whether a run has a complete checkpoint to resume from."""
     folder = os.path.join(workdir, "checkpoints")
     return bool(_steps(folder))
 
 
 def digest(tree) -> str:
-    """SHA-256 of all arrays of a tree, to compare runs bit for bit."""
+    """Returns the SHA-256 of all arrays of a tree, to compare runs bit for bit."""
     sha = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         sha.update(jax.tree_util.keystr(path).encode())
@@ -196,22 +220,22 @@ def _newest(folder):
 
 
 def _names(folder):
-    """What lies in the directory of checkpoints; nothing where somebody has removed it."""
+    """Returns the names in the directory of checkpoints; [] if there is no such directory."""
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
 def _remove_unfinished(folder):
-    """Directories that a process was writing when it was killed: nobody reads them, and each is a checkpoint large."""
+    """Removes the directories that a killed process was writing; each takes the space of a checkpoint."""
     left = [name for name in _names(folder) if _UNFINISHED in name]
     for name in left:
         shutil.rmtree(os.path.join(folder, name))
     if left:
-        logging.info("removed what was left of %d unfinished checkpoint(s): %s", len(left), ", ".join(left))
+        logging.info("removed %d unfinished checkpoint(s): %s", len(left), ", ".join(left))
 
 
 @contextlib.contextmanager
-def _told(folder):
-    """Says in a line of ours what orbax says in pages about a checkpoint that could not be written."""
+def _explain_failed_save(folder):
+    """Replaces orbax's error about a failed save, which is pages long, by one line, as a context."""
     try:
         yield
     except Exception as error:
@@ -229,26 +253,26 @@ def _told(folder):
 
 
 def _metric(metrics):
-    """A value that is no number is the worst."""
+    """Returns the score of a checkpoint; NaN ranks below every number."""
     return metrics[METRIC] if math.isfinite(metrics[METRIC]) else -math.inf
 
 
 def alone():
-    """One host of a job reads and writes; the others do not take part, and orbax does not wait for them."""
+    """Returns orbax's options for one host that reads and writes alone, without waiting for the others of its job."""
     host, _ = parallel.shard()
     return ocp.options.MultiprocessingOptions(
         primary_host=host, active_processes={host}, barrier_sync_key_prefix=f"host_{host}"
     )
 
 
-def _says_nothing_about_the_files(error):
-    """Of an error while reading: out of memory or of file handles, no permission, a network that is away."""
+def _is_unrelated_to_the_files(error):
+    """Returns whether an error while reading has another cause than damaged files, e.g. no memory or no permission."""
     missing = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in missing)
 
 
 def first_line(error: Exception) -> str:
-    """Of an error's text, shortened: orbax's go on for pages."""
+    """Returns the first line of an error's text, at most 300 characters; orbax's are pages long."""
     return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
@@ -256,7 +280,7 @@ def _damaged(step, reason):
     return Damaged(f"checkpoint {step} is damaged ({first_line(reason)})")
 
 
-def _put_aside(directory, step):
+def _move_to_damaged(directory, step):
     aside = os.path.join(os.path.dirname(directory), "damaged")
     os.makedirs(aside, exist_ok=True)
     target, copies = os.path.join(aside, str(step)), 0
@@ -264,33 +288,4 @@ def _put_aside(directory, step):
         copies += 1
         target = os.path.join(aside, f"{step}.{copies}")
     os.rename(os.path.join(directory, str(step)), target)
-    logging.warning("checkpoint %d is now %s; the one before is used", step, target)
-
-
-def check_tree(metadata, abstract_state, step: int):
-    """Raises UserError unless a checkpoint's arrays have the paths and shapes of a state; lists those that differ."""
-    saved, wanted = _shapes(metadata), _shapes(abstract_state)
-    problems = []
-    for path in sorted(wanted.keys() | saved.keys(), key=lambda path: (not path.startswith("params/"), path)):
-        if path not in saved:
-            problems.append(f"missing {path}")
-        elif path not in wanted:
-            problems.append(f"surplus {path}")
-        elif saved[path] != wanted[path]:
-            problems.append(f"{path} is {saved[path]}, needs {wanted[path]}")
-    if problems:
-        more = f" and {len(problems) - 10} more" if len(problems) > 10 else ""
-        raise errors.UserError(f"checkpoint {step} does not fit this model: {'; '.join(problems[:10])}{more}")
-
-
-def _shapes(tree):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(_name(key) for key in path): tuple(leaf.shape) for path, leaf in leaves}
-
-
-def _name(key):
-    """The same name for an attribute of the state, a key of a dict, and an index: orbax stores all as keys."""
-    for attribute in ("key", "name", "idx"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    return str(key)
+    logging.warning("checkpoint %d was moved to %s; the one before is used", step, target)

@@ -1,8 +1,8 @@
-"""Compiled programs are kept in the user's cache directory, so that the same command starts faster next time.
+"""Caches compiled functions in the user's cache directory, so that the same command starts faster the next time.
 
-JAX finds a program again by its operations, its options and JAX's version, but not by the processor: XLA would run
-machine code with instructions that this one lacks, after no more than a line in the log. Machines that share a home
-directory therefore get a directory each, by kind.
+JAX's cache key has the operations, the options and JAX's version, but not the processor: XLA would run machine code
+with instructions that this processor lacks, after only a warning. Machines that share a home directory therefore get a
+directory each, by kind.
 """
 
 import hashlib
@@ -16,49 +16,51 @@ from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from pconv_jax.ops.cpu import dispatch
 
-MIN_SECONDS = 0.1  # of compilation; what takes less is not worth a file
+MIN_SECONDS = 0.1  # Functions that compile faster are not cached.
 
 
 def enable(wanted: bool, model=None):
-    """Turns JAX's persistent compilation cache on or off. Before anything is compiled.
+    """Turns JAX's persistent compilation cache on or off. It must be called before anything is compiled.
 
-    What the environment says (JAX_COMPILATION_CACHE_DIR, JAX_ENABLE_COMPILATION_CACHE) stays as it is. A directory
-    that cannot be written to is a warning: programs are compiled, as they would be without.
+    The environment variables JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE stay in force. If the directory
+    cannot be written to, a warning is logged and functions are compiled without a cache.
 
     Args:
-      wanted: False: neither look programs up nor keep them, wherever.
-      model: `config.model` of what is going to be compiled. Programs with oneDNN's calls cannot be stored
-        (`ops.cpu.onednn`). They save more than the cache does, so with them nothing is stored, whatever `wanted` is.
+      wanted: whether to use the cache; if False, nothing is read from it or written to it.
+      model: the section `config.model` of the network to compile. With `conv_impl` "onednn" the cache is off if oneDNN
+        is usable, whatever `wanted` is, because XLA cannot serialise its calls (`ops.cpu.onednn`).
     """
     if model is not None and model.conv_impl == "onednn" and jax.default_backend() == "cpu":
         before = jax.config.jax_enable_compilation_cache
         jax.config.update("jax_enable_compilation_cache", False)
         if dispatch.onednn_usable(model.dtype):
-            logging.info("convolutions by oneDNN; programs are compiled anew each time")
+            logging.info("oneDNN computes the convolutions; compiled functions are not cached")
             return
-        logging.warning('oneDNN is not usable in %s here: model.conv_impl is taken for "auto"', model.dtype)
+        logging.warning("oneDNN is not usable in %s here: model.conv_impl=auto is used instead", model.dtype)
         jax.config.update("jax_enable_compilation_cache", before)
-        jax_cache.reset_cache()  # the trial was compiled without, which JAX remembers
+        jax_cache.reset_cache()  # JAX remembers that the trial was compiled without a cache
     if not wanted:
         jax.config.update("jax_enable_compilation_cache", False)
     if not jax.config.jax_enable_compilation_cache or jax.config.jax_compilation_cache_dir:
         return
     path = directory()
     try:
-        os.makedirs(path, mode=0o700, exist_ok=True)  # who writes here decides what this user's processes run
+        os.makedirs(
+            path, mode=0o700, exist_ok=True
+        )  # everyone who can write here can run code in this user's processes
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError("not writable")
         if os.stat(path).st_uid != os.getuid() or os.stat(path).st_mode & 0o022:
             raise PermissionError("others can write to it")
     except OSError as error:
-        logging.warning("programs are compiled anew each time, %s cannot be used: %s", path, error)
+        logging.warning("compiled functions are not cached, %s cannot be used: %s", path, error)
         return
     jax.config.update("jax_compilation_cache_dir", path)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", MIN_SECONDS)
 
 
 def directory() -> str:
-    """`$XDG_CACHE_HOME/pconv_jax/programs/<kind of machine>`, without XDG_CACHE_HOME below `~/.cache`."""
+    """Returns `<cache>/pconv_jax/programs/<kind of machine>`; the cache is $XDG_CACHE_HOME or `~/.cache`."""
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):
         base = os.path.expanduser("~/.cache")
@@ -66,7 +68,7 @@ def directory() -> str:
 
 
 def _machine():
-    """What XLA compiles for on a CPU: its kind and features, and the number of cores that loops are divided over."""
+    """Returns a text about the CPU that XLA compiles for: model, features, and the number of cores it uses."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
             text = file.read()

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop. The step is finished, the state saved, and the exit code says that it can go on.
+"""Handles the signals that ask a run to stop: it finishes its step, saves, and exits with a code of its own.
 
 SLURM (`--signal`), Kubernetes and spot machines send SIGTERM some time before they kill; Ctrl-C is SIGINT.
 """
@@ -11,18 +11,23 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, later, goes on
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command continues later.
 
 
 class Stopped(Exception):
-    """The run was asked to stop; its state is saved."""
+    """A signal asked the run to stop; its state is saved."""
 
 
 def until_asked(signals: Sequence[str], items: Iterable, reason: str) -> Iterator:
-    """The items, until a signal arrives.
+    """Yields the items until a signal arrives.
+
+    Args:
+      signals: names of the signals received so far, e.g. of `requests`.
+      items: the items to yield.
+      reason: description of the interrupted work, for the message.
 
     Raises:
-      Stopped: with what it was, before the next item; `reason` says what has been stopped.
+      Stopped: there is a signal before the next item.
     """
     for item in items:
         if signals:
@@ -31,18 +36,18 @@ def until_asked(signals: Sequence[str], items: Iterable, reason: str) -> Iterato
 
 
 def leave(stopped: Stopped) -> NoReturn:
-    """Ends the process with `EXIT_CODE` and a line that says how to go on, whether or not somebody still listens."""
+    """Ends the process with `EXIT_CODE`, after a line on standard error that explains how to continue."""
     try:
         print(f"{stopped}: the same command goes on from there", file=sys.stderr, flush=True)
     except OSError:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, or Python fails to flush it and ends with another code
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, or Python fails to flush the closed pipe and ends with another code
     sys.exit(EXIT_CODE)
 
 
 def leave_to_the_first_host():
-    """For the other hosts, which wait for it at the end: a signal to all is answered by the first alone.
+    """Ignores signals from now on, for the hosts that wait at the end while the first host evaluates.
 
-    Else they would end with the signal's number, which SLURM takes for the exit code of the job.
+    Otherwise a signal to all hosts would end them with its number, which SLURM takes for the exit code of the job.
     """
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
@@ -50,9 +55,9 @@ def leave_to_the_first_host():
 
 @contextlib.contextmanager
 def requests():
-    """Collects the names of SIGTERM and SIGINT in a list as they arrive; a second one ends the process at once.
+    """Collects the names of SIGTERM and SIGINT in a list, as a context; a second signal ends the process at once.
 
-    Outside the main thread, where Python delivers no signals, the list stays empty.
+    Outside the main thread the list stays empty, because Python delivers signals only there.
     """
     received = []
 
@@ -60,7 +65,8 @@ def requests():
         if received:
             os._exit(128 + number)
         received.append(signal.Signals(number).name)
-        # Not by logging: the signal may have come in the middle of a write. And Ctrl-C ends `tee` in `2>&1 | tee log`.
+        # Logging is not safe here, because the signal may arrive in the middle of a write. The write may fail, because
+        # Ctrl-C also ends `tee` in `2>&1 | tee log`.
         with contextlib.suppress(OSError):
             os.write(2, f"{received[0]}: stops as soon as all is saved; the same again ends at once\n".encode())
 

@@ -1,4 +1,4 @@
-"""What a run tells: metrics as JSON lines and TensorBoard events, progress in the log."""
+"""Reports a run: metrics as JSON lines and TensorBoard events, progress in the log."""
 
 import errno
 import json
@@ -15,9 +15,15 @@ from pconv_jax.training import rundir
 
 
 class MetricsLog:
-    """Appends to metrics.jsonl and TensorBoard events. What a killed run wrote after its last checkpoint is dropped."""
+    """Appends to metrics.jsonl and to TensorBoard events."""
 
     def __init__(self, workdir: str, step: int):
+        """Opens both, and drops the metrics that a killed run wrote after its last checkpoint.
+
+        Args:
+          workdir: the run directory.
+          step: the step from which the run continues.
+        """
         path = os.path.join(workdir, "metrics.jsonl")
         if os.path.exists(path):
             rundir.write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, step)))
@@ -25,7 +31,11 @@ class MetricsLog:
         self._events = tensorboardX.SummaryWriter(workdir, purge_step=step + 1, write_to_disk=True)
 
     def write(self, step: int, values: dict[str, float]):
-        """One JSON line `{"step": .., name: value, ..}` and one scalar per name.
+        """Writes one JSON line `{"step": .., name: value, ..}` and one TensorBoard scalar per name.
+
+        Args:
+          step: number of steps done.
+          values: values by name.
 
         Raises:
           OSError: they cannot be written.
@@ -36,13 +46,19 @@ class MetricsLog:
         for name, value in values.items():
             self._events.add_scalar(name, value, step)
 
-    def image(self, step: int, name: str, sheet: np.ndarray):
-        """Adds a picture, uint8 RGB `[H, W, 3]`, to TensorBoard."""
+    def image(self, step: int, name: str, image: np.ndarray):
+        """Adds a picture to TensorBoard.
+
+        Args:
+          step: number of steps done.
+          name: name of the picture.
+          image: uint8 RGB `[H, W, 3]`.
+        """
         self._check_events()
-        self._events.add_image(name, sheet, step, dataformats="HWC")
+        self._events.add_image(name, image, step, dataformats="HWC")
 
     def _check_events(self):
-        """tensorboardX writes in a thread that ends at an error; from then on it would wait for it without end."""
+        """Raises OSError if tensorboardX's writing thread has died of an error; the next call would block forever."""
         if not self._events.file_writer.event_writer._worker.is_alive():
             raise OSError(errno.ENOSPC, "TensorBoard's events could not be written", self._events.logdir)
 
@@ -56,27 +72,34 @@ class MetricsLog:
 
 
 class Progress:
-    """Rate and time left, from the time spent in training steps alone."""
+    """Measures the rate and the time left, from the time spent in training steps alone."""
 
     def __init__(self, step: int, steps: int, batch_size: int):
+        """Starts the clock.
+
+        Args:
+          step: number of steps done.
+          steps: number of steps of the whole run.
+          batch_size: training examples per step.
+        """
         self.steps, self.batch_size = steps, batch_size
         self.restart(step)
         self._training_seconds, self._training_steps = 0.0, 0
         self._watcher, self._last = futures.ThreadPoolExecutor(1), None
 
     def restart(self, step: int):
-        """Starts the clock anew, after anything that is not training."""
+        """Restarts the clock, after anything that is not training."""
         self._step, self._started, self._waited = step, time.perf_counter(), 0.0
 
     def dispatched(self, metrics):
-        """Takes note of a step by its metrics, device arrays that may not be there yet; a thread waits for them."""
+        """Records that a step was dispatched; a thread waits for its metrics, device arrays that are not ready yet."""
         self._last = self._watcher.submit(_when_ready, metrics)
 
     def waited(self, started: float):
-        """Adds the time since `started` (of `time.perf_counter`) in which no step was under way.
+        """Adds the time since `started` (of `time.perf_counter`) in which no step was being computed.
 
-        Steps run on while the loop fetches the next batch: only what the devices idle for want of data counts. What
-        preparing batches takes from steps that run on the same processor is not in it.
+        The devices compute while the loop fetches the next batch, so only the time in which they are idle counts. If
+        batches are prepared on the processor that also computes the steps, the slowdown of the steps is not included.
         """
         if self._last is None:
             self._waited += time.perf_counter() - started
@@ -84,9 +107,9 @@ class Progress:
             self._waited += time.perf_counter() - max(started, self._last.result())
 
     def measure(self, step: int) -> dict[str, float]:
-        """`images_per_s`, `data_wait` (share of the time, see `waited`) and `seconds_left` since the last restart.
+        """Returns `images_per_s`, `data_wait` (fraction of the time, see `waited`) and `seconds_left`, and restarts.
 
-        Rate and time left are 0 as long as nothing was timed: the step that compiles is not.
+        Rate and time left are 0 before the first timed step; the step that compiles is not timed.
         """
         seconds, count = time.perf_counter() - self._started, step - self._step
         self._training_seconds += seconds
@@ -100,7 +123,13 @@ class Progress:
         return rate
 
     def line(self, step: int, values: dict[str, float], rate: dict[str, float]) -> str:
-        """One line for a person: raw terms, not the weighted ones."""
+        """Formats a log line, with the raw terms of the loss and without the weighted ones.
+
+        Args:
+          step: number of steps done.
+          values: metrics by name.
+          rate: the result of `measure`.
+        """
         shown = {name: value for name, value in values.items() if name != "skipped" and "/" not in name}
         terms = "  ".join(f"{name} {value:.4g}" for name, value in shown.items())
         skipped = f"  {values['skipped']:.0f} corrupt images skipped" if values.get("skipped") else ""
@@ -111,16 +140,16 @@ class Progress:
 
 
 class NonFinite(errors.UserError):
-    """A loss or gradient that is NaN or infinite."""
+    """A loss, gradient or parameter is NaN or infinite."""
 
 
 def explained(error: MemoryError | RuntimeError) -> str | None:
-    """What a person can do about an error that comes from a library, in a line; None where we do not know it."""
+    """Returns a line that says what to do about an error of a library; None if the error is unknown."""
     text = str(error)
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         reason = text.partition("\n")[0]
         return f"out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate"
-    if text.startswith("Worker process was terminated"):  # grain's words for one of data.workers
+    if text.startswith("Worker process was terminated"):  # the text of grain's error
         return f"{text} Killed for memory, it may be: lower data.workers; the same command goes on"
     return None
 
@@ -128,8 +157,14 @@ def explained(error: MemoryError | RuntimeError) -> str | None:
 def interval(pending: list[tuple[int, dict]]) -> dict[str, float]:
     """Reads the metrics of several steps from the device and averages them; `skipped` is summed.
 
+    Args:
+      pending: pairs of a step and its metrics.
+
+    Returns:
+      The means by name.
+
     Raises:
-      NonFinite: with the first step that has a non-finite value, and all terms of that step.
+      NonFinite: a value is not finite; the message has the first such step and all its terms.
     """
     rows = [(step, {name: float(value) for name, value in metrics.items()}) for step, metrics in pending]
     for step, row in rows:
@@ -149,7 +184,7 @@ def _when_ready(metrics):
 
 
 def duration(seconds: float) -> str:
-    """90061 -> "1d 1h 1m"; the two or three largest units."""
+    """Formats seconds by their two or three largest units, e.g. 90061 as "1d 1h 1m"."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     days, hours = divmod(hours, 24)
@@ -159,7 +194,7 @@ def duration(seconds: float) -> str:
 
 
 def _lines_until(path, step):
-    """Complete lines of steps up to `step`; the last line of a killed run may be torn."""
+    """Yields the lines of steps up to `step`. The last line of a killed run may be incomplete and is dropped."""
     with open(path, encoding="utf-8", errors="replace") as file:
         for line in file:
             try:

@@ -1,4 +1,4 @@
-"""`init_from`: the parameters of another run, taken from one of its checkpoints."""
+"""Reads the parameters of another run from one of its checkpoints, for the config key `init_from`."""
 
 import os
 
@@ -7,15 +7,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from pconv_jax import errors
-from pconv_jax.training import checkpoints
+from pconv_jax.training import checkpoints, tree_check
 
 
 def parameters(path: str, abstract_state) -> tuple:
-    """`(params, batch_stats)` of another run, on the host: averaged parameters where it has them, as evaluation does.
+    """Returns `(params, batch_stats)` of another run, on the host, with averaged parameters if it has them.
 
     Args:
       path: a run directory (its newest checkpoint is taken), or one of its `checkpoints/<step>`.
-      abstract_state: what the arrays must fit; its optimiser and step do not matter.
+      abstract_state: shapes and dtypes that the arrays must have; its optimizer state and step are not compared.
 
     Raises:
       UserError: there is no checkpoint, or it holds other parameters; missing, surplus and differing ones are listed.
@@ -42,7 +42,7 @@ def parameters(path: str, abstract_state) -> tuple:
         taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
         taken = {name: tree for name, tree in taken.items() if tree}
         wanted = {"params": abstract_state.params, "batch_stats": abstract_state.batch_stats}
-        checkpoints.check_tree({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
+        tree_check.check({"params": saved.get(name), "batch_stats": saved.get("batch_stats") or {}}, wanted, step)
         to_host = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), taken)
         arguments = ocp.args.PyTreeRestore(item=taken, restore_args=to_host, partial_restore=True)
         try:

@@ -1,4 +1,4 @@
-"""What a config may hold: one rule per key. A wrong key, value or combination is an error before anything starts."""
+"""Checks configs: one rule per key. A wrong key, value or combination is an error before anything starts."""
 
 import difflib
 import os
@@ -121,10 +121,10 @@ RENAMED = {"data.key": "data.image_feature", "train.keep": "train.max_to_keep"}
 
 
 def validate(config):
-    """Checks every key, then what must fit together.
+    """Checks every key, then the combinations of values.
 
     Raises:
-      UserError: names the key, what was found, what is wanted, and the fix; all wrong keys at once.
+      UserError: something is wrong; the message lists all wrong keys with their value, the rule, and the fix.
     """
     values = flatten(config)
     problems = [unknown(key) for key in sorted(values.keys() - RULES.keys())]
@@ -141,7 +141,7 @@ def validate(config):
 
 
 def unknown(key: str) -> str:
-    """What to tell about a key without a rule: the closest one that has one."""
+    """Returns the message about a key without a rule, with the closest key that has one."""
     close = [RENAMED[key]] if key in RENAMED else difflib.get_close_matches(key, RULES, n=1)
     return f"unknown key {key}: did you mean {close[0]}?" if close else f"unknown key {key}"
 
@@ -157,7 +157,12 @@ def rename_keys(values: dict) -> dict:
 
 
 def flatten(tree, prefix=""):
-    """A nested config -> `{"section.key": value}`."""
+    """Returns the values of a nested config as `{"section.key": value}`.
+
+    Args:
+      tree: the config or a section of it.
+      prefix: the text before each key.
+    """
     flat = {}
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if hasattr(value, "items") else {f"{prefix}{key}": value}
@@ -165,12 +170,12 @@ def flatten(tree, prefix=""):
 
 
 def train_masks(config) -> masks.Family:
-    """The family of the training masks."""
+    """Returns the family of the training masks."""
     return masks.Family(**{**config.masks, "area": tuple(config.masks.area)})
 
 
 def evaluation_masks(config) -> masks.Family:
-    """The family of the evaluation masks, with the area of the last bucket, the hardest to fit beside a border."""
+    """Returns the family of the evaluation masks. Its area is the last bucket's, the hardest to fit beside a border."""
     return masks.Family(**config.eval.masks, area=pipeline.BUCKETS[-1])
 
 
