@@ -1,13 +1,13 @@
-"""What each choice of the method is worth: the baseline below, and variants that change one thing each.
+"""Measures what each choice of the method contributes: a baseline, and variants that change one thing each.
 
     ./launch.sh sweep experiments/ablation.py
     ./launch.sh sweep experiments/ablation.py --variants=zero --config.data.source=folder --config.data.path=DIR
-    python -m pconv_jax.main --config=experiments/ablation.py --workdir=runs/baseline        # it alone
+    python -m pconv_jax.main --config=experiments/ablation.py --workdir=runs/baseline        # only the baseline
 
-The paper's method at 64 x 64 on the photographs in scikit-image's wheel, with the quickstart's centred input, windows
-of 3, clipping and augmentation: partial convolution, batch normalisation, both phases, L1 and total variation;
-perceptual and style terms with loss.vgg16_weights. `--smoke` tries all of it out at toy size. What is overridden holds
-for all variants; those that would be the baseline itself are left out.
+The baseline is the paper's method at 64 x 64 on the photographs in scikit-image's wheel, with the quickstart's centred
+input, 3x3 kernels, clipping and augmentation: partial convolution, batch normalisation, both phases, L1 and total
+variation; perceptual and style terms with loss.vgg16_weights. `--smoke` runs everything at toy size. Overrides apply to
+all variants; a variant that equals the baseline is left out.
 """
 
 from experiments import quickstart
@@ -34,7 +34,7 @@ SMOKE_SEEDS = (0, 1)
 
 
 def get_config():
-    """The baseline."""
+    """Returns the baseline."""
     config = quickstart.get_config()
     config.name = "ablation"
     config.model.norm = "batch"
@@ -51,7 +51,7 @@ def get_config():
 
 
 def get_variants(config):
-    """`{group: {name: overrides, or why it is left out}}` for a baseline."""
+    """Returns the variants of a baseline, `{group: {name: overrides, or the reason why it is left out}}`."""
     return {
         "convolution": {kind: _kind(config, kind) for kind in ("partial", "zero", "mask_channel", "gated")},
         "mask update": {f"mask_{rule}": _partial(config, "mask_update", rule) for rule in ("shrink", "keep", "vanish")},

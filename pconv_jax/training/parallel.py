@@ -44,15 +44,17 @@ def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) ->
     Raises:
       UserError: some of the arguments are missing, or `host` is out of range.
     """
-    given = [value is not None for value in (coordinator, hosts, host)]
-    if any(given) and not all(given):
+    set_arguments = [value is not None for value in (coordinator, hosts, host)]
+    if any(set_arguments) and not all(set_arguments):
         raise errors.UserError("--coordinator, --hosts and --host belong together: give all three, or none under SLURM")
-    if all(given) and not (hosts >= 1 and 0 <= host < hosts):
+    if all(set_arguments) and not (hosts >= 1 and 0 <= host < hosts):
         raise errors.UserError(f"--host is {host} and --hosts {hosts}; needs --host from 0 to --hosts - 1")
     tasks = max(int(os.environ.get(name, 1)) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
-    if not all(given) and tasks <= 1:
+    if not all(set_arguments) and tasks <= 1:
         return False
-    arguments = {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host} if all(given) else {}
+    arguments = (
+        {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host} if all(set_arguments) else {}
+    )
     jax.distributed.initialize(
         **arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
     )

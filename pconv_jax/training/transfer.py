@@ -32,8 +32,8 @@ def parameters(path: str, abstract_state) -> tuple:
         steps = manager.all_steps()
         step = max(steps, default=None) if step is None else step
         if step not in steps:
-            found = ", ".join(map(str, sorted(steps))) or "none"
-            raise errors.UserError(f"{path} is no complete checkpoint: those of {folder} are {found}")
+            available = ", ".join(map(str, sorted(steps))) or "none"
+            raise errors.UserError(f"{path} is no complete checkpoint: those of {folder} are {available}")
         try:
             saved = manager.item_metadata(step).tree
         except Exception as error:
