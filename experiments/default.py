@@ -39,9 +39,7 @@ def get_config():
     config.masks = ml_collections.ConfigDict()
     config.masks.kind = "strokes"  # shapes | strokes | boxes | folder
     config.masks.area = (0.01, 0.6)  # range of the hole area, as a fraction of the image
-    config.masks.border = (
-        0.0  # width of a frame without holes, as a fraction of the side (0.04: the paper's "border constraint")
-    )
+    config.masks.border = 0.0  # frame without holes, as a fraction of the side (0.04: the paper's "border constraint")
     config.masks.path = ""  # folder: directory of mask images
     config.masks.polarity = "white_hole"  # folder: white_hole | black_hole
     config.masks.augment = True  # folder: dilate, rotate, shift, crop and flip the masks at random

@@ -11,8 +11,8 @@ Hardware and time: it is meant for one GPU, where it has not been run. On two CP
 (1.3 images/s, 6.5 GiB), so its 550,000 steps would take a month.
 
 Scores: none measured yet. The paper's PSNR on Places2 at 512 x 512 is 28.32, 25.25 and 22.89 dB for holes of 10-20,
-20-30 and 30-40 % that do not touch the border (eval.masks.border=0.04). On N GPUs give train.batch_size=6N and scale both
-learning rates by N.
+20-30 and 30-40 % that do not touch the border (eval.masks.border=0.04). On N GPUs give train.batch_size=6N and scale
+both learning rates by N.
 """
 
 from experiments import default
