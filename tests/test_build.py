@@ -40,7 +40,7 @@ def test_fingerprints_of_all_that_a_run_is_fed_with(tmp_path):
     changes = {"masks.kind": "folder", "masks.path": str(tmp_path / "masks")}
     changes |= {"loss.vgg16_weights": str(tmp_path / "vgg.npz")}
     changes |= {"eval.masks.kind": "folder", "eval.masks.path": str(tmp_path / "other")}
-    found = build.fingerprints(runs.tiny(**changes), *sources)
-    assert found["VGG16 weights"] == f"sha256 {hashlib.sha256(b'weights').hexdigest()}"
-    assert found["train masks"].startswith("2 files, sha256 ")
-    assert found["evaluation masks"].startswith("1 files, sha256 ")
+    fingerprints = build.fingerprints(runs.tiny(**changes), *sources)
+    assert fingerprints["VGG16 weights"] == f"sha256 {hashlib.sha256(b'weights').hexdigest()}"
+    assert fingerprints["train masks"].startswith("2 files, sha256 ")
+    assert fingerprints["evaluation masks"].startswith("1 files, sha256 ")

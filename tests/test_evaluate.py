@@ -30,9 +30,9 @@ def command(*words, module=evaluate):
 def save(directory, scale=1.0, **changes):
     """Makes a run without training; another `scale` makes another network."""
     config = runs.tiny(**changes)
-    now = networks.random_state(config)
-    now = now.replace(params=jax.tree.map(lambda x: scale * x, now.params))
-    return networks.save_run(directory, config, [(now, 20.0)])
+    state = networks.random_state(config)
+    state = state.replace(params=jax.tree.map(lambda x: scale * x, state.params))
+    return networks.save_run(directory, config, [(state, 20.0)])
 
 
 @pytest.fixture(scope="module")

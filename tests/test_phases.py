@@ -27,15 +27,15 @@ def trained():
     return step_on(1, config, [runs.batch(config, k) for k in range(3)])[0]
 
 
-def norm_leaves(now, part):
+def norm_leaves(state, part):
     """`{path: array}` of the normalisation of the layers whose name starts with `part`: affine and statistics."""
-    found = {}
+    result = {}
     for use in ("params", "batch_stats"):
-        for path, leaf in jax.tree.leaves_with_path(getattr(now, use)):
+        for path, leaf in jax.tree.leaves_with_path(getattr(state, use)):
             name = jax.tree_util.keystr(path, simple=True, separator="/")
             if name.startswith(part) and "/norm/" in name:
-                found[f"{use}/{name}"] = np.asarray(leaf)
-    return found
+                result[f"{use}/{name}"] = np.asarray(leaf)
+    return result
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def norm_leaves(now, part):
         ("batch", False, True),
         ("batch", False, False),
         ("masked_batch", True, True),
-        *(pytest.param("masked_batch", *how, marks=pytest.mark.slow) for how in ((True, False), (False, True))),
+        *(pytest.param("masked_batch", *frozen, marks=pytest.mark.slow) for frozen in ((True, False), (False, True))),
         pytest.param("masked_batch", False, False, marks=pytest.mark.slow),
     ],
 )
@@ -56,13 +56,13 @@ def test_the_second_phase_holds_the_encoder_still(trained, norm, statistics, aff
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3, **changes})
     second = runs.phases(config)[1]
     after, _ = step_on(1, config, [runs.batch(config, k) for k in range(3, 13)], trained, second)
-    before, now = norm_leaves(trained, "enc"), norm_leaves(after, "enc")
+    before, changed = norm_leaves(trained, "enc"), norm_leaves(after, "enc")
     assert {name.split("/")[-1] for name in before} == {"scale", "bias", "mean", "var"}
     for name in before:
         frozen = statistics if name.startswith("batch_stats") else affine
-        assert np.array_equal(before[name], now[name]) == frozen, name
-    before, now = norm_leaves(trained, "dec"), norm_leaves(after, "dec")
-    assert len(before) == 4 and not any(np.array_equal(before[name], now[name]) for name in before)
+        assert np.array_equal(before[name], changed[name]) == frozen, name
+    before, changed = norm_leaves(trained, "dec"), norm_leaves(after, "dec")
+    assert len(before) == 4 and not any(np.array_equal(before[name], changed[name]) for name in before)
     for layer in ("enc1", "enc2", "dec2", "dec1"):
         kernels = (x.params[layer]["conv"]["kernel"] for x in (trained, after))
         assert not np.array_equal(*kernels), layer

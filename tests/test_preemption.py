@@ -210,9 +210,9 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
     workdir = copy_of(finished, tmp_path)
     damage(workdir / "checkpoints" / "4")
     with checkpoints.open_manager(str(workdir)) as manager:
-        now = checkpoints.resume(manager, build.state_shapes(runs.tiny()))
+        state = checkpoints.resume(manager, build.state_shapes(runs.tiny()))
         assert manager.latest_step() == 2
-    assert int(now.step) == 2
+    assert int(state.step) == 2
     messages = [record.getMessage() for record in caplog.records]
     assert any("checkpoint 4 is damaged (" in message and "\n" not in message for message in messages)
     assert any(f"checkpoint 4 was moved to {workdir}/damaged/4" in message for message in messages)
@@ -234,8 +234,8 @@ def test_a_changed_array_is_noticed(finished, tmp_path):
     """Readable, and not what was saved: the digest knows."""
     abstract = build.state_shapes(runs.tiny())
     with checkpoints.open_manager(str(tmp_path / "other")) as manager:
-        now = finished[1]
-        arguments = checkpoints.ocp.args.StandardSave(now)
+        state = finished[1]
+        arguments = checkpoints.ocp.args.StandardSave(state)
         checkpoints.save(4, args=arguments, custom_metadata={"sha256": "0" * 64})
         manager.wait_until_finished()
         with pytest.raises(checkpoints.Damaged, match=r"4 is damaged \(its arrays do not have the SHA-256"):
@@ -265,10 +265,10 @@ def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
     usage = types.SimpleNamespace(free=1000)
     save = checkpoints.save
 
-    def full_after_two(manager, now, *psnr):
-        if int(now.step) > 2:
+    def full_after_two(manager, state, *psnr):
+        if int(state.step) > 2:
             monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
-        save(manager, now, *psnr)
+        save(manager, state, *psnr)
 
     monkeypatch.setattr(checkpoints, "save", full_after_two)
     with pytest.raises(OSError, match=r"no room for checkpoint 4 \(0 MiB, 0 free\): .* goes on from step 2"):
@@ -297,9 +297,11 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, mon
     monkeypatch.setattr(checkpoints.ocp.StandardCheckpointHandler, "async_save", full)
     before = step - 2
     message = rf"checkpoint {step} could not be written \(No space left on device; \d+ MiB free\): those before it are"
-    with pytest.raises(rundir.NotWritten, match=rf"{message} whole; make room, .* goes on from step {before}") as told:
+    with pytest.raises(
+        rundir.NotWritten, match=rf"{message} whole; make room, .* goes on from step {before}"
+    ) as messages:
         train.train(runs.tiny(), str(workdir))
-    assert "\n" not in str(told.value) and told.value.errno == errno.ENOSPC
+    assert "\n" not in str(messages.value) and messages.value.errno == errno.ENOSPC
     monkeypatch.undo()
     whole = [p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()]
     assert whole == [str(before)] * (before > 0)
@@ -310,11 +312,11 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, mon
 
 def test_a_disk_that_fills_while_something_else_is_written(tmp_path):
     """Metrics, pictures, events: what to do. tensorboardX, whose thread has ended at its error, is not waited for."""
-    told = "No space left on device: make room, and the same command goes on"
-    with pytest.raises(rundir.NotWritten, match=told), rundir.explain_full_disk(str(tmp_path)):
+    messages = "No space left on device: make room, and the same command goes on"
+    with pytest.raises(rundir.NotWritten, match=messages), rundir.explain_full_disk(str(tmp_path)):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    told = "TensorBoard's events could not be written"
-    with pytest.raises(OSError, match=told), reporting.MetricsLog(str(tmp_path), 0) as log:
+    messages = "TensorBoard's events could not be written"
+    with pytest.raises(OSError, match=messages), reporting.MetricsLog(str(tmp_path), 0) as log:
         log._events.file_writer.event_writer._worker.stop()
         for step in range(50):
             log.write(step, {"loss": 1.0})
@@ -332,9 +334,9 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
     caplog.set_level("INFO")
     assert int(train.train(runs.tiny(), str(workdir)).step) == 4
     assert sorted(os.listdir(workdir / "checkpoints")) == ["2", "4", "my own"]
-    told = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
+    messages = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
     names = ", ".join(path.name for path in left)
-    assert told == [f"removed 2 unfinished checkpoint(s): {names}"]
+    assert messages == [f"removed 2 unfinished checkpoint(s): {names}"]
 
 
 @pytest.mark.parametrize("which", ["last", "best"])
@@ -369,8 +371,8 @@ def run_once(workdir, **options):
 def finish(workdir):
     """Trains to the end: the SHA-256 of the parameters."""
     with run_once(workdir) as process:
-        told = process.stderr.read()
-    assert process.returncode == 0, told
+        messages = process.stderr.read()
+    assert process.returncode == 0, messages
     return json.loads((workdir / "eval" / "last.json").read_text())["parameters_sha256"]
 
 

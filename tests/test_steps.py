@@ -12,7 +12,7 @@ import runs
 from pconv_jax.training import build, parallel, steps
 
 
-def step_on(devices, config, batches, now=None, phase=None):
+def step_on(devices, config, batches, state=None, phase=None):
     """Runs steps of a phase, by default the first, on the first `devices` CPU devices; the last state, all metrics."""
     mapped = jax.pmap(
         runs.train_step(config, phase or runs.phases(config)[0]),
@@ -21,12 +21,12 @@ def step_on(devices, config, batches, now=None, phase=None):
         out_axes=(None, None),
         devices=jax.devices()[:devices],
     )
-    now, rows = now or build.initial_state(config), []
+    state, rows = state or build.initial_state(config), []
     for batch in batches:
-        now, metrics = mapped(now, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}, {})
-        now, metrics = jax.device_get((now, metrics))
+        state, metrics = mapped(state, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}, {})
+        state, metrics = jax.device_get((state, metrics))
         rows.append({name: float(value) for name, value in metrics.items()})
-    return now, rows
+    return state, rows
 
 
 @pytest.mark.parametrize(
@@ -73,15 +73,15 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
     config = runs.tiny()
     expected, _ = step_on(1, config, [runs.batch(config)])
     train_step = parallel.map_step(runs.train_step(config, runs.phases(config)[0]))
-    now = parallel.replicate(build.initial_state(config))
-    shapes = jax.tree.map(jnp.shape, now)
-    after, metrics = train_step(now, next(parallel.prefetch(iter([runs.batch(config)]))), {})
+    state = parallel.replicate(build.initial_state(config))
+    shapes = jax.tree.map(jnp.shape, state)
+    after, metrics = train_step(state, next(parallel.prefetch(iter([runs.batch(config)]))), {})
     assert jax.tree.map(jnp.shape, after) == shapes
     assert int(after.step) == 1 and all(m.shape == () for m in metrics.values())
     terms = {"valid", "hole", "tv"}
     weighted = {f"weighted/{name}" for name in terms}
     assert set(metrics) == terms | weighted | {"loss", "grad_norm", "param_norm", "skipped"}
-    assert now.params["enc1"]["conv"]["kernel"].is_deleted()
+    assert state.params["enc1"]["conv"]["kernel"].is_deleted()
     for a, b in zip(jax.tree.leaves(after.batch_stats), jax.tree.leaves(expected.batch_stats), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
     for a, b in zip(jax.tree.leaves(after.opt_state), jax.tree.leaves(expected.opt_state), strict=True):

@@ -142,9 +142,9 @@ def stop_after_save(monkeypatch, step):
     """Interrupts a run right after the checkpoint of a step."""
     save = checkpoints.save
 
-    def save_and_stop(manager, now, *psnr):
-        save(manager, now, *psnr)
-        if int(now.step) == step:
+    def save_and_stop(manager, state, *psnr):
+        save(manager, state, *psnr)
+        if int(state.step) == step:
             manager.wait_until_finished()
             raise KeyboardInterrupt
 
@@ -170,8 +170,8 @@ def test_both_phases_resume_where_they_were_stopped(tmp_path, monkeypatch):
     assert rates == pytest.approx({2: 1e-3, 4: 1e-3, 6: 1e-4, 8: 1e-4})
 
 
-def encoder_norm(now):
-    return jax.device_get((now.params["enc2"]["norm"], now.batch_stats["enc2"]["norm"]))
+def encoder_norm(state):
+    return jax.device_get((state.params["enc2"]["norm"], state.batch_stats["enc2"]["norm"]))
 
 
 def test_fine_tuning_from_another_run(finished, tmp_path):
@@ -208,8 +208,8 @@ def test_a_transfer_takes_the_average(tmp_path):
     params, stats = transfer.parameters(str(tmp_path / "source"), shapes)
     jax.tree.map(np.testing.assert_array_equal, params, jax.device_get(source.ema))
     jax.tree.map(np.testing.assert_array_equal, stats, jax.device_get(source.batch_stats))
-    now = train_state.with_parameters(build.initial_state(runs.tiny(**{"optim.ema": 0.9})), params, stats)
-    assert now.ema is params and now.params is params and int(now.step) == 0
+    state = train_state.with_parameters(build.initial_state(runs.tiny(**{"optim.ema": 0.9})), params, stats)
+    assert state.ema is params and state.params is params and int(state.step) == 0
 
 
 def test_transfers_that_do_not_fit_are_refused(finished, tmp_path):

@@ -419,7 +419,7 @@ def test_command_line_mistakes_are_told_without_a_traceback(tmp_path, arguments,
     command = [sys.executable, "-m", "pconv_jax.main", f"--workdir={tmp_path / 'run'}", *arguments]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-    told = done.stdout + done.stderr
+    output = done.stdout + done.stderr
     assert done.returncode not in (0, None)
-    assert message in told and "Traceback" not in told and "File " not in told
+    assert message in output and "Traceback" not in output and "File " not in output
     assert not list(tmp_path.iterdir())
