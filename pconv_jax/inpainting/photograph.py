@@ -76,7 +76,7 @@ def read(path: str, max_pixels: int) -> Photograph:
         image.alpha,
         blocks.icc,
         block,
-        _kept_xmp(blocks.xmp),
+        _kept_xmp(blocks.xmp, image.orientation != 1),
         blocks.dpi,
         blocks.colour,
         image.orientation != 1,
@@ -84,8 +84,10 @@ def read(path: str, max_pixels: int) -> Photograph:
     )
 
 
-def _kept_xmp(xmp):
-    """Returns an XMP packet without previews and with the orientation of upright pixels."""
+def _kept_xmp(xmp, turned):
+    """Returns an XMP packet without previews; of pixels that were turned, with the orientation of upright ones."""
     xmp = re.sub(rb"<xmp:Thumbnails>.*?</xmp:Thumbnails>", b"", xmp, flags=re.DOTALL)
+    if not turned:
+        return xmp
     xmp = re.sub(rb"(tiff:Orientation\s*=\s*[\"'])\d(?=[\"'])", rb"\g<1>1", xmp)
     return re.sub(rb"(<tiff:Orientation>\s*)\d", rb"\g<1>1", xmp)
