@@ -1,4 +1,4 @@
-"""Slow, obvious loops straight from the paper's formulas: what the fast code is held against."""
+"""Slow, obvious loops straight from the paper's formulas, as a reference for the fast code."""
 
 import itertools
 
@@ -6,7 +6,11 @@ import numpy as np
 
 
 def partial_conv(x, mask, kernel, bias, strides, pads, dilation, groups, group_sizes):
-    """Equations 1 and 2, one window and output channel at a time, in float64. Returns `(y, m' [.., groups])`."""
+    """Computes equations 1 and 2, one window and output channel at a time, in float64.
+
+    Returns:
+      `(y, m')`; the mask has one channel per convolution group.
+    """
     x, kernel = np.asarray(x, np.float64), np.asarray(kernel, np.float64)
     rank, window = x.ndim - 2, kernel.shape[:-2]
     per_channel = np.ones_like(x) if mask is None else np.repeat(np.asarray(mask, np.float64), group_sizes, axis=-1)
@@ -32,7 +36,7 @@ def partial_conv(x, mask, kernel, bias, strides, pads, dilation, groups, group_s
 
 
 def dilate(mask, window):
-    """Valid where any pixel of the centred window is valid; `[H, W]`."""
+    """Returns 1 where any pixel of the centred window is valid, `[H, W]`."""
     h, w = mask.shape
     rows, columns = window[0] // 2, window[1] // 2
     result = np.zeros_like(mask)
@@ -43,7 +47,7 @@ def dilate(mask, window):
 
 
 def total_variation(image, mask):
-    """Differences between neighbours that both lie in the hole dilated by one pixel, over the number of elements."""
+    """Sums differences between neighbours in the hole dilated by one pixel, over the number of elements."""
     n, h, w, c = image.shape
     total = 0.0
     for b in range(n):
@@ -56,7 +60,7 @@ def total_variation(image, mask):
 
 
 def gram(features):
-    """`Psi^T Psi / (C H W)`, one pair of channels at a time."""
+    """Returns `Psi^T Psi / (C H W)`, one pair of channels at a time."""
     n, h, w, c = features.shape
     result = np.zeros((n, c, c))
     for b, i, j in np.ndindex(n, c, c):

@@ -1,4 +1,4 @@
-"""The decoder layer against the loop over concatenated features, each half with its own holes."""
+"""Tests of the decoder layer against the loop over concatenated features, each half with its own holes."""
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,7 @@ from pconv_jax.ops import decoder
 
 
 def layer(low_channels=5, skip_channels=2, window=3, seed=0):
-    """Random `low` of 3 x 4 and `skip` of 6 x 8 with different holes, kernel and bias."""
+    """Returns random `low` of 3x4 and `skip` of 6x8 with different holes, kernel and bias."""
     rng = np.random.default_rng(seed)
     low, skip = rng.normal(size=(2, 3, 4, low_channels)), rng.normal(size=(2, 6, 8, skip_channels))
     low_mask, skip_mask = rng.uniform(size=(2, 3, 4, 1)) < 0.3, rng.uniform(size=(2, 6, 8, 1)) < 0.3
@@ -20,7 +20,7 @@ def layer(low_channels=5, skip_channels=2, window=3, seed=0):
 
 @pytest.mark.parametrize("window", [1, 3, 5])
 def test_equals_the_loop(window):
-    """Upsample by two, concatenate, convolve: each half counts in sum(M) by its own mask."""
+    """The layer upsamples by two, concatenates and convolves; each half counts in sum(M) by its own mask."""
     low, low_mask, skip, skip_mask, kernel, bias = layer(window=window)
     y, m = decoder.decoder_conv(low, low_mask, skip, skip_mask, kernel, bias)
     up = [a.repeat(2, axis=1).repeat(2, axis=2) for a in (low, low_mask)]

@@ -1,4 +1,4 @@
-"""The faster formulations against the operator as it is written down, in float64."""
+"""Tests that the faster implementations equal the operator as it is written down, in float64."""
 
 import functools
 
@@ -19,19 +19,19 @@ AUTO = functools.partial(dispatch.decoder_conv, impl="auto")
 
 
 def assert_equal(fast, plain):
-    """Outputs within 1e-12 and gradients within 1e-11 of the largest, the same mask, 0 in the remaining holes."""
+    """Checks outputs within 1e-12, gradients within 1e-11 of the largest, equal masks, and 0 in remaining holes."""
     (y, m, gradients), (expected, expected_mask, expected_gradients) = jax.device_get((fast, plain))
     np.testing.assert_array_equal(m, expected_mask)
     np.testing.assert_allclose(y, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
     assert y.dtype == expected.dtype and not y[np.broadcast_to(m == 0, y.shape)].any()
-    for gradient, wanted in zip(gradients, expected_gradients, strict=True):
-        assert gradient.dtype == wanted.dtype
-        np.testing.assert_allclose(gradient, wanted, rtol=0, atol=1e-11 * np.abs(wanted).max())
+    for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
+        assert gradient.dtype == expected_gradient.dtype
+        np.testing.assert_allclose(gradient, expected_gradient, rtol=0, atol=1e-11 * np.abs(expected_gradient).max())
 
 
 @pytest.mark.parametrize("case", layer_cases.DECODER)
 def test_decoder_equals_the_operator(case):
-    """Holes everywhere, in places, and only outside; what lies in them is not read."""
+    """With few, no and only valid pixels the layer equals the operator; values in holes are not read."""
     shape = layer_cases.DECODER[case]
     n, h, w, _, _, o, _ = shape
     with jax.enable_x64(True):
@@ -47,6 +47,7 @@ def test_decoder_equals_the_operator(case):
 
 @pytest.mark.parametrize("case", layer_cases.ENCODER)
 def test_encoder_equals_the_operator(case):
+    """With few, no and only valid pixels the layer equals the operator; values in holes are not read."""
     *shape, stride = layer_cases.ENCODER[case]
     pads = windows.half_padding(shape[-1:] * 2)
     operator = functools.partial(partial_conv.partial_conv, strides=stride, padding=pads)
@@ -63,7 +64,7 @@ def test_encoder_equals_the_operator(case):
 
 @pytest.mark.parametrize("case", ["dec1", "few: dec7"])
 def test_the_choice_follows_platform_and_config(case):
-    """On a CPU another program than the operator's; on a GPU, and with "xla", the operator's and nothing beside it."""
+    """The program differs from the operator's on a CPU, and equals it on a GPU and with "xla"."""
     arrays = layer_cases.decoder_layer(*layer_cases.DECODER[case], dtype=np.float32)
 
     def operations(layer, platform):
@@ -77,7 +78,7 @@ def test_the_choice_follows_platform_and_config(case):
 
 
 def test_the_choice_follows_the_shape():
-    """Phases for windows of 3 where outputs are more than twice the channels."""
+    """A 3x3 kernel is split into sub-pixel kernels where output positions are more than twice the channels."""
 
     def program(shape):
         return str(jax.make_jaxpr(AUTO)(*layer_cases.decoder_layer(*shape, dtype=np.float32)))
@@ -87,8 +88,8 @@ def test_the_choice_follows_the_shape():
     assert program((1, 2, 2, 3, 2, 7, 5)).count("name=conv") == 1
 
 
-def test_phases_save_half_of_the_operations():
-    """16 products per position of the upsampled half instead of 36, forward and in both gradients."""
+def test_subpixel_kernels_save_half_of_the_operations():
+    """The upsampled half takes 16 products per position instead of 36, forward and in both gradients."""
     arrays = layer_cases.decoder_layer(1, 32, 32, 32, 1, 32, 3, dtype=np.float32)
 
     def flops(layer):
@@ -99,7 +100,7 @@ def test_phases_save_half_of_the_operations():
 
 
 def forward_flops(**options):
-    """Operations of the paper's network for one image of 256 x 256, counted before XLA compiles it."""
+    """Returns the operations of the paper's network for one 256x256 image, counted before XLA compiles it."""
     model = unet.UNet(depth=7, **options)
     image, mask = (jax.ShapeDtypeStruct((1, 256, 256, c), jnp.float32) for c in (3, 1))
     variables = jax.eval_shape(model.init, jax.random.key(0), image, mask)
@@ -107,8 +108,11 @@ def forward_flops(**options):
 
 
 def test_what_the_network_costs():
-    """Coverage, ratio and masks are three thousandths of the ordinary convolutions (window sums of every channel would
-    be nine); the faster formulation saves more than a fifth of all operations (taps outside the image not counted)."""
+    """Mask sums, ratio and masks cost three thousandths of the ordinary convolutions.
+
+    Window sums of every channel would cost nine. The faster implementation saves more than a fifth of all operations;
+    kernel positions outside the image are not counted.
+    """
     ordinary, plain, fast = forward_flops(conv_type="zero"), forward_flops(conv_impl="xla"), forward_flops()
     assert ordinary < plain < 1.003 * ordinary
     assert 0.7 * plain < fast < 0.79 * plain
@@ -116,7 +120,7 @@ def test_what_the_network_costs():
 
 @pytest.mark.parametrize("impl", ["auto", "xla"])
 def test_masks_of_a_network_are_not_folded(impl):
-    """A mask that is a constant of the program: all layers' window sums are left to run time."""
+    """The window sums of all layers are computed at run time, even for a mask that is a constant of the program."""
     model, variables = networks.random(conv_impl=impl)
     image, mask = np.zeros((1, 16, 16, 3), np.float32), np.ones((1, 16, 16, 1), np.float32)
     text = jax.jit(lambda image: model.apply(variables, image, mask)).lower(image).compile().as_text()
@@ -125,7 +129,7 @@ def test_masks_of_a_network_are_not_folded(impl):
 
 @pytest.mark.parametrize("case", ["dec1", "few: dec7"])
 def test_bfloat16_is_rounded_once(case):
-    """From float32 sums: within half a unit in the last place of the same layer in float32."""
+    """Outputs are within half a unit in the last place of the same layer in float32."""
     shape = layer_cases.DECODER[case]
     half = layer_cases.decoder_layer(*shape, dtype=jnp.bfloat16)
     y, m = jax.jit(AUTO)(*half)
@@ -140,7 +144,7 @@ def test_bfloat16_is_rounded_once(case):
 
 @pytest.mark.parametrize("case", ["dec1", pytest.param("few: dec7", marks=pytest.mark.slow), "enc5"])
 def test_under_vmap(case):
-    """Over images, masks, kernels and biases, with gradients, in float64: each result as the operator alone has it."""
+    """Mapped over images, masks, kernels and biases, each result and gradient equals the operator's, in float64."""
     if case == "enc5":
         *shape, stride = layer_cases.ENCODER[case]
         layer, fast = layer_cases.encoder_layer, functools.partial(dispatch.conv, stride=stride, impl="auto")
@@ -160,7 +164,7 @@ def test_under_vmap(case):
 
 
 def test_xla_stays_differentiable_forward():
-    """What "auto" gives up; `pconv_jax.partial_conv` itself has it too (test_partial_conv)."""
+    """The implementation "xla" supports forward-mode differentiation, which "auto" does not."""
     low, *rest = layer_cases.decoder_layer(*layer_cases.DECODER["dec1"], dtype=np.float32)
     layer = functools.partial(AUTO, impl="xla")
     _, tangent = jax.jvp(lambda low: layer(low, *rest)[0], (low,), (low,))
@@ -169,7 +173,7 @@ def test_xla_stays_differentiable_forward():
 
 
 def test_the_network_is_the_same():
-    """Outputs and gradients of the whole U-Net in float64, with the same parameters."""
+    """Outputs and gradients of the whole U-Net are equal in float64 with the same parameters."""
     rng = np.random.default_rng(0)
     with jax.enable_x64(True):
         image = jnp.asarray(rng.uniform(size=(2, 8, 8, 3)))
@@ -198,7 +202,7 @@ def test_the_network_is_the_same():
 
 @pytest.mark.slow
 def test_a_step_on_four_devices_is_the_same():
-    """Mapped over devices, from the same state: its tree, and so a checkpoint, does not depend on the formulation."""
+    """From one state, a step on four devices gives the same loss and statistics with each implementation."""
     after = {}
     for impl in dispatch.IMPLS:
         config = runs.tiny(**{"model.conv_impl": impl})

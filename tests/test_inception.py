@@ -1,4 +1,4 @@
-"""Inception for FID: blocks against NumPy, the folded normalisation, the tool, and the files that are refused."""
+"""Tests of Inception for FID: blocks against NumPy, the folded normalisation, the tool, and wrong files."""
 
 import flax.linen as nn
 import jax
@@ -16,7 +16,7 @@ from pconv_jax.tools import download, prepare_inception
 
 
 def test_layers():
-    """94 convolutions of 21.8 million parameters, normalisation folded in; the names are pytorch-fid's."""
+    """The network has 94 convolutions with 21.8 million parameters, folded normalisation and pytorch-fid's names."""
     shapes = inception.expected()
     kernels = {name: shape for name, shape in shapes.items() if name.endswith("/kernel")}
     assert len(kernels) == 94 and len(shapes) == 188
@@ -34,15 +34,15 @@ def test_layers():
 
 
 def block(module, shape):
-    """`(by Flax, input, arrays by name)` of a block with random weights."""
+    """Returns `(result by Flax, input, arrays by name)` of a block with random weights."""
     x = np.random.default_rng(1).standard_normal(shape, np.float32)
     arrays = plain.draw(npz_weights.shapes(module, jax.ShapeDtypeStruct(shape, np.float32)))
-    found = jax.jit(module.apply)({"params": traverse_util.unflatten_dict(arrays, sep="/")}, x)
-    return np.asarray(found), x, arrays
+    result = jax.jit(module.apply)({"params": traverse_util.unflatten_dict(arrays, sep="/")}, x)
+    return np.asarray(result), x, arrays
 
 
 def chain(x, arrays, *names):
-    """Convolutions one after another, each padded to keep the size."""
+    """Applies convolutions one after another, each padded to keep the size."""
     for name in names:
         kernel = arrays[f"{name}/kernel"]
         padding = tuple(side // 2 for side in kernel.shape[:2])
@@ -51,20 +51,20 @@ def chain(x, arrays, *names):
 
 
 def test_block_a_by_hand():
-    """Four branches in order; the mean leaves out what lies outside."""
-    found, x, arrays = block(inception.BlockA(32), (1, 4, 5, 8))
+    """The four branches are in order, and the average ignores positions outside."""
+    result, x, arrays = block(inception.BlockA(32), (1, 4, 5, 8))
     expected = [
         chain(x, arrays, "branch1x1"),
         chain(x, arrays, "branch5x5_1", "branch5x5_2"),
         chain(x, arrays, "branch3x3dbl_1", "branch3x3dbl_2", "branch3x3dbl_3"),
         chain(plain.average(x), arrays, "branch_pool"),
     ]
-    np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(result, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
 
 
 def test_blocks_that_halve_by_hand():
-    """Windows at stride 2 without padding, the maximum beside them."""
-    found, x, arrays = block(inception.BlockB(), (1, 5, 7, 6))
+    """The block convolves with stride 2 without padding, and pools by the maximum."""
+    result, x, arrays = block(inception.BlockB(), (1, 5, 7, 6))
     single, double = (
         plain.conv(y, arrays[f"{name}/kernel"], arrays[f"{name}/bias"], 2)
         for y, name in (
@@ -73,38 +73,38 @@ def test_blocks_that_halve_by_hand():
         )
     )
     expected = np.concatenate([single, double, plain.pool(x, 3, 2)], -1)
-    assert found.shape == (1, 2, 3, 384 + 96 + 6)
-    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-5)
+    assert result.shape == (1, 2, 3, 384 + 96 + 6)
+    np.testing.assert_allclose(result, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_block_c_by_hand():
-    """7 x 7 in rows and columns, in the published order of both."""
-    found, x, arrays = block(inception.BlockC(16), (1, 4, 5, 8))
+    """The 7x7 convolutions are split into rows and columns in the published order."""
+    result, x, arrays = block(inception.BlockC(16), (1, 4, 5, 8))
     expected = [
         chain(x, arrays, "branch1x1"),
         chain(x, arrays, *(f"branch7x7_{i}" for i in (1, 2, 3))),
         chain(x, arrays, *(f"branch7x7dbl_{i}" for i in (1, 2, 3, 4, 5))),
         chain(plain.average(x), arrays, "branch_pool"),
     ]
-    np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(result, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
 
 
 def test_block_d_by_hand():
-    """7 x 7 in rows and columns before one of the two windows at stride 2, the maximum beside them."""
-    found, x, arrays = block(inception.BlockD(), (1, 5, 7, 8))
+    """The split 7x7 convolution precedes one of the two of stride 2; pooling is by the maximum."""
+    result, x, arrays = block(inception.BlockD(), (1, 5, 7, 8))
     towers = {
         "branch3x3_2": chain(x, arrays, "branch3x3_1"),
         "branch7x7x3_4": chain(x, arrays, *(f"branch7x7x3_{i}" for i in (1, 2, 3))),
     }
     expected = [plain.conv(y, arrays[f"{name}/kernel"], arrays[f"{name}/bias"], 2) for name, y in towers.items()]
-    assert found.shape == (1, 2, 3, 320 + 192 + 8)
-    np.testing.assert_allclose(found, np.concatenate([*expected, plain.pool(x, 3, 2)], -1), rtol=1e-3, atol=1e-5)
+    assert result.shape == (1, 2, 3, 320 + 192 + 8)
+    np.testing.assert_allclose(result, np.concatenate([*expected, plain.pool(x, 3, 2)], -1), rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("maximum", [False, True])
 def test_block_e_by_hand(maximum):
-    """Forks of 1 x 3 and 3 x 1; the last block pools by the maximum, as the published weights want."""
-    found, x, arrays = block(inception.BlockE(maximum), (1, 3, 4, 8))
+    """The branches fork into 1x3 and 3x1; the last block pools by the maximum, as the published weights need."""
+    result, x, arrays = block(inception.BlockE(maximum), (1, 3, 4, 8))
     single, double = chain(x, arrays, "branch3x3_1"), chain(x, arrays, "branch3x3dbl_1", "branch3x3dbl_2")
     expected = [
         chain(x, arrays, "branch1x1"),
@@ -114,11 +114,11 @@ def test_block_e_by_hand(maximum):
         chain(double, arrays, "branch3x3dbl_3b"),
         chain(plain.pool(x, 3, 1, 1) if maximum else plain.average(x), arrays, "branch_pool"),
     ]
-    np.testing.assert_allclose(found, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(result, np.concatenate(expected, -1), rtol=1e-3, atol=1e-5)
 
 
 def resized(x, axis):
-    """To 299 along an axis: between the two pixels whose centres are next, at the rim the last one."""
+    """Resizes to 299 along an axis: between the two nearest pixel centres, at the rim by the last one."""
     x, size = np.moveaxis(x, axis, 0), x.shape[axis]
     rows = []
     for i in range(299):
@@ -130,7 +130,7 @@ def resized(x, axis):
 
 @pytest.mark.parametrize("size", [(5, 7), (400, 310)])
 def test_images_are_enlarged_and_reduced(size):
-    """Half-pixel bilinear, also where it skips pixels; [0, 1] becomes [-1, 1]."""
+    """Images are resized bilinearly with half-pixel centres, without antialiasing, and [0, 1] becomes [-1, 1]."""
     image = np.random.default_rng(0).random((1, *size, 3), np.float32)
     expected = 2 * resized(resized(image.astype(np.float64), 1), 2) - 1
     np.testing.assert_allclose(inception.prepared(image), expected, atol=1e-4)
@@ -159,7 +159,7 @@ LAYERS = (  # in order: convolutions as (name, channels, side, stride, padding),
 
 
 def test_layers_follow_each_other():
-    """Each sees what the one before gave. Layers give random features here, so that nothing is computed."""
+    """Each layer receives the output of the one before; random features replace the computation."""
     rng, calls = np.random.default_rng(0), []
 
     def stand_in(apply, args, _, context):
@@ -183,10 +183,10 @@ def test_layers_follow_each_other():
         if layer == "maximum":
             x = plain.pool(x, 3, 2)
             continue
-        what, given, gave = next(left)
-        assert what == layer
-        np.testing.assert_array_equal(given, x, err_msg=layer[0])
-        x = np.maximum(gave, 0) if layer[0].startswith("Conv") else gave
+        function, received, returned = next(left)
+        assert function == layer
+        np.testing.assert_array_equal(received, x, err_msg=layer[0])
+        x = np.maximum(returned, 0) if layer[0].startswith("Conv") else returned
     assert next(left, None) is None
     np.testing.assert_allclose(features, x.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
 
@@ -196,7 +196,7 @@ WANTED = {"Conv2d_1a_3x3": (3, 3, 3, 4), "Mixed_5b/branch1x1": (1, 1, 4, 2)}
 
 @pytest.fixture
 def few_layers(monkeypatch):
-    """As if the network had two layers: 22 million random numbers for each wrong file would be too many."""
+    """Reduces the network to two layers: 22 million random numbers for each wrong file would be too many."""
     shapes = {}
     for layer, shape in WANTED.items():
         shapes |= {f"{layer}/kernel": shape, f"{layer}/bias": shape[-1:]}
@@ -204,7 +204,7 @@ def few_layers(monkeypatch):
 
 
 def published(change=()):
-    """Arrays with pytorch-fid's names."""
+    """Returns arrays under pytorch-fid's names."""
     rng, state = np.random.default_rng(0), {"fc.bias": np.ones(1008, np.float32)}
     for layer, (height, width, inputs, outputs) in WANTED.items():
         name = layer.replace("/", ".")
@@ -215,21 +215,21 @@ def published(change=()):
 
 
 def test_normalisation_is_folded(tmp_path, few_layers):
-    """A convolution with the kernel and bias of the file is the convolution and its batch normalisation."""
+    """A convolution by the kernel and bias of the file equals the convolution and its batch normalisation."""
     state = published()
     safetensors.numpy.save_file(state, tmp_path / "file")
-    said = prepare_inception.prepare(str(tmp_path / "out.npz"), file=str(tmp_path / "file"))
-    assert f"evaluate --fid_weights={tmp_path}/out.npz" in said
+    message = prepare_inception.prepare(str(tmp_path / "out.npz"), file=str(tmp_path / "file"))
+    assert f"evaluate --fid_weights={tmp_path}/out.npz" in message
     x = np.random.default_rng(1).standard_normal((2, 5, 6, 3))
     with np.load(tmp_path / "out.npz") as arrays:
-        found = plain.conv(x, arrays["Conv2d_1a_3x3/kernel"], arrays["Conv2d_1a_3x3/bias"])
+        result = plain.conv(x, arrays["Conv2d_1a_3x3/kernel"], arrays["Conv2d_1a_3x3/bias"])
     kernel = state["Conv2d_1a_3x3.conv.weight"].transpose(2, 3, 1, 0)
     plus, minus = (plain.conv(x, sign * kernel, 0) for sign in (1, -1))
     gamma, beta, mean, variance = (
         state[f"Conv2d_1a_3x3.bn.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
     )
     expected = np.maximum(((plus - minus) - mean) / np.sqrt(variance + 1e-3) * gamma + beta, 0)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out.npz"]
 
 
@@ -268,7 +268,7 @@ def test_without_a_network_the_tool_says_what_to_download(tmp_path):
 
 
 def test_wrong_files_are_refused(tmp_path, few_layers):
-    """By name, shape and content, with the command that makes the right one."""
+    """Wrong names, shapes and content are refused, with the command that makes the right file."""
     path = str(tmp_path / "f.npz")
     with pytest.raises(errors.UserError, match=r"no Inception weights at .*: run python -m .*prepare_inception"):
         inception.load(path)
@@ -282,15 +282,16 @@ def test_wrong_files_are_refused(tmp_path, few_layers):
 
 @pytest.mark.slow
 def test_the_whole_network(tmp_path):
-    """From uint8 of any size to 2048 features per image, which see colour, place and contrast, and no batch mates.
+    """Images of any size give 2048 features each, which depend on colour, place and contrast, and not on batch mates.
 
     The same code agrees with pytorch-fid 0.3.0 on torch to 2e-6 of features up to 7 (random weights; 64, 299 and 400
-    pixels)."""
+    pixels).
+    """
     np.savez(tmp_path / "inception.npz", **plain.draw(inception.expected()))
     measure = perceptual.Fid(str(tmp_path / "inception.npz"))
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 40, 3), np.uint8)
-    found = np.asarray(measure._features(images))
-    assert found.shape == (3, 2048) and np.isfinite(found).all() and found.std(axis=0).max() > 0
+    result = np.asarray(measure._features(images))
+    assert result.shape == (3, 2048) and np.isfinite(result).all() and result.std(axis=0).max() > 0
     again = np.asarray(measure._features(images[[1, 1, 0]]))
-    np.testing.assert_allclose(again, found[[1, 1, 0]], rtol=1e-4, atol=1e-5)
-    assert np.abs(np.asarray(measure._features(images[..., ::-1])) - found).max() > 1e-3
+    np.testing.assert_allclose(again, result[[1, 1, 0]], rtol=1e-4, atol=1e-5)
+    assert np.abs(np.asarray(measure._features(images[..., ::-1])) - result).max() > 1e-3

@@ -1,4 +1,4 @@
-"""Batch normalisation over valid positions, against loops and Flax's own."""
+"""Tests of batch normalisation over valid positions against loops and Flax's own."""
 
 import flax.linen as nn
 import jax
@@ -21,13 +21,13 @@ def apply(norm, variables, *args):
 
 
 def start(norm, x, mask, seed=1):
-    """Variables with scale, shift and statistics that are not the initial ones."""
+    """Returns variables whose scale, shift and statistics are not the initial ones."""
     variables, rng = norm.init(jax.random.key(0), x, mask), np.random.default_rng(seed)
     return jax.tree.map(lambda v: rng.uniform(0.5, 1.5, v.shape).astype(np.float32), variables)
 
 
 def test_statistics_are_those_of_the_valid_positions():
-    """A loop over valid positions gives mean and variance; running ones move by a tenth."""
+    """Mean and variance equal a loop over valid positions; the running ones change by a tenth."""
     x, mask = example()
     norm = layers.MaskedBatchNorm(use_running_average=False)
     variables = start(norm, x, mask)
@@ -43,7 +43,7 @@ def test_statistics_are_those_of_the_valid_positions():
 
 @pytest.mark.parametrize("running", [False, True])
 def test_equals_flax_where_everything_is_valid(running):
-    """Same variables, same result, same new statistics."""
+    """The same variables give Flax's result and new statistics."""
     x, mask = example()
     ones = np.ones_like(mask)
     ours = layers.MaskedBatchNorm(use_running_average=running)
@@ -57,7 +57,7 @@ def test_equals_flax_where_everything_is_valid(running):
 
 
 def test_holes_are_not_read():
-    """NaN in holes: the same values, statistics and finite gradients."""
+    """NaN in holes gives the same values and statistics, and finite gradients."""
     x, mask = example()
     norm = layers.MaskedBatchNorm(use_running_average=False)
     variables = start(norm, x, mask)
@@ -75,7 +75,7 @@ def test_holes_are_not_read():
 
 
 def test_nothing_valid_is_safe():
-    """Finite values and gradients, and the running statistics stay."""
+    """Values and gradients are finite, and the running statistics stay."""
     x, mask = example()
     norm = layers.MaskedBatchNorm(use_running_average=False)
     variables = start(norm, x, mask)
@@ -85,7 +85,7 @@ def test_nothing_valid_is_safe():
 
 
 def test_devices_share_their_statistics():
-    """Two halves of a batch with different numbers of valid positions, one of them with none: as on one device."""
+    """Two halves of a batch, one without valid positions, give the result of one device."""
     x, mask = example(shape=(4, 6, 5, 4))
     mask[2:] = 0
     norm = layers.MaskedBatchNorm(use_running_average=False, axis_name="devices")
@@ -102,7 +102,7 @@ def test_devices_share_their_statistics():
 
 @pytest.mark.parametrize("shape", [(3, 3, 11, 4), (5, 5, 6, 16)])
 def test_kaiming_is_flax_bit_for_bit(shape):
-    """Only the draw's shape differs from Flax's initialiser, so parameters of older runs are the same."""
+    """Only the shape of the draw differs from Flax's initialiser, so parameters of older runs are the same."""
     flax_kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
     ours, theirs = (jax.jit(lambda key, f=f: f(key, shape))(jax.random.key(3)) for f in (layers.kaiming, flax_kaiming))
     np.testing.assert_array_equal(ours, theirs)

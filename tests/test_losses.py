@@ -1,4 +1,4 @@
-"""The loss terms against loops over their formulas, and cases worked by hand."""
+"""Tests of the loss terms against loops over their formulas, and of cases worked by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ def images(seed=0, shape=(2, 9, 8, 3)):
 
 
 def test_valid_and_hole_are_means_over_all_elements():
-    """Not over the valid or the hole area: the authors' size average."""
+    """The terms are not divided by the valid or the hole area, as the authors confirm."""
     output, target, mask = images()
     difference = np.abs(output.astype(np.float64) - target)
     np.testing.assert_allclose(losses.valid(output, target, mask), (mask * difference).sum() / output.size, rtol=1e-5)
@@ -28,7 +28,7 @@ def test_valid_and_hole_are_means_over_all_elements():
 
 
 def test_valid_and_hole_by_hand():
-    """One of four pixels is a hole, wrong by 0.4 there and by 0.2 elsewhere."""
+    """One of four pixels is a hole; the error is 0.4 there and 0.2 elsewhere."""
     target = np.zeros((1, 2, 2, 1), np.float32)
     mask = np.array([1, 1, 1, 0], np.float32).reshape(1, 2, 2, 1)
     output = np.array([0.2, -0.2, 0.2, 0.4], np.float32).reshape(1, 2, 2, 1)
@@ -42,13 +42,13 @@ def test_gram_equals_the_loop():
 
 
 def test_gram_by_hand():
-    """Two positions, two channels: [[1, 2], [3, 4]] gives [[10, 14], [14, 20]] / (2 * 1 * 2)."""
+    """Two positions with the channels [1, 2] and [3, 4] give [[10, 14], [14, 20]] / (2 * 1 * 2)."""
     features = np.array([[1, 2], [3, 4]], np.float32).reshape(1, 1, 2, 2)
     np.testing.assert_allclose(losses.gram(features)[0], np.array([[10, 14], [14, 20]]) / 4)
 
 
 def test_gram_is_float32_under_half_precision():
-    """A sum of 4096 ones sticks at 256 in bfloat16."""
+    """The sum of 4096 ones is exact; in bfloat16 it would stagnate at 256."""
     gram = losses.gram(jnp.ones((1, 64, 64, 2), jnp.bfloat16))
     assert gram.dtype == jnp.float32
     np.testing.assert_array_equal(gram, 0.5)
@@ -71,7 +71,7 @@ def test_total_variation_equals_the_loop():
 
 
 def test_total_variation_by_hand():
-    """A hole in the corner of 3 x 3 dilates to 2 x 2, which holds two vertical and two horizontal pairs."""
+    """A hole in the corner of 3x3 dilates to 2x2, which holds two vertical and two horizontal pairs."""
     image = np.array([[1, 2, 90], [4, 8, 90], [90, 90, 90]], np.float32).reshape(1, 3, 3, 1)
     mask = np.ones_like(image)
     mask[0, 0, 0] = 0
@@ -79,7 +79,7 @@ def test_total_variation_by_hand():
 
 
 def test_total_variation_of_a_constant_is_zero():
-    """No pair reaches over an edge: not the region's own, nor from the last row to the first."""
+    """No pair crosses the edge of the region, nor joins the last row and the first."""
     _, _, mask = images()
     assert losses.total_variation(np.full((2, 9, 8, 3), 0.7, np.float32), mask) == 0
     ramp = np.broadcast_to(np.arange(9, dtype=np.float32)[None, :, None, None], (1, 9, 8, 1))
@@ -114,7 +114,7 @@ def test_terms_and_their_weights_go_by_name():
 
 
 def test_hole_loss_drives_holes_and_valid_loss_the_rest():
-    """The Keras project had the two swapped."""
+    """The gradient of each term is in its own area (the Keras project had swapped the two)."""
     output, target, mask = images()
     for loss, region in ((losses.valid, mask != 0), (losses.hole, mask == 0)):
         gradient = np.asarray(jax.grad(loss)(output, target, mask))

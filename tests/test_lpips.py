@@ -1,4 +1,4 @@
-"""LPIPS: layers, channel order and scaling against NumPy; the tool that makes its file; the files it refuses."""
+"""Tests of LPIPS: layers, channel order and scaling against NumPy, the tool that makes its file, and wrong files."""
 
 import hashlib
 import json
@@ -35,7 +35,7 @@ PLACES = {  # of torchvision's networks, features.<i>
 
 @pytest.fixture(scope="module")
 def arrays():
-    """A random AlexNet and linear layers, as the file holds them."""
+    """Returns a random AlexNet and linear layers in the layout of the file."""
     return plain.draw(lpips.expected("alex")) | {"network": np.asarray("alex")}
 
 
@@ -48,7 +48,7 @@ def file(arrays, tmp_path_factory):
 
 @pytest.fixture
 def drawn(network, arrays, monkeypatch):
-    """The same of any network; VGG16 of a sixteenth of its channels, which compiles fast."""
+    """Returns the same for any network; VGG16 has a sixteenth of its channels, so that it compiles fast."""
     if network == "alex":
         return arrays
     rows = [(row[0], row[1] // 16, *row[2:]) if len(row) == 5 else row for row in lpips.NETWORKS[network]]
@@ -58,17 +58,17 @@ def drawn(network, arrays, monkeypatch):
 
 
 def features_by_hand(image, arrays, network):
-    """Five activations of uint8 images, of unit length along the channels."""
+    """Returns five activations of uint8 images, of unit length along the channels."""
     x = (image / 127.5 - 1 - np.array([-0.030, -0.088, -0.188])) / np.array([0.458, 0.448, 0.450])
-    found = []
+    result = []
     for layer in LAYERS[network].split():
         if layer == "pool":
             x = plain.pool(x, POOL[network], 2)
         elif layer == "tap":
-            found.append(x / (np.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10))
+            result.append(x / (np.sqrt((x**2).sum(-1, keepdims=True)) + 1e-10))
         else:
             x = plain.conv(x, arrays[f"{layer}/kernel"], arrays[f"{layer}/bias"], *CONV.get(layer, (1, (1, 1))))
-    return found
+    return result
 
 
 def distance_by_hand(image, other, arrays, network):
@@ -78,25 +78,26 @@ def distance_by_hand(image, other, arrays, network):
 
 @pytest.mark.parametrize(("network", "side"), [("alex", 35), ("vgg", 17)])
 def test_distance_by_hand(network, side, drawn, tmp_path):
-    """Each layer, the normalisation and the sum, from uint8 to the number; per image, symmetric, 0 for equal ones.
+    """Layers, normalisation and sum equal NumPy's per image; the distance is symmetric and 0 for equal images.
 
-    The same code agrees with the package `lpips` 0.1.4 on torch to 1.2e-7 (AlexNet and VGG16 with random weights)."""
+    The same code agrees with the package `lpips` 0.1.4 on torch to 1.2e-7 (AlexNet and VGG16 with random weights).
+    """
     np.savez(tmp_path / "lpips.npz", **drawn)
     measure = perceptual.Lpips(str(tmp_path / "lpips.npz"))
     image, other = (np.stack([pictures.noise(seed + i, side, side) for i in range(2)]) for seed in (0, 5))
     a, b = measure.features(image), measure.features(other)
     for one, expected in zip(a, features_by_hand(image, drawn, network), strict=True):
         np.testing.assert_allclose(one, expected, rtol=1e-3, atol=1e-5)
-    found = measure.distance(a, b)
-    np.testing.assert_allclose(found, distance_by_hand(image, other, drawn, network), rtol=1e-4)
-    assert found.shape == (2,) and found.min() > 0 and abs(found[0] - found[1]) > 1e-6
-    np.testing.assert_array_equal(measure.distance(b, a), found)
+    result = measure.distance(a, b)
+    np.testing.assert_allclose(result, distance_by_hand(image, other, drawn, network), rtol=1e-4)
+    assert result.shape == (2,) and result.min() > 0 and abs(result[0] - result[1]) > 1e-6
+    np.testing.assert_array_equal(measure.distance(b, a), result)
     np.testing.assert_array_equal(measure.distance(a, a), 0)
     assert measure.about["network"] == network and json.dumps(measure.about)
 
 
 def test_layers():
-    """Of the published sizes: torchvision's features hold 2.5 and 14.7 million parameters, before the five vectors."""
+    """The layers have the published sizes: torchvision's features hold 2.5 and 14.7 million parameters."""
     for network, count in (("alex", 2_469_696), ("vgg", 14_714_688)):
         shapes = lpips.expected(network)
         layers = {name: shape for name, shape in shapes.items() if "/" in name}
@@ -160,7 +161,7 @@ def test_no_npz(tmp_path):
 
 
 def torchvision(arrays):
-    """A network as torchvision names it, a layer of the classifier with it."""
+    """Returns a network under torchvision's names, with one layer of the classifier."""
     state = {"classifier.6.bias": np.ones(4, np.float32)}
     for layer, place in PLACES[str(arrays["network"])].items():
         state[f"features.{place}.weight"] = np.ascontiguousarray(arrays[f"{layer}/kernel"].transpose(3, 2, 0, 1))
@@ -170,7 +171,7 @@ def torchvision(arrays):
 
 @pytest.fixture(scope="module")
 def given(arrays, tmp_path_factory):
-    """`(backbone, linear)` files of the random network."""
+    """Returns the files `(backbone, linear)` of the random network."""
     return published(arrays, tmp_path_factory.mktemp("given"))
 
 
@@ -190,15 +191,15 @@ def prepare(tmp_path, given, **changes):
 
 @pytest.mark.parametrize("network", ["alex", "vgg"])
 def test_the_tool_writes_what_evaluation_reads(network, drawn, tmp_path, tmp_path_factory):
-    """From torchvision's names, and from the wheel of lpips; nothing else is left."""
+    """The tool converts torchvision's names and the wheel of lpips, and leaves no other file."""
     given = published(drawn, tmp_path_factory.mktemp("published"))
     with zipfile.ZipFile(tmp_path / "lpips.whl", "w") as wheel:
         wheel.writestr(f"lpips/weights/v0.0/{network}.pth", b"of an older version")
         wheel.write(given[1], f"lpips/weights/v0.1/{network}.pth")
     for linear in (given[1], tmp_path / "lpips.whl"):
-        said = prepare(tmp_path, given, network=network, linear=str(linear), overwrite=True)
-        assert f"LPIPS 0.1 with {network} from {network}net and" in said
-        assert f"--lpips_weights={tmp_path}/out.npz" in said
+        message = prepare(tmp_path, given, network=network, linear=str(linear), overwrite=True)
+        assert f"LPIPS 0.1 with {network} from {network}net and" in message
+        assert f"--lpips_weights={tmp_path}/out.npz" in message
         with np.load(tmp_path / "out.npz") as written:
             assert set(written.files) == set(drawn)
             for name, array in drawn.items():
@@ -218,7 +219,7 @@ def test_the_tool_writes_what_evaluation_reads(network, drawn, tmp_path, tmp_pat
     ],
 )
 def test_the_tool_refuses(tmp_path, given, which, change, message):
-    """Other networks, and what is no LPIPS; nothing is written."""
+    """Other networks and files without LPIPS's weights are refused, and nothing is written."""
     path = given[which == "linear"]
     state = {k: v for k, v in (safetensors.numpy.load_file(path) | change).items() if v is not None}
     safetensors.numpy.save_file(state, tmp_path / "file")
@@ -247,7 +248,7 @@ def test_the_tool_refuses_what_is_no_file_of_weights(tmp_path, given, monkeypatc
 
 
 def test_without_a_network_the_tool_says_what_to_download(tmp_path, given):
-    """Both files with their addresses, places and the command; what is given is kept in it."""
+    """The message has both files with addresses and places, and a command that keeps the arguments passed."""
     url = loopback.closed_port()
     files = {flag: download.Published(f"{url}/{flag}.pth", 1.5, "sha256:00") for flag in ("--backbone", "--linear")}
     with pytest.raises(errors.UserError, match=r"cannot download --backbone.pth and --linear.pth") as caught:

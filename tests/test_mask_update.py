@@ -1,4 +1,4 @@
-"""What becomes of holes behind a layer, against loops, under both formulations of the convolution."""
+"""Tests of the mask after a layer against loops, for both implementations of the convolution."""
 
 import functools
 
@@ -15,14 +15,14 @@ SIZE, KERNEL = 8, 3
 
 
 def masks(seed, size=SIZE):
-    """Some valid pixels, and a hole that no window of 3 sees across."""
+    """Returns masks with some valid pixels and a hole wider than a 3x3 kernel."""
     mask = (np.random.default_rng(seed).uniform(size=(2, size, size, 1)) < 0.4).astype(np.float32)
     mask[:, :5, :5] = 0
     return mask
 
 
-def slow(rule, mask, before, stride):
-    """Window by window. `mask` is what the windows see, `before` the mask at full size."""
+def slow(rule, mask, previous, stride):
+    """Updates window by window; `mask` is the input of the windows, `previous` the mask at full size."""
     n, h, w, _ = mask.shape
     result = np.zeros((n, -(-h // stride), -(-w // stride), 1), np.float32)
     half = KERNEL // 2
@@ -32,7 +32,7 @@ def slow(rule, mask, before, stride):
             window = mask[b, max(row - half, 0) : row + half + 1, max(column - half, 0) : column + half + 1]
             result[b, i, j] = window.any()
         else:
-            result[b, i, j] = 1 if rule == "vanish" else before[b, row, column, 0]
+            result[b, i, j] = 1 if rule == "vanish" else previous[b, row, column, 0]
     return result
 
 
@@ -58,7 +58,7 @@ def test_encoder_masks(rule, stride, impl):
 @pytest.mark.parametrize("impl", ["auto", "xla"])
 @pytest.mark.parametrize("rule", mask_update.RULES)
 def test_decoder_masks(rule, impl):
-    """The upsampled map and the skip are seen together; before, the mask was the skip's."""
+    """The windows cover the upsampled mask and the skip's together; the previous mask is the skip's."""
     low_mask, skip_mask = masks(3, SIZE // 2), masks(4)
     rng = np.random.default_rng(5)
     low, skip = (rng.normal(size=(*m.shape[:3], c)).astype(np.float32) for m, c in ((low_mask, 2), (skip_mask, 3)))
@@ -82,21 +82,23 @@ def example():
 
 @functools.cache
 def outputs(rule, impl="xla"):
-    """`(output, final mask)` of a network; its parameters are the same under every rule."""
+    """Returns `(output, final mask)` of a network whose parameters are the same under every rule."""
     _, variables = networks.random(center=False)
     model = unet.UNet(**{**networks.SMALL, "center": False}, mask_update=rule, conv_impl=impl)
     return jax.jit(model.apply)(variables, *example())
 
 
 @pytest.mark.parametrize("rule", mask_update.RULES)
-def test_networks_of_both_formulations_agree(rule):
+def test_networks_of_both_implementations_agree(rule):
     for a, b in zip(outputs(rule, "xla"), outputs(rule, "auto"), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_kept_hole_is_filled_at_its_rim_alone():
-    """The last layer's window reaches one pixel into it; the middle stays empty, and is said to be. The other rules
-    fill all of it, differently."""
+    """With "keep" the last layer fills one pixel of the rim, and the mask reports the middle as empty.
+
+    The other rules fill the whole hole, differently.
+    """
     output, final = (np.asarray(x)[0] for x in outputs("keep"))
     assert not output[11:21, 11:21].any() and not final[11:21, 11:21].any()
     assert output[10, 10:22].all() and final[10, 10:22].all()

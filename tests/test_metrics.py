@@ -1,4 +1,4 @@
-"""The metrics equal scikit-image's."""
+"""Tests that the metrics equal scikit-image's."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from pconv_jax.ops import metrics
 
 @pytest.fixture(params=[(40, 33, 3), (11, 64, 1)])
 def pair(request):
-    """A smooth image and a noisy one, whole numbers in [0, 255]."""
+    """Returns a smooth image and a noisy one, whole numbers in [0, 255]."""
     rng = np.random.default_rng(0)
     target = np.cumsum(rng.normal(0, 8, (2, *request.param)), axis=2) + 128
     image = target + rng.normal(0, 15, target.shape)
@@ -24,12 +24,12 @@ def test_psnr(pair):
 
 
 def test_psnr_of_equal_images_is_capped(pair):
-    """One perfect image does not make a mean infinite."""
+    """The PSNR of equal images is finite, so that one perfect image does not make a mean infinite."""
     assert metrics.psnr(pair[0], pair[0]).tolist() == [metrics.MAX_PSNR] * 2
 
 
 def test_hole_psnr(pair):
-    """Over the pixels of the hole, whatever lies outside of it; of no hole it is the ceiling."""
+    """The PSNR of the hole ignores the pixels outside, and is the maximum if there is no hole."""
     image, target = pair
     mask = (np.random.default_rng(1).random((*image.shape[:3], 1)) > 0.3).astype(np.uint8)
     holes = [m[..., 0] == 0 for m in mask]
@@ -44,7 +44,7 @@ def test_hole_psnr(pair):
 
 
 def test_ssim(pair):
-    """Gaussian window 11, sigma 1.5, all channels: not EdgeConnect's grey images with window 51."""
+    """The window is an 11x11 Gaussian over all channels, not EdgeConnect's 51x51 over grey images."""
     options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 255}
     expected = [
         skimage.metrics.structural_similarity(i.astype(np.float64), t.astype(np.float64), channel_axis=-1, **options)
@@ -61,7 +61,7 @@ def test_ssim_needs_room_for_its_window():
 
 
 def test_l1_percent_by_hand():
-    """Half of the elements wrong by 51 of 255: 10 %."""
+    """Half of the elements are wrong by 51 of 255, which is 10 %."""
     target = np.zeros((1, 2, 2, 1), np.float32)
     image = np.array([51, 0, 51, 0], np.float32).reshape(1, 2, 2, 1)
     assert float(metrics.l1_percent(image, target)[0]) == pytest.approx(10.0)

@@ -1,4 +1,4 @@
-"""Convolutions by oneDNN against XLA's and against the operator; what keeps programs must never meet them."""
+"""Tests that oneDNN's convolutions equal XLA's and the operator's, and that they never meet the compilation cache."""
 
 import functools
 
@@ -22,7 +22,7 @@ DTYPES = ("float32", "bfloat16")
 
 @pytest.fixture
 def uncached():
-    """JAX as in a process that keeps no programs."""
+    """Switches JAX's compilation cache off, as in a process that caches no programs."""
     before = jax.config.jax_enable_compilation_cache
     jax.config.update("jax_enable_compilation_cache", False)
     jax_cache.reset_cache()
@@ -33,20 +33,22 @@ def uncached():
 
 @pytest.fixture(params=DTYPES)
 def dtype(request, uncached):
+    """Returns a dtype that oneDNN computes in here, or skips the test."""
     if not onednn.usable(request.param):
         pytest.skip(f"oneDNN does not compute {request.param} here: another platform, wheel or processor")
     return jnp.dtype(request.param)
 
 
 def calls(function, *arrays):
+    """Returns the number of oneDNN's calls in a program."""
     return jax.jit(function).lower(*arrays).as_text().count("__onednn$")
 
 
-def close(found, expected, dtype=np.float32):
-    """Within what another order of float32 sums makes, or half a unit in the last place of a coarser type."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
+def assert_close(result, expected, dtype=np.float32):
+    """Checks up to another order of float32 sums, or half a unit in the last place of a coarser dtype."""
+    result, expected = np.asarray(result, np.float64), np.asarray(expected, np.float64)
     relative = 0.51 * float(jnp.finfo(dtype).eps) if dtype == jnp.bfloat16 else 1e-5
-    np.testing.assert_allclose(found, expected, rtol=relative, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(result, expected, rtol=relative, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("swapped", [False, True])
@@ -55,12 +57,12 @@ def test_convolution(stride, swapped, dtype):
     rng = np.random.default_rng(0)
     x, kernel = (jnp.asarray(rng.normal(size=shape), dtype) for shape in ((2, 9, 12, 20), (5, 3, 20, 33)))
     pads = ((2, 1), (0, 3))
-    given = kernel.swapaxes(2, 3) if swapped else kernel
-    y = jax.jit(lambda x, k: onednn.conv(x, k, stride, pads, swapped=swapped))(x, given)
+    weights = kernel.swapaxes(2, 3) if swapped else kernel
+    y = jax.jit(lambda x, k: onednn.conv(x, k, stride, pads, swapped=swapped))(x, weights)
     wide = x.astype(jnp.float32), kernel.astype(jnp.float32)
     expected = lax.conv_general_dilated(*wide, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     assert y.dtype == jnp.float32
-    close(y, expected)
+    assert_close(y, expected)
 
 
 @pytest.mark.parametrize("transpose_a", [False, True])
@@ -71,12 +73,15 @@ def test_product(transpose_a, transpose_b, dtype):
     options = {"transpose_a": transpose_a, "transpose_b": transpose_b}
     y = jax.jit(functools.partial(onednn.product, **options))(a.T if transpose_a else a, b.T if transpose_b else b)
     assert y.dtype == jnp.float32
-    close(y, a.astype(jnp.float32) @ b.astype(jnp.float32))
+    assert_close(y, a.astype(jnp.float32) @ b.astype(jnp.float32))
 
 
 @pytest.mark.parametrize("case", ["dec1", "not square", "few: dec7", "enc5", "odd size, window 5"])
 def test_layers_equal_the_operator(case, dtype):
-    """Holes everywhere, in places, and none: outputs rounded once, masks equal, gradients; holes are not read."""
+    """With few, no and only valid pixels, outputs, masks and gradients equal the operator's.
+
+    Outputs are rounded once, and values in holes are not read.
+    """
     if case in layer_cases.ENCODER:
         *shape, stride = layer_cases.ENCODER[case]
         make, pads = layer_cases.encoder_layer, windows.half_padding(shape[-1:] * 2)
@@ -85,28 +90,28 @@ def test_layers_equal_the_operator(case, dtype):
     else:
         shape, make = layer_cases.DECODER[case], layer_cases.decoder_layer
         operator, fast = decoder.decoder_conv, functools.partial(dispatch.decoder_conv, impl="onednn")
-    found, wanted = layer_cases.with_gradients(fast), layer_cases.with_gradients(operator)
+    fast_gradients, plain_gradients = layer_cases.with_gradients(fast), layer_cases.with_gradients(operator)
     for valid in (0.3, 0.0, 1.0):
-        given = make(*shape, valid=valid, dtype=dtype)
-        wide = [a.astype(jnp.float32) for a in given]
+        arrays = make(*shape, valid=valid, dtype=dtype)
+        wide = [a.astype(jnp.float32) for a in arrays]
         cotangent = layer_cases.cotangent(*jax.eval_shape(operator, *wide)[0].shape)
         cotangent = jnp.asarray(cotangent, dtype).astype(jnp.float32)
-        y, mask, gradients = found(given, cotangent)
-        expected, expected_mask, expected_gradients = wanted(wide, cotangent)
+        y, mask, gradients = fast_gradients(arrays, cotangent)
+        expected, expected_mask, expected_gradients = plain_gradients(wide, cotangent)
         assert y.dtype == dtype and not np.asarray(y)[np.broadcast_to(mask == 0, y.shape)].any()
         np.testing.assert_array_equal(mask, expected_mask)
         if dtype == jnp.bfloat16 and case in layer_cases.POLYPHASE:
             # Their kernels are sums of weights, which are rounded as well.
             np.testing.assert_allclose(y.astype(jnp.float32), expected, rtol=0, atol=0.01 * np.abs(expected).max())
         else:
-            close(y, expected, dtype)
+            assert_close(y, expected, dtype)
         tolerance = 1e-5 if dtype == jnp.float32 else 0.02
         for gradient, right in zip(gradients, expected_gradients, strict=True):
             scale = max(np.abs(right).max(), 1e-6)
             np.testing.assert_allclose(gradient.astype(jnp.float32), right, rtol=0, atol=tolerance * scale)
-        spoiled = [jnp.where(given[1] == 1, given[0], jnp.nan), *given[1:]]
-        assert np.asarray(found(spoiled, cotangent)[0]).tobytes() == np.asarray(y).tobytes()
-    assert calls(lambda *a: fast(*a)[0], *given) >= 1
+        spoiled = [jnp.where(arrays[1] == 1, arrays[0], jnp.nan), *arrays[1:]]
+        assert np.asarray(fast_gradients(spoiled, cotangent)[0]).tobytes() == np.asarray(y).tobytes()
+    assert calls(lambda *a: fast(*a)[0], *arrays) >= 1
 
 
 def test_under_vmap(dtype):
@@ -131,7 +136,7 @@ def test_other_platforms_have_their_own(dtype):
 
 
 def test_vgg16_and_ordinary_convolutions(uncached):
-    """The features and their gradient, and the kinds of convolution that know no masks."""
+    """Features of VGG16 and their gradient equal XLA's, and so do ordinary convolutions."""
     if not onednn.usable("float32"):
         pytest.skip("oneDNN is not usable here")
     options = {"order": "RGB", "scale": 1.0, "mean": (0.5,) * 3, "std": (0.3,) * 3}
@@ -149,12 +154,12 @@ def test_vgg16_and_ordinary_convolutions(uncached):
         results.append((params, *jax.jit(jax.value_and_grad(loss, has_aux=True))(image)))
     (_, (_, features), gradient), (_, (_, expected), expected_gradient) = results
     for one, other in zip(features, expected, strict=True):
-        close(one, other)
+        assert_close(one, other)
     np.testing.assert_allclose(gradient, expected_gradient, atol=1e-4 * np.abs(expected_gradient).max())
 
 
 def test_a_step_on_devices_is_the_same(uncached):
-    """Mapped over four devices; and computed twice, the same bits."""
+    """A step on four devices gives the same bits twice, and agrees with "auto"."""
     if not onednn.usable("float32"):
         pytest.skip("oneDNN is not usable here")
     after, programs = [], {}
@@ -164,15 +169,15 @@ def test_a_step_on_devices_is_the_same(uncached):
             step = runs.train_step(config, runs.phases(config)[0])
             programs[impl], fresh = parallel.map_step(step), jax.device_get(build.initial_state(config))
         batch = next(parallel.prefetch(iter([runs.batch(config)])))
-        now, metrics = programs[impl](parallel.replicate(fresh), batch, {})
-        after.append(jax.device_get((now.params, metrics)))
+        state, metrics = programs[impl](parallel.replicate(fresh), batch, {})
+        after.append(jax.device_get((state.params, metrics)))
     first, again, by_xla = after
     jax.tree.map(np.testing.assert_array_equal, first, again)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=2e-5), first[1], by_xla[1])
 
 
-def test_it_is_not_used_where_programs_are_kept(uncached, tmp_path):
-    """XLA cannot serialise them. Nor for other types, nor where it computes something else or does not know it."""
+def test_it_is_not_used_where_programs_are_cached(uncached, tmp_path):
+    """oneDNN is not used with a compilation cache, which cannot store its programs, nor for other dtypes."""
     if not onednn.usable("float32"):
         pytest.skip("oneDNN is not usable here")
     assert not onednn.usable("float64") and not onednn.usable("float16")
@@ -196,14 +201,15 @@ def test_it_is_not_used_where_programs_are_kept(uncached, tmp_path):
     ids=["another result", "no such target"],
 )
 def test_it_is_tried_first(broken, uncached, monkeypatch):
+    """oneDNN is not used where its small case gives another result or the target does not exist."""
     onednn._agrees_with_xla.cache_clear()
     monkeypatch.setattr(onednn, "_call", broken)
     assert not onednn.usable("float32")
     onednn._agrees_with_xla.cache_clear()
 
 
-def test_a_training_keeps_no_programs_with_it(uncached, monkeypatch):
-    """And does keep them where oneDNN is not usable, with a line that says so."""
+def test_a_training_caches_no_programs_with_it(uncached, monkeypatch):
+    """The compilation cache is off with oneDNN, and on with a warning where oneDNN is not usable."""
     settings = ("jax_enable_compilation_cache", "jax_compilation_cache_dir")
     before, lines = {name: getattr(jax.config, name) for name in settings}, []
     for level in ("info", "warning"):
@@ -220,13 +226,13 @@ def test_a_training_keeps_no_programs_with_it(uncached, monkeypatch):
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-    (first, said), (second, warned) = lines
-    assert (first, second) == ("info", "warning") and "oneDNN" in said and 'taken for "auto"' in warned
+    (first, info), (second, warning) = lines
+    assert (first, second) == ("info", "warning") and "oneDNN" in info and 'taken for "auto"' in warning
 
 
 @pytest.mark.parametrize(("flags", "version"), [(set(), None), ({"avx512f", "avx2"}, None), ({"amx_bf16"}, "0.10.9")])
 def test_nothing_is_computed_where_it_would_end_the_process(flags, version, uncached, monkeypatch):
-    """bfloat16 without its instructions, and a jaxlib that was not tried: no call is made to find out."""
+    """No call is made in bfloat16 without its instructions, nor with a jaxlib that was not tested."""
     onednn._agrees_with_xla.cache_clear()
     monkeypatch.setattr(onednn, "_cpu_flags", lambda: flags)
     monkeypatch.setattr(onednn, "_call", lambda *_: pytest.fail("called"))

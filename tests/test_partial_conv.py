@@ -1,4 +1,4 @@
-"""The operator against a loop over its definition, and the properties that follow from it."""
+"""Tests of the operator against a loop over its definition, and of the properties that follow from it."""
 
 import itertools
 
@@ -21,7 +21,7 @@ SPATIAL = {1: (11,), 2: (7, 8), 3: (5, 6, 5)}
 
 
 def make(rank, channels=4, outputs=6, mask_channels=1, groups=1, window=3, valid=0.4, seed=0, batch=2):
-    """Random features, mask (None for `mask_channels` 0), kernel and bias."""
+    """Returns random features, mask (None if `mask_channels` is 0), kernel and bias."""
     rng = np.random.default_rng([seed, rank, channels, mask_channels, groups])
     x = rng.normal(size=(batch, *SPATIAL[rank], channels)).astype(np.float32)
     mask = (rng.uniform(size=(batch, *SPATIAL[rank], mask_channels)) < valid).astype(np.float32)
@@ -33,6 +33,7 @@ def make(rank, channels=4, outputs=6, mask_channels=1, groups=1, window=3, valid
 
 
 def plain(x, kernel, strides=1, padding="SAME", dilation=1, groups=1):
+    """Returns XLA's ordinary convolution."""
     rank = x.ndim - 2
     return lax.conv_general_dilated(
         x,
@@ -46,6 +47,7 @@ def plain(x, kernel, strides=1, padding="SAME", dilation=1, groups=1):
 
 
 def explicit(padding, rank, window, stride, dilation):
+    """Returns the padding as `(low, high)` per axis."""
     if isinstance(padding, str):
         reach = [(k - 1) * dilation + 1 for k in window]
         return lax.padtype_to_pads(SPATIAL[rank], reach, (stride,) * rank, padding)
@@ -61,7 +63,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("rank", "stride", "dilation", "padding", "groups", "mask_channels"), OPTIONS)
 def test_equals_the_loop(rank, stride, dilation, padding, groups, mask_channels):
-    """Features and mask equal the definition within 1e-5, for each option."""
+    """Features and mask equal the definition within 1e-5 for each option."""
     outputs = 4 if groups == 4 else 6
     x, mask, kernel, bias = make(rank, outputs=outputs, mask_channels=mask_channels, groups=groups)
     padding = ((2, 0), (0, 1), (1, 3))[:rank] if padding == "explicit" else padding
@@ -88,7 +90,7 @@ def test_equals_the_loop(rank, stride, dilation, padding, groups, mask_channels)
 
 @pytest.mark.parametrize("sizes", [(1, 3), (2, 2), (3, 1), (1, 1, 2)])
 def test_groups_of_channels_have_their_own_holes(sizes):
-    """sum(M) = sum of group_sizes[g] * box(M_g), as for features concatenated from several maps."""
+    """sum(M) is the sum of group_sizes[g] * box(M_g), as for features concatenated from several maps."""
     x, mask, kernel, bias = make(2, mask_channels=len(sizes))
     y, m = pconv_jax.partial_conv(x, mask, kernel, bias, group_sizes=sizes)
     expected, expected_mask = loops.partial_conv(x, mask, kernel, bias, (1, 1), ((1, 1), (1, 1)), (1, 1), 1, sizes)
@@ -98,7 +100,7 @@ def test_groups_of_channels_have_their_own_holes(sizes):
 
 @pytest.mark.parametrize("window", [(1, 1), (2, 2), (5, 3), (7, 7)])
 def test_windows(window):
-    """Even, uneven and large windows."""
+    """Even, uneven and large kernels equal the definition."""
     x, mask, kernel, bias = make(2, window=window)
     pads = explicit("SAME", 2, window, 2, 1)
     y, m = pconv_jax.partial_conv(x, mask, kernel, bias, strides=2)
@@ -122,7 +124,7 @@ def test_full_mask_is_the_plain_convolution_inside(channels):
 
 
 def test_border_ratio_of_padding():
-    """A 3 x 3 window of ones over an all-valid image keeps its sum: ratio 1.5 on an edge, 2.25 in a corner."""
+    """A 3x3 kernel of ones keeps its sum over an all-valid image: the ratio is 1.5 on an edge and 2.25 in a corner."""
     x, kernel = jnp.ones((1, 5, 5, 2)), jnp.ones((3, 3, 2, 1))
     y, _ = pconv_jax.partial_conv(x, None, kernel)
     np.testing.assert_allclose(y, 18.0, rtol=1e-6)
@@ -135,7 +137,7 @@ def test_border_ratio_of_padding():
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 1e30])
 @pytest.mark.parametrize("mask_channels", [1, 2, 4])
 def test_hole_content_is_irrelevant(junk, mask_channels):
-    """Whatever lies in a hole changes neither the result nor any gradient."""
+    """Values in a hole change neither the result nor any gradient."""
     x, mask, kernel, bias = make(2, mask_channels=mask_channels)
     sizes = {1: (4,), 2: (3, 1), 4: (1,) * 4}[mask_channels]
     spoiled = np.where(np.repeat(mask, sizes, axis=-1) != 0, x, junk).astype(np.float32)
@@ -154,7 +156,7 @@ def test_hole_content_is_irrelevant(junk, mask_channels):
 
 
 def test_bias_is_added_once_and_not_in_holes():
-    """A kernel of zeros leaves the bias where there is anything valid, 0 elsewhere (tanimutomo scaled it)."""
+    """With a kernel of zeros the output is the bias where it is valid and 0 elsewhere (tanimutomo scaled the bias)."""
     x, mask, kernel, bias = make(2, valid=0.05)
     mask[:, :4] = 0
     y, m = pconv_jax.partial_conv(x, mask, 0 * kernel, bias)
@@ -163,7 +165,7 @@ def test_bias_is_added_once_and_not_in_holes():
 
 
 def test_all_holes_give_zero_and_no_gradient():
-    """No division by zero: an empty mask gives 0, and gradients of 0."""
+    """An empty mask gives 0 and gradients of 0: nothing is divided by zero."""
     x, mask, kernel, bias = make(2)
     y, m = pconv_jax.partial_conv(x, 0 * mask, kernel, bias)
     assert not y.any() and not m.any()
@@ -172,7 +174,7 @@ def test_all_holes_give_zero_and_no_gradient():
 
 
 def test_no_mask_is_remembered():
-    """Same arguments, same result, whatever was called before (NVIDIA's layer cached the mask)."""
+    """The same arguments give the same result, whatever was called before (NVIDIA's layer cached the mask)."""
     x, mask, kernel, bias = make(2)
     before = pconv_jax.partial_conv(x, None, kernel, bias)[0]
     with_mask = pconv_jax.partial_conv(x, mask, kernel, bias)[0]
@@ -184,7 +186,10 @@ def test_no_mask_is_remembered():
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 @pytest.mark.parametrize("groups", [1, 2])
 def test_half_precision_follows_float32(dtype, groups):
-    """512 channels: sum(M) of up to 4608 is not an integer of bfloat16, and NVIDIA's epsilon is 0 in float16."""
+    """With 512 channels half precision equals float32, rounded once.
+
+    sum(M) of up to 4608 is not an integer of bfloat16, and NVIDIA's epsilon is 0 in float16.
+    """
     x, mask, kernel, bias = make(2, channels=512, outputs=4, groups=groups)
     x, kernel, bias = (jnp.asarray(a, dtype) for a in (x, kernel / 64, bias))
     y, m = pconv_jax.partial_conv(x, mask, kernel, bias, feature_group_count=groups)
@@ -204,7 +209,7 @@ def test_half_precision_follows_float32(dtype, groups):
     ("rank", "mask_channels", "groups"), [(1, 1, 1), (2, 0, 1), (2, 1, 1), (2, 2, 1), (2, 4, 2), (3, 1, 1)]
 )
 def test_gradients(rank, mask_channels, groups):
-    """First and second derivatives, forward and reverse, against finite differences in float64."""
+    """First and second derivatives, forward and reverse, equal finite differences in float64."""
     with jax.enable_x64(True):
         arrays = make(rank, mask_channels=mask_channels, groups=groups, batch=1)
         x, mask, kernel, bias = (None if a is None else jnp.asarray(a, jnp.float64) for a in arrays)
@@ -220,7 +225,7 @@ def test_gradients(rank, mask_channels, groups):
 
 
 def test_under_jit_vmap_and_jvp():
-    """The same numbers under each transformation."""
+    """Each transformation gives the same numbers."""
     x, mask, kernel, bias = make(2)
     y, m = pconv_jax.partial_conv(x, mask, kernel, bias)
     for name, function in {
@@ -240,7 +245,7 @@ def test_under_jit_vmap_and_jvp():
 
 @pytest.mark.parametrize("mask_dtype", [bool, np.uint8, np.int32, np.float16])
 def test_mask_dtypes(mask_dtype):
-    """Any dtype holds 0 and 1."""
+    """A mask of any dtype that holds 0 and 1 gives the same result."""
     x, mask, kernel, bias = make(2)
     expected = pconv_jax.partial_conv(x, mask, kernel, bias)[0]
     np.testing.assert_array_equal(pconv_jax.partial_conv(x, mask.astype(mask_dtype), kernel, bias)[0], expected)
@@ -282,7 +287,7 @@ def test_mask_update_ends_full(mask, window):
 @PROPERTIES
 @hypothesis.given(masks, st.integers(1, 3), st.sampled_from(["SAME", "VALID"]))
 def test_propagate_mask_equals_the_operator(mask, stride, padding):
-    """The mask of `partial_conv`, without features."""
+    """`propagate_mask` returns the mask of `partial_conv`."""
     kernel = np.ones((3, 3, 1, 1), np.float32)
     _, expected = pconv_jax.partial_conv(mask, mask, kernel, strides=stride, padding=padding)
     result = pconv_jax.propagate_mask(mask, (3, 3), strides=stride, padding=padding)
@@ -290,7 +295,7 @@ def test_propagate_mask_equals_the_operator(mask, stride, padding):
 
 
 def test_mask_sums_of_a_constant_mask_are_not_folded_by_the_compiler():
-    """Folding takes seconds for a 512 x 512 batch: the window sums stay in the program."""
+    """The window sums stay in the program: folding them takes seconds for a 512x512 batch."""
     x, mask, kernel, bias = make(2)
     compiled = jax.jit(lambda x: pconv_jax.partial_conv(x, mask, kernel, bias)).lower(x).compile()
     assert "reduce-window" in compiled.as_text()
@@ -304,9 +309,10 @@ def test_all_valid_needs_no_window_sums():
 
 
 def test_mask_sums_cost_one_channel_per_group():
-    """At 64 to 64 channels mask sums and ratio add 0.3 % of the convolution's operations; a second group, 8 a position.
+    """Mask sums and ratio add 0.3 % to a convolution's operations at 64 to 64 channels.
 
-    Sums over all 64 channels, one position or one window at a time, would make it 0.4 or 1.1 %.
+    A second group adds 8 operations per position. Sums over all 64 channels, one position or one window at a time,
+    would make it 0.4 or 1.1 %.
     """
     x = jax.ShapeDtypeStruct((1, 64, 64, 64), jnp.float32)
     kernel = x.update(shape=(3, 3, 64, 64))
@@ -368,7 +374,7 @@ def shapes_unchecked():
     ],
 )
 def test_wrong_arguments_are_named(change, message, shapes_unchecked):
-    """A ValueError says what was found and what is wanted."""
+    """A ValueError names the argument, its value and what is needed."""
     names = ("x", "mask", "kernel", "bias")
     arguments = dict(zip(names, make(2), strict=True)) | change
     arrays = [arguments.pop(name) for name in names]
@@ -391,7 +397,7 @@ def test_propagate_mask_names_wrong_arguments(mask, window, message, shapes_unch
 
 
 def test_lists_and_numpy_integers_are_taken(shapes_unchecked):
-    """What NumPy takes: a nested list as mask and bias, np.int64 as stride."""
+    """Nested lists as mask and bias and np.int64 as stride are accepted, as by NumPy."""
     x, mask, kernel, bias = make(2)
     expected = pconv_jax.partial_conv(x, mask, kernel, bias, strides=2)[0]
     result = pconv_jax.partial_conv(x, mask.tolist(), kernel, bias.tolist(), strides=np.int64(2))[0]

@@ -1,4 +1,4 @@
-"""Convolution with gradients made of convolutions and products, against XLA's, in float64."""
+"""Tests that the convolution with gradients of convolutions and products equals XLA's, in float64."""
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ def without_negative_padding(x, kernel, stride, padding, *, swapped=False):
 
 
 def gradients(convolve, x, kernel, dy):
+    """Returns `(y, dx, dkernel)`."""
     y, transpose = jax.vjp(convolve, x, kernel)
     return y, *transpose(dy)
 
@@ -39,7 +40,10 @@ def gradients(convolve, x, kernel, dy):
 @pytest.mark.parametrize(("small", "few"), [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize("case", CASES)
 def test_it_equals_xla(case, small, few, monkeypatch):
-    """Every way of each gradient for every shape; XLA's own input gradient of strides is left out as well."""
+    """Every way of computing each gradient equals XLA's for every shape.
+
+    The last way also replaces XLA's own input gradient of strided convolutions.
+    """
     (n, h, w, c, o), window, stride, pads = CASES[case]
     rng = np.random.default_rng(0)
     monkeypatch.setattr(split_conv, "low_resolution", lambda output_shape: few)
@@ -54,14 +58,14 @@ def test_it_equals_xla(case, small, few, monkeypatch):
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(rng.normal(size=(n, h, w, c))), jnp.asarray(rng.normal(size=(*window, c, o)))
         dy = jnp.asarray(rng.normal(size=jax.eval_shape(plain, x, kernel).shape))
-        found = jax.jit(lambda *a: gradients(lambda x, k: split_conv.conv(x, k, stride, pads, backend), *a))
+        fast = jax.jit(lambda *a: gradients(lambda x, k: split_conv.conv(x, k, stride, pads, backend), *a))
         expected = gradients(plain, x, kernel, dy)
-        for one, other in zip(found(x, kernel, dy), expected, strict=True):
+        for one, other in zip(fast(x, kernel, dy), expected, strict=True):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-12 * np.abs(other).max())
 
 
 def test_bfloat16_is_moved_not_converted():
-    """XLA on a CPU makes float32 of bfloat16 even to copy it, and so for all that is gathered for a product."""
+    """bfloat16 arrays are gathered as integers: XLA on a CPU converts them to float32 even for a copy."""
     x, dy = jnp.zeros((1, 8, 8, 16), jnp.bfloat16), jnp.zeros((1, 8, 8, 4), jnp.bfloat16)
     gather = jax.make_jaxpr(lambda x: split_conv._columns(x, 3, 1, primitives.XLA))(x)
     assert [e.invars[0].aval.dtype for e in gather.eqns if e.primitive.name == "concatenate"] == [jnp.uint16]

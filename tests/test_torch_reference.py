@@ -1,4 +1,4 @@
-"""Parity with an independent framework: with the same weights, ours and PyTorch compute the same in float64."""
+"""Tests that this project and PyTorch compute the same in float64 with the same weights."""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ WEIGHTS = {"valid": 1.0, "hole": 6.0, "tv": 0.1, "perceptual": 0.05, "style_out"
 
 
 def example(batch=3, size=24):
-    """Images and masks with 1, 4, 7 .. holes of all sizes, one of them at the border; an empty window at the bottom."""
+    """Returns images and masks with 1, 4, 7, .. holes of all sizes, some at the border or wider than a kernel."""
     rng = np.random.default_rng(0)
     mask = np.ones((batch, size, size, 1))
     for index in range(batch):
@@ -29,7 +29,7 @@ def example(batch=3, size=24):
 
 
 def to_torch(x):
-    """`[N, H, W, C] -> [N, C, H, W]`."""
+    """Converts `[N, H, W, C]` to PyTorch's `[N, C, H, W]`."""
     return torch.from_numpy(np.array(x, np.float64)).permute(0, 3, 1, 2)
 
 
@@ -38,7 +38,7 @@ def from_torch(x):
 
 
 def reference(variables):
-    """The PyTorch network with our variables."""
+    """Returns the PyTorch network with our variables."""
     net = torch_reference.UNet(**OPTIONS).double()
     blocks = {f"enc{i + 1}": block for i, block in enumerate(net.encoder)}
     blocks |= {f"dec{len(net.decoder) - i}": block for i, block in enumerate(net.decoder)}
@@ -51,7 +51,7 @@ def reference(variables):
 
 
 def tensors(variables):
-    """Our parameters or gradients, and statistics, under the names and in the layout of PyTorch, by block."""
+    """Returns parameters or gradients, and statistics, by block under PyTorch's names and in its layout."""
     found = {}
     for name, block in variables["params"].items():
         found[name] = {"conv.weight": np.asarray(block["conv"]["kernel"]).transpose(3, 2, 0, 1)}
@@ -69,15 +69,15 @@ def tensors(variables):
     return found
 
 
-def close(ours, theirs, what):
-    """Within 1e-9, relative to the largest."""
+def assert_close(ours, theirs, what):
+    """Checks equality within 1e-9, relative to the largest."""
     scale = max(np.abs(theirs).max(), 1e-3)
     np.testing.assert_allclose(np.asarray(ours) / scale, theirs / scale, rtol=0, atol=1e-9, err_msg=what)
 
 
 @pytest.fixture(scope="module")
 def both():
-    """A network with random variables in float64, ours and PyTorch's, and VGG16 with random weights in both."""
+    """Returns a network with random variables in float64, ours and PyTorch's, and VGG16 with random weights in both."""
     with jax.enable_x64(True):
         model, variables = networks.random(**OPTIONS, norm="batch", center=False, dtype=jnp.float64)
         variables = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), variables)
@@ -101,9 +101,9 @@ def both():
     "mode", ["train", *(pytest.param(m, marks=pytest.mark.slow) for m in ("predict", "fine-tune"))]
 )
 def test_network_and_losses(both, mode):
-    """Output, each loss term, and the gradient of their weighted sum with respect to every parameter and the image.
+    """Output, each loss term and the gradient of their weighted sum by every parameter and the image agree.
 
-    Batch normalisation by running statistics, by those of the batch, and by running ones in the encoder alone.
+    Batch normalisation uses running statistics, those of the batch, or running ones in the encoder alone.
     """
     model, variables, features, torch_features = both
     image, mask = example()
@@ -117,9 +117,14 @@ def test_network_and_losses(both, mode):
     sum(WEIGHTS[name] * term for name, term in terms.items()).backward()
 
     def objective(params, seen):
-        given = {**variables, "params": params}
+        with_params = {**variables, "params": params}
         result, _ = model.apply(
-            given, seen, mask, train=mode != "predict", freeze_encoder=mode == "fine-tune", mutable=["batch_stats"]
+            with_params,
+            seen,
+            mask,
+            train=mode != "predict",
+            freeze_encoder=mode == "fine-tune",
+            mutable=["batch_stats"],
         )
         found = steps.loss_terms(result[0], jnp.asarray(image), jnp.asarray(mask), features)
         return sum(WEIGHTS[name] * term for name, term in found.items()), (result[0], found)
@@ -128,21 +133,21 @@ def test_network_and_losses(both, mode):
         compiled = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))
         (of_params, of_image), (ours, found) = compiled(variables["params"], jnp.asarray(image))
     assert ours.dtype == np.float64
-    close(ours, from_torch(output), "output")
+    assert_close(ours, from_torch(output), "output")
     assert found.keys() == terms.keys()
     for name, term in terms.items():
         assert term.item() > 1e-4
-        close(found[name], term.item(), name)
-    close(of_image, from_torch(torch_image.grad), "gradient of the image")
+        assert_close(found[name], term.item(), name)
+    assert_close(of_image, from_torch(torch_image.grad), "gradient of the image")
     for name, block in tensors({"params": of_params}).items():
         gradients = {key: parameter.grad for key, parameter in blocks[name].named_parameters()}
         assert block.keys() == gradients.keys()
         for key, gradient in block.items():
-            close(gradient, gradients[key].numpy(), f"gradient of {name} {key}")
+            assert_close(gradient, gradients[key].numpy(), f"gradient of {name} {key}")
 
 
 def test_running_statistics_follow(both):
-    """After one batch, mean and variance; PyTorch's variance is that of a sample: larger by n / (n - 1)."""
+    """Mean and variance agree after one batch; PyTorch's variance is that of a sample, larger by n / (n - 1)."""
     model, variables, *_ = both
     image, mask = example()
     net, blocks = reference(variables)
@@ -155,6 +160,6 @@ def test_running_statistics_follow(both):
         level, norm = int(name[3:]) - ("dec" in name), blocks[name].norm
         count = len(image) * (image.shape[1] >> level) ** 2
         before = np.asarray(variables["batch_stats"][name]["norm"]["batch"]["var"])
-        close(stats["norm"]["batch"]["mean"], norm.running_mean.numpy(), name)
+        assert_close(stats["norm"]["batch"]["mean"], norm.running_mean.numpy(), name)
         ours = before * 0.9 + (np.asarray(stats["norm"]["batch"]["var"]) - 0.9 * before) * count / (count - 1)
-        close(ours, norm.running_var.numpy(), name)
+        assert_close(ours, norm.running_var.numpy(), name)

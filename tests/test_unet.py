@@ -1,4 +1,4 @@
-"""The U-Net: the paper's table, its skips, its independence of hole content, and the kinds under study."""
+"""Tests of the U-Net: the paper's table, its skips, its independence of hole content, and the types of convolution."""
 
 import functools
 
@@ -23,17 +23,20 @@ def example(size=16, channels=3, batch=2, seed=0):
 
 @functools.cache
 def compiled(model):
-    """`apply` of a model, compiled once per shape: op by op, every operation would compile on its own."""
+    """Returns a model's `apply`, compiled once per shape: op by op, every operation would compile on its own."""
     return jax.jit(model.apply)
 
 
 def initialised(**options):
-    """A model and variables, drawn without compiling its initialisation."""
+    """Returns a model and variables, drawn without compiling its initialisation."""
     return networks.random(**{**SMALL, "kernels": (7, 5, 5, 3), "norm": "batch", "center": False, **options})
 
 
 def test_the_papers_table():
-    """Sixteen layers at 512: windows, channels, normalisation and bias as in section 3.2; 32.9 million parameters."""
+    """The sixteen layers at 512 pixels have the kernels, channels, normalisation and bias of section 3.2.
+
+    They have 32.9 million parameters.
+    """
     image, mask = jnp.zeros((1, 512, 512, 3)), jnp.ones((1, 512, 512, 1))
     variables = jax.eval_shape(unet.UNet().init, jax.random.key(0), image, mask)
     kernels = {name: layer["conv"]["kernel"].shape for name, layer in variables["params"].items()}
@@ -139,7 +142,7 @@ def test_gradient_reaches_every_skip(conv_type):
 @pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
 @pytest.mark.parametrize("center", [False, True])
 def test_hole_content_is_irrelevant(conv_type, center):
-    """NaN in the holes of the image: same output, same finite gradients."""
+    """NaN in the holes of the image gives the same output and the same finite gradients."""
     model, variables = initialised(conv_type=conv_type, center=center)
     image, mask = example()
     spoiled = np.where(mask != 0, image, np.nan).astype(np.float32)
@@ -161,7 +164,7 @@ def test_hole_content_is_irrelevant(conv_type, center):
 
 @pytest.mark.parametrize("conv_type", layers.CONV_TYPES)
 def test_the_mask_matters(conv_type):
-    """Each kind sees that something is missing."""
+    """The output of each type of convolution depends on the mask."""
     model, variables = initialised(conv_type=conv_type)
     image, mask = example()
     with_hole, _ = compiled(model)(variables, image, mask)
@@ -170,7 +173,7 @@ def test_the_mask_matters(conv_type):
 
 
 def test_prediction_does_not_depend_on_batch_mates():
-    """Running statistics, not the batch's, outside training (PConv-Keras used the batch's)."""
+    """Outside training the running statistics are used, not the batch's (PConv-Keras used the batch's)."""
     model, variables = initialised()
     image, mask = example(batch=3)
     together, _ = compiled(model)(variables, image, mask)
@@ -187,7 +190,7 @@ def test_training_moves_the_statistics():
 
 
 def test_final_mask_tells_what_was_seen():
-    """A hole larger than the network can see stays a hole; a small one is filled."""
+    """A hole larger than the receptive field stays a hole in the final mask; a small one is filled."""
     model, variables = initialised(depth=1, norm="none")
     image, mask = example(size=16)
     _, final = compiled(model)(variables, image, mask)
@@ -224,7 +227,7 @@ def test_masked_normalisation_needs_masks():
 
 
 def test_a_frozen_encoder_leaves_its_statistics():
-    """And normalises by them, the decoder by the batch's."""
+    """The frozen encoder keeps its running statistics, and the decoder updates its own."""
     model, variables = initialised()
     image, mask = example()
     apply = functools.partial(model.apply, train=True, freeze_encoder=True, mutable=["batch_stats"])
@@ -236,19 +239,19 @@ def test_a_frozen_encoder_leaves_its_statistics():
 
 
 def test_prepared_variables_are_the_same():
-    """Also of host arrays, as a checkpoint gives them."""
+    """Prepared variables give the same bits, also from arrays of the host, as a checkpoint has them."""
     model, variables = networks.random(dtype=jnp.bfloat16)
     rng = np.random.default_rng(0)
     image, mask = rng.uniform(size=(1, 16, 16, 3)).astype(np.float32), np.ones((1, 16, 16, 1), np.float32)
     prepared = unet.prepared(jax.device_get(variables), model.dtype)
     kinds = {value.ndim: value.dtype for value in jax.tree.leaves(prepared)}
     assert kinds == {4: jnp.bfloat16, 1: jnp.float32}
-    expected, found = (jax.jit(model.apply)(v, image, mask)[0] for v in (variables, prepared))
-    np.testing.assert_array_equal(found, expected)
+    expected, result = (jax.jit(model.apply)(v, image, mask)[0] for v in (variables, prepared))
+    np.testing.assert_array_equal(result, expected)
 
 
 def test_bfloat16_follows_float32():
-    """Features in bfloat16, parameters and output in float32."""
+    """Features are bfloat16, parameters and output float32, and the output is close to that of float32."""
     model, variables = initialised(dtype=jnp.bfloat16)
     image, mask = example()
     output, final = compiled(model)(variables, image, mask)

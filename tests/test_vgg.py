@@ -1,4 +1,4 @@
-"""VGG16: the file, the input convention, and the features."""
+"""Tests of VGG16: the file, the input convention and the features."""
 
 import cv2
 import flax.linen as nn
@@ -12,7 +12,7 @@ from pconv_jax.models import vgg
 
 
 def weights(seed=0, order="RGB", scale=1.0, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)):
-    """Random arrays in the layout of the file."""
+    """Returns random arrays in the layout of the file."""
     rng, arrays, inputs = np.random.default_rng(seed), {}, 3
     for name, outputs in (layer for layer in vgg.LAYERS if layer is not None):
         arrays[f"{name}/kernel"] = rng.normal(0, np.sqrt(2 / (9 * inputs)), (3, 3, inputs, outputs)).astype(np.float32)
@@ -56,7 +56,7 @@ def test_features_by_hand(save):
 
 @pytest.mark.parametrize("size", [(8, 6), (5, 7), (2, 3)])
 def test_pooling_is_flax_s(size):
-    """The same bits, forward and back, with ties; odd rows and columns are left over. No scatter in the gradient."""
+    """Pooling gives Flax's bits forward and back, with ties and odd sizes, and its gradient has no scatter."""
     rng = np.random.default_rng(0)
     x = rng.integers(0, 3, (2, *size, 4)).astype(np.float32)
     dy = rng.normal(size=(2, size[0] // 2, size[1] // 2, 4)).astype(np.float32)
@@ -71,7 +71,7 @@ def test_pooling_is_flax_s(size):
 
 
 def test_both_conventions_give_the_same_features(save):
-    """One network written for RGB in [0, 1] and for BGR in [0, 255]: the file says which, the caller never cares."""
+    """A network written for RGB in [0, 1] and for BGR in [0, 255] gives the same features."""
     rgb = weights(std=(1.0, 1.0, 1.0))
     bgr = dict(rgb)
     bgr["conv1_1/kernel"] = rgb["conv1_1/kernel"][:, :, ::-1] / 255
@@ -91,7 +91,7 @@ def test_gradient_reaches_the_image(save):
 
 
 def test_gain_scales_the_features(save):
-    """A file that says so gives features times its gain; one that says nothing, as they are."""
+    """The features are multiplied by the file's gain, and by 1 if the file has none."""
     image = np.random.default_rng(1).uniform(size=(1, 16, 16, 3)).astype(np.float32)
     plain = apply(save(weights()), image)
     for a, b in zip(apply(save(weights() | {"gain": 0.25}), image), plain, strict=True):
@@ -119,7 +119,7 @@ def test_missing_file(tmp_path):
 
 
 def test_blur_is_further_than_an_equal_shift_of_brightness(save, shared_data):
-    """With the real weights the perceptual distance knows what a mean square error does not."""
+    """With the real weights the perceptual distance separates what the mean square error does not."""
     file = np.load(shared_data("vgg16") / "vgg16_caffe_conv1_1-conv3_3.npz", allow_pickle=False)
     arrays = {"order": "BGR", "scale": 255.0, "mean": np.array([103.939, 116.779, 123.68]), "std": np.ones(3)}
     for layer in (layer[0] for layer in vgg.LAYERS if layer is not None):
