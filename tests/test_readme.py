@@ -1,4 +1,4 @@
-"""Every command and snippet of the README runs."""
+"""Tests of the README: every command and snippet runs."""
 
 import os
 import pathlib
@@ -13,6 +13,7 @@ import pytest
 
 import networks
 import runs
+from pconv_jax.inpainting import weights_file
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -31,19 +32,25 @@ SMALL = {
 
 
 def blocks(language):
-    """The fenced blocks of a language."""
+    """Returns the fenced blocks of a language."""
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
 def commands():
-    """The lines of the bash blocks without their comments."""
+    """Returns the lines of the bash blocks without their comments."""
     lines = [line.split("  #")[0].split("    #")[0].strip() for block in blocks("bash") for line in block.splitlines()]
     return list(dict.fromkeys(line for line in lines if line))
 
 
-def launch(command, cwd, *extra):
+def command(start):
+    """Returns the one command of the bash blocks that starts with these words."""
+    (line,) = [line for line in commands() if line.startswith(f"./launch.sh {start}")]
+    return line
+
+
+def launch(line, cwd, *extra):
     """Runs a command line of the README with this interpreter in place of .venv."""
-    words = command.replace("./launch.sh", str(ROOT / "launch.sh")).split()
+    words = line.replace("./launch.sh", str(ROOT / "launch.sh")).split()
     environment = {**os.environ, "PCONV_PYTHON": sys.executable}
     done = subprocess.run([*words, *extra], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -51,7 +58,7 @@ def launch(command, cwd, *extra):
 
 
 def test_links_lead_somewhere():
-    """Files that the README points at are there, and nothing is left to be filled in."""
+    """Files that the README links to exist, and no placeholder is left."""
     links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
     assert links and all((ROOT / link).is_file() for link in links)
     assert not re.search(r"[A-Z]{4,}_[A-Z]{4,}", README)
@@ -59,17 +66,18 @@ def test_links_lead_somewhere():
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A directory with runs/quickstart, a small run."""
+    """Returns a directory with the weights of a small network, in place of those that the package contains."""
     directory = tmp_path_factory.mktemp("readme")
     config = runs.tiny()
-    networks.save_run(directory / "runs" / "quickstart", config, [(networks.random_state(config), 20.0)])
+    run = networks.save_run(directory / "run", config, [(networks.random_state(config), 20.0)])
+    networks.export(run, directory / "small.safetensors", threshold=6)
     return directory
 
 
 @pytest.mark.parametrize("snippet", blocks("python"))
 def test_snippets_run(snippet, place, monkeypatch):
-    """In a fresh namespace, as pasted."""
-    monkeypatch.chdir(place)
+    """Every snippet runs in a fresh namespace, as pasted."""
+    monkeypatch.setattr(weights_file, "PRETRAINED", str(place / "small.safetensors"))
     names = {}
     exec(snippet, names)
     if "new_mask" in names:
@@ -81,9 +89,8 @@ def test_snippets_run(snippet, place, monkeypatch):
 def test_every_command_is_tried():
     """A command that is added to the README needs a line here."""
     assert commands() == [
+        "./launch.sh inpaint photo.jpg mask.png filled.png",
         "./launch.sh quickstart",
-        "./launch.sh inpaint --run=runs/quickstart --image=photo.jpg --mask=mask.png --polarity=white_hole "
-        "--out=filled.png",
         "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
         "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",
         "./launch.sh evaluate --run=runs/quickstart --checkpoint=best",
@@ -96,47 +103,47 @@ def test_train_and_evaluate_commands(tmp_path):
     """The commands as printed, with overrides that make them small, and run directories in a temporary place."""
     small = [f"--config.{key}={value}" for key, value in SMALL.items()]
     run = tmp_path / "run"
-    assert "| network |" in launch(commands()[0], tmp_path, *small, f"--workdir={run}")
-    assert "| network |" in launch(commands()[4].replace("runs/quickstart", str(run)), tmp_path)
+    assert "| network |" in launch(command("quickstart"), tmp_path, *small, f"--workdir={run}")
+    assert "| network |" in launch(command("evaluate").replace("runs/quickstart", str(run)), tmp_path)
     photos = tmp_path / "photos"
     photos.mkdir()
     rng = np.random.default_rng(0)
     for k in range(3):
         cv2.imwrite(str(photos / f"{k}.jpg"), rng.integers(0, 256, (30, 40, 3), np.uint8))
-    command = commands()[2].replace("/path/to/photos", str(photos))
-    assert "| network |" in launch(command, tmp_path, *small, f"--workdir={tmp_path / 'folder'}")
+    line = command("train experiments/folder.py").replace("/path/to/photos", str(photos))
+    assert "| network |" in launch(line, tmp_path, *small, f"--workdir={tmp_path / 'folder'}")
 
 
 def test_sweep_command(tmp_path):
-    """Of the sentence: all its runs, each with a directory of its own; each config is tried in test_sweep_plan.py."""
-    command = re.search(r"`(\./launch\.sh sweep [^`]+)`", README)[1]
-    printed = launch(command, tmp_path, "--dry-run", f"--workdir={tmp_path}/ablation")
+    """The sweep in the text has 63 runs with a directory each; test_sweep_plan.py checks every config."""
+    line = re.search(r"`(\./launch\.sh sweep [^`]+)`", README)[1]
+    printed = launch(line, tmp_path, "--dry-run", f"--workdir={tmp_path}/ablation")
     workdirs = re.findall(r"--workdir=(\S+)", printed)
     assert len(set(workdirs)) == len(workdirs) == 63 and not list(tmp_path.iterdir())
 
 
 def test_inpaint_command(place):
-    """On files and a run that lie elsewhere: paths are relative to the project."""
+    """The command fills a photograph, here in another directory and by small weights; valid pixels are kept."""
     cv2.imwrite(str(place / "photo.jpg"), np.random.default_rng(0).integers(0, 256, (30, 41, 3), np.uint8))
     mask = np.zeros((30, 41), np.uint8)
     mask[10:15, 20:30] = 255
     cv2.imwrite(str(place / "mask.png"), mask)
-    command = re.sub(r"=(runs|photo|mask|filled)", rf"={place}/\1", commands()[1])
-    assert "41x30, hole 4.07%" in launch(command, place)
+    line = re.sub(r" (photo|mask|filled)", rf" {place}/\1", command("inpaint"))
+    assert "41x30, hole 4.07%" in launch(line, place, f"--weights={place}/small.safetensors")
     filled, photo = (np.asarray(PIL.Image.open(place / name)) for name in ("filled.png", "photo.jpg"))
     np.testing.assert_array_equal(filled[mask == 0], photo[mask == 0])
 
 
 def test_mask_command(tmp_path):
-    """The one command that stands inside a sentence."""
-    command = re.search(r"`(\./launch\.sh masks [^`]+)`", README)[1]
+    """The command for masks, which stands in a sentence, works."""
+    line = re.search(r"`(\./launch\.sh masks [^`]+)`", README)[1]
     out = tmp_path / "masks.png"
-    assert "24 masks, hole area 1" in launch(command.replace("masks.png", str(out)), tmp_path)
+    assert "24 masks, hole area 1" in launch(line.replace("masks.png", str(out)), tmp_path)
     assert cv2.imread(str(out)) is not None
 
 
 def test_test_command(tmp_path):
-    """Only that it reaches pytest: this is a test itself."""
+    """The command reaches pytest; running all tests from a test would never end."""
     assert "test_mask_command" in launch("./launch.sh test", tmp_path, "--collect-only", "-q", "-n0", __file__)
 
 
