@@ -196,7 +196,9 @@ def write_atomically(path: str, content: str | bytes):
       path: the file.
       content: its content; text is encoded as UTF-8.
     """
-    temporary = f"{path}.{os.getpid()}{TEMPORARY}"
+    directory, name = os.path.split(path)
+    # Shortened, because a name may have 255 bytes: 40 characters are at most 160.
+    temporary = os.path.join(directory, f"{name[:40]}.{os.getpid()}{TEMPORARY}")
     try:
         with open(temporary, "wb") as file:
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
