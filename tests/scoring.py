@@ -45,5 +45,5 @@ def record(method, index, bucket, psnr, touching=False, **values):
     """Returns a record with the given scores."""
     rest = {"ssim": 0.5, "l1_percent": 1.0, "hole_psnr": psnr - 10, "raw_psnr": psnr - 5, **values}
     about = {"name": f"{index:05d}", "image": "a.png", "mask": f"0:{index}", "bucket": bucket, "hole_area": 0.05}
-    found = {"method": method, **about, "touches_border": touching, "psnr": psnr, **rest}
-    return {key: found[key] for key in ("method", *scores.ABOUT, *scores.METRICS)}
+    result = {"method": method, **about, "touches_border": touching, "psnr": psnr, **rest}
+    return {key: result[key] for key in ("method", *scores.ABOUT, *scores.METRICS)}

@@ -55,9 +55,9 @@ def compared(place):
 
 
 def records(path, method=scores.NETWORK):
-    found = [r for r in json.loads(path.read_text())["records"] if r["method"] == method]
-    assert found
-    return [{key: value for key, value in record.items() if key != "method"} for record in found]
+    result = [r for r in json.loads(path.read_text())["records"] if r["method"] == method]
+    assert result
+    return [{key: value for key, value in record.items() if key != "method"} for record in result]
 
 
 def test_all_methods_are_in_all_files(place, compared):
@@ -116,8 +116,8 @@ def test_another_programs_results(place, compared, capsys):
     command(f"--run={place / 'a'}", *words, module=inpaint)
     words = [f"--manifest={place / 'inputs'}", f"--predictions={out}", f"--out={place / 'theirs'}"]
     command(*words, "--baselines=mean fill", "--references")
-    found, expected = records(place / "theirs" / "inputs.json", str(out)), records(compared / "last.json")
-    for one, other in zip(found, expected, strict=True):
+    result, expected = records(place / "theirs" / "inputs.json", str(out)), records(compared / "last.json")
+    for one, other in zip(result, expected, strict=True):
         assert {key: one[key] for key in scores.ABOUT} == {key: other[key] for key in scores.ABOUT}
         for metric in set(scores.METRICS) - {"raw_psnr"}:  # what was written has the valid pixels already
             assert one[metric] == pytest.approx(other[metric], rel=1e-3), metric

@@ -26,8 +26,8 @@ def test_psnr_over_area_is_a_picture_the_same_each_time():
     [([3, 9, 1, 5, 7], [1, 3, 2]), ([5, 5, 5], [0, 1, 2]), ([4], [0, 0, 0]), ([2, 8], [1, 0, 0])],
 )
 def test_best_median_and_worst(psnr, expected):
-    found = figures.chosen([scoring.record("a", i, 0, float(value)) for i, value in enumerate(psnr)])
-    assert found == list(zip(("best", "median", "worst"), expected, strict=True))
+    result = figures.chosen([scoring.record("a", i, 0, float(value)) for i, value in enumerate(psnr)])
+    assert result == list(zip(("best", "median", "worst"), expected, strict=True))
 
 
 def test_error_map_by_hand():
@@ -35,9 +35,9 @@ def test_error_map_by_hand():
     target = np.full((2, 2, 3), 100, np.uint8)
     image = target.copy()
     image[0, 1], image[1, 0], image[1, 1] = (100, 100, 196), (36, 164, 36), (255, 255, 255)
-    found = figures.error_map(image, target).astype(int)
-    assert found[0, 0].sum() < 10 and (found[1, 0] == found[1, 1]).all() and found[1, 1].sum() > 500
-    assert found[0, 0].sum() < found[0, 1].sum() < found[1, 1].sum()
+    result = figures.error_map(image, target).astype(int)
+    assert result[0, 0].sum() < 10 and (result[1, 0] == result[1, 1]).all() and result[1, 1].sum() > 500
+    assert result[0, 0].sum() < result[0, 1].sum() < result[1, 1].sum()
 
 
 def test_error_sheet():

@@ -78,13 +78,13 @@ def test_originals_are_factored_once(tmp_path, monkeypatch):
     for name, batch in images.items():
         fid.add(name, batch, 6)
     every = np.ones(6, bool)
-    found = [fid.distance(name, every) for name in ("a", "b")]
+    result = [fid.distance(name, every) for name in ("a", "b")]
     assert len(factored) == 3
     features = {name: batch.mean(axis=(1, 2)) / 255 for name, batch in images.items()}
-    assert found == pytest.approx([by_square_root(features[name], features[None]) for name in ("a", "b")], rel=1e-3)
+    assert result == pytest.approx([by_square_root(features[name], features[None]) for name in ("a", "b")], rel=1e-3)
     monkeypatch.setattr(frechet, "RELIABLE", 3)
     part = fid.distance("a", np.arange(6) < 4)
     assert part == pytest.approx(by_square_root(features["a"][:4], features[None][:4]), rel=1e-3)
     for name, batch in images.items():
         fid.add(name, batch[::-1] // 2, 6)
-    assert fid.distance("a", np.ones(12, bool)) != pytest.approx(found[0], rel=1e-3)
+    assert fid.distance("a", np.ones(12, bool)) != pytest.approx(result[0], rel=1e-3)

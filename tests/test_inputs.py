@@ -51,9 +51,9 @@ def test_inputs_are_the_evaluation_set(drawn):
 
 @pytest.mark.parametrize("batch_size", [1, 4, 10, 16])
 def test_batches_are_in_order_and_complete(drawn, batch_size):
-    found = list(inputs.batches(drawn[0], batch_size, threads=3))
-    assert [example.name for batch in found for example in batch] == [drawn[0][index].name for index in range(10)]
-    assert [len(batch) for batch in found[:-1]] == [batch_size] * (len(found) - 1) and len(found[-1]) <= batch_size
+    result = list(inputs.batches(drawn[0], batch_size, threads=3))
+    assert [example.name for batch in result for example in batch] == [drawn[0][index].name for index in range(10)]
+    assert [len(batch) for batch in result[:-1]] == [batch_size] * (len(result) - 1) and len(result[-1]) <= batch_size
 
 
 def test_names_follow_from_the_pixels():

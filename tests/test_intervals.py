@@ -49,13 +49,13 @@ def test_paired_test_by_hand():
     """p is exact: of 32 ways to sign the ranks 1 to 5, those with a negative sum of at most 1 count, two-sided."""
     difference = np.array([3.0, 1.5, 4.0, -0.5, 2.0])
     base = np.array([20.0, 31.0, 25.0, 28.0, 22.0])
-    found = intervals.paired(base + difference, base)
+    result = intervals.paired(base + difference, base)
     ranks = [4, 2, 5, 1, 3]
     negative = [sum(r for r, s in zip(ranks, signs, strict=True) if s) for signs in itertools.product((0, 1), repeat=5)]
-    assert found.p == pytest.approx(2 * np.mean(np.array(negative) <= 1)) == pytest.approx(4 / 32)
-    assert found.difference == pytest.approx(2.0) and found.low < 2 < found.high
+    assert result.p == pytest.approx(2 * np.mean(np.array(negative) <= 1)) == pytest.approx(4 / 32)
+    assert result.difference == pytest.approx(2.0) and result.low < 2 < result.high
     low, high = intervals.bootstrap(difference[:, None])
-    assert (found.low, found.high) == pytest.approx((low[0], high[0]))
+    assert (result.low, result.high) == pytest.approx((low[0], high[0]))
 
 
 def test_paired_test_is_antisymmetric():
@@ -71,8 +71,8 @@ def test_pairing_sees_what_intervals_of_the_means_do_not():
     rng = np.random.default_rng(0)
     base = rng.normal(30, 10, 50)
     better = base + rng.uniform(0.05, 0.15, 50)
-    found = intervals.paired(better, base)
-    assert found.p < 1e-8 and 0.09 < found.low < found.difference < found.high < 0.12
+    result = intervals.paired(better, base)
+    assert result.p < 1e-8 and 0.09 < result.low < result.difference < result.high < 0.12
     (low,), (high,) = intervals.bootstrap(better[:, None])
     assert high - low > 4
 

@@ -35,14 +35,14 @@ def copy(original, tmp_path):
 def test_what_is_written_is_read(tmp_path, channels):
     """Pixels, names, origins and hashes are read back in order."""
     expected = written(tmp_path / "inputs", 5, channels)
-    found = manifest.Manifest(str(tmp_path / "inputs"))
-    assert (len(found), found.size, found.channels) == (5, (20, 24), channels)
-    assert found.names == tuple(example.name for example in expected)
+    result = manifest.Manifest(str(tmp_path / "inputs"))
+    assert (len(result), result.size, result.channels) == (5, (20, 24), channels)
+    assert result.names == tuple(example.name for example in expected)
     for index, example in enumerate(expected):
-        np.testing.assert_array_equal(found[index].image, example.image)
-        np.testing.assert_array_equal(found[index].mask, example.mask)
-        assert found[index].about == example.about
-    assert [len(batch) for batch in inputs.batches(found, 3)] == [3, 2]
+        np.testing.assert_array_equal(result[index].image, example.image)
+        np.testing.assert_array_equal(result[index].mask, example.mask)
+        assert result[index].about == example.about
+    assert [len(batch) for batch in inputs.batches(result, 3)] == [3, 2]
 
 
 def test_another_program_reads_it_by_its_own_means(original):
@@ -92,10 +92,10 @@ def test_changed_pixels_are_found(copy, original, part):
     pixels = cv2.imread(str(copy / part / f"{name}.png"), cv2.IMREAD_UNCHANGED)
     pixels[15, 15] = pixels[15, 15] ^ 1 if part == "images" else 255
     cv2.imwrite(str(copy / part / f"{name}.png"), pixels)
-    found = manifest.Manifest(str(copy))
-    assert found[1].name == original[1][1].name
+    result = manifest.Manifest(str(copy))
+    assert result[1].name == original[1][1].name
     with pytest.raises(ValueError, match=rf"the pixels of .*{part}/{name}.png are not those of manifest.json"):
-        found[2]
+        result[2]
 
 
 @pytest.mark.parametrize(("value", "message"), [(7, r"has 1 grey pixels"), (0, r"has no hole")])

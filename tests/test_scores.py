@@ -107,8 +107,8 @@ def test_psnr_of_a_checkpoint_is_the_mean_of_the_records():
     batches = list(scoring.batches(5, 4))
     predict, _ = scoring.fake_network(4, 0.1)
     arrays = [dict(zip(("image", "mask"), scores.stack(batch), strict=True)) for batch in batches]
-    found = scores.psnr(predict, None, arrays, 4)
-    assert found == pytest.approx(np.mean([r["psnr"] for r in network_records(batches, 4, offset=0.1)]), rel=1e-6)
+    result = scores.psnr(predict, None, arrays, 4)
+    assert result == pytest.approx(np.mean([r["psnr"] for r in network_records(batches, 4, offset=0.1)]), rel=1e-6)
 
 
 def test_to_uint8():
@@ -147,6 +147,6 @@ def test_lpips_and_fid_are_of_composites():
     assert [value for method, value in measure.added if method is None] == originals
     assert [value for method, value in measure.added if method == "a"] == pytest.approx(composites)
     assert len(measure.added) == 15
-    found = [record["lpips"] for record in records if record["method"] == "a"]
-    assert found == pytest.approx(np.subtract(composites, originals), abs=1e-5) and min(found) > 0
+    result = [record["lpips"] for record in records if record["method"] == "a"]
+    assert result == pytest.approx(np.subtract(composites, originals), abs=1e-5) and min(result) > 0
     assert list(records[0]) == ["method", *scores.ABOUT, *scores.METRICS, "lpips"]

@@ -138,10 +138,10 @@ def test_how_a_sweep_ends(finished, failed, stopped, code, reported, tmp_path, m
     monkeypatch.setattr(processes, "run_all", lambda *_: outcome)
     flag_values(["sweep", f"--config={ROOT}/experiments/ablation.py"])
     assert sweep.main(flag_values) == code and bool(reports) == reported
-    told = capsys.readouterr().err
-    assert told.count("failed: ") == failed and (f"runs left: {stopped}," in told) == (stopped > 0)
+    printed = capsys.readouterr().err
+    assert printed.count("failed: ") == failed and (f"runs left: {stopped}," in printed) == (stopped > 0)
     for run, _ in outcome.failed:
-        assert f"failed: {run.name}, exit code 1: error: it broke\n  log: {run.log}\n" in told
+        assert f"failed: {run.name}, exit code 1: error: it broke\n  log: {run.log}\n" in printed
 
 
 def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
@@ -156,9 +156,9 @@ def test_a_report_is_made_on_one_gpu(tmp_path, monkeypatch, capsys):
     )
     sweep._report(made, [(made.runs[1], "it broke")], ["3", "5"])
     assert seen == ["3"]
-    told = capsys.readouterr().out
-    lacking = [line.split(": ")[1] for line in told.splitlines() if line.startswith("not in the tables: ")]
-    assert "1 of 6 runs finished" in told and lacking == [run.name for run in made.runs[2:]]
+    printed = capsys.readouterr().out
+    lacking = [line.split(": ")[1] for line in printed.splitlines() if line.startswith("not in the tables: ")]
+    assert "1 of 6 runs finished" in printed and lacking == [run.name for run in made.runs[2:]]
 
 
 def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
@@ -174,10 +174,10 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     evaluator.evaluate_and_report(evaluation, last, run.workdir, "last")
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
     expected = pictures.image_grid(examples, {"baseline": evaluation.network(last)(examples)})
-    found = comparison.read(made)
-    np.testing.assert_array_equal(sweep._image_grid(made, found), expected)
+    scores_read = comparison.read(made)
+    np.testing.assert_array_equal(sweep._image_grid(made, scores_read), expected)
     with pytest.raises(ValueError, match=r"the evaluation images are not those that .* was scored on"):
-        sweep._image_grid(made, dataclasses.replace(found, names=("another",) * 10))
+        sweep._image_grid(made, dataclasses.replace(scores_read, names=("another",) * 10))
 
 
 def scores(run):

@@ -88,8 +88,11 @@ def test_the_shipped_sweep():
     assert sweep.groups["convolution"] == ["zero", "mask_channel", "gated"]
     base = validation.flatten(sweep.runs[0].config)
     for run in sweep.runs[1:21]:
-        now = validation.flatten(run.config)
-        assert {key: now[key] for key in now if now[key] != base[key]} == {"name": run.variant, **expected[run.variant]}
+        current = validation.flatten(run.config)
+        assert {key: current[key] for key in current if current[key] != base[key]} == {
+            "name": run.variant,
+            **expected[run.variant],
+        }
 
 
 def test_terms_of_vgg16_are_left_out_without_its_weights():
@@ -174,10 +177,10 @@ def test_no_variant_changes_what_it_is_scored_on():
     keys = [key for key in validation.RULES if key.startswith(("data.", "eval."))] + ["model.channels"]
     values = validation.flatten(runs.tiny())
     variants = {"a": {key.replace(".", "_"): {key: values[key]} for key in keys}}
-    with pytest.raises(ValueError) as told:
+    with pytest.raises(ValueError) as printed:
         plan.make(sweeps.file(variants), {})
     refused = {
-        key for key in keys if f"{key} is not for variants: variants are compared on the same" in str(told.value)
+        key for key in keys if f"{key} is not for variants: variants are compared on the same" in str(printed.value)
     }
     assert set(keys) - refused == {f"data.{key}" for key in of_training} and len(keys) > 20
 

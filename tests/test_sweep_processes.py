@@ -89,8 +89,8 @@ def started(tmp_path):
     return lines
 
 
-def names(found):
-    return [run.name for run in found]
+def names(runs):
+    return [run.name for run in runs]
 
 
 def test_a_failure_does_not_stop_the_rest_and_what_is_finished_is_skipped(sweep, behave, tmp_path, monkeypatch):
@@ -260,10 +260,10 @@ def test_gpus_that_nvidia_smi_lists(tmp_path, monkeypatch, with_cuda):
 
 def test_progress(sweep):
     """Of 12 steps 4 were done at the start; 3 more in 10 s leave 5, which take 17 s. Failed runs do not count."""
-    now = iter([100.0, 110.0])
+    times = iter([100.0, 110.0])
     done, running, other = sweep.runs
     sweeps.finish(done, [20.0])
-    progress = processes.Progress(sweep.runs, [done], lambda: next(now))
+    progress = processes.Progress(sweep.runs, [done], lambda: next(times))
     sweeps.log(running, [{"step": 2}, {"step": 3}])
     outcome = processes.Outcome(finished=[done])
     line = progress.line(outcome, [running])

@@ -62,15 +62,15 @@ def test_differences_are_paired_by_seed_and_example(sweep):
     zero - baseline is 1, 1 with seed 0 and 3, 4 with seed 1: by example 2 and 2.5, by seed 1 and 3.5. no_hole has
     seed 1 alone: -1 and 0, against the baseline of seed 1 and not of seed 0.
     """
-    found = comparison.read(sweep)
-    rows = comparison.differences(found, sweep.variants)
+    scores_read = comparison.read(sweep)
+    rows = comparison.differences(scores_read, sweep.variants)
     (zero,) = rows_by(rows, variant="zero", metric="psnr")
     pair = intervals.paired(np.array([2.0, 2.5]), np.zeros(2))
     assert (zero["difference"], zero["low"], zero["high"], zero["p"]) == (2.25, pair.low, pair.high, pair.p)
     assert zero["p"] == 0.5 and (zero["seeds"], zero["examples"]) == ("0 1", 2)
     np.testing.assert_allclose([zero["seeds_low"], zero["seeds_high"]], [2.25 - 1.25 * T1, 2.25 + 1.25 * T1], 1e-5)
-    assert comparison.seed_differences(found, "zero", "psnr") == [1.0, 3.5]
-    assert comparison.seed_differences(found, "zero", "ssim") == [0.0, 0.0]
+    assert comparison.seed_differences(scores_read, "zero", "psnr") == [1.0, 3.5]
+    assert comparison.seed_differences(scores_read, "zero", "ssim") == [0.0, 0.0]
     (single,) = rows_by(rows, variant="no_hole", metric="psnr")
     assert (single["difference"], single["seeds"], single["seeds_low"]) == (-0.5, "1", None)
     assert not rows_by(rows, variant="baseline") and len(rows) == 2 * len(comparison.METRICS)
@@ -91,8 +91,8 @@ def test_student():
 
 def test_files(sweep):
     """Markdown states n, what is missing and why; CSV holds every number; pictures can be read."""
-    found = comparison.read(sweep)
-    path = report.write(sweep, found, [(sweep.runs[2], "exit code 1: error: it broke")])
+    scores_read = comparison.read(sweep)
+    path = report.write(sweep, scores_read, [(sweep.runs[2], "exit code 1: error: it broke")])
     text = pathlib.Path(path).read_text()
     assert "| zero | model.kind=zero | n=2 | 24.25 [-4.34, 52.84] |" in text
     assert "| no_hole | loss.weights.hole=0.0 | n=1 | 22.50 |" in text and "| Telea |  |  | 10.00 |" in text
@@ -102,7 +102,9 @@ def test_files(sweep):
         "| variant | seeds | PSNR, dB, over examples | PSNR, dB, over seeds | SSIM, over examples | SSIM, over seeds |"
         in text
     )
-    ssim = {row["variant"]: row for row in comparison.differences(found, sweep.variants) if row["metric"] == "ssim"}
+    ssim = {
+        row["variant"]: row for row in comparison.differences(scores_read, sweep.variants) if row["metric"] == "ssim"
+    }
     assert f"| [{ssim['zero']['seeds_low']:+.4f}, {ssim['zero']['seeds_high']:+.4f}] |" in text
     assert "were asked for" not in text
     assert f"- no_hole seed 0: failed, exit code 1: error: it broke (log: {sweep.runs[2].log})" in text
@@ -111,13 +113,13 @@ def test_files(sweep):
     with open(folder / "report_differences.csv", encoding="utf-8") as file:
         assert list(csv.DictReader(file)) == [
             {key: "" if value is None else str(value) for key, value in row.items()}
-            for row in comparison.differences(found, sweep.variants)
+            for row in comparison.differences(scores_read, sweep.variants)
         ]
     assert len((folder / "report.csv").read_text().splitlines()) == 5
     for name in ("report_differences.png", "report_curves.png"):
         assert cv2.imread(str(folder / name)).std() > 5
     before = {file.name: file.read_bytes() for file in folder.glob("report*")}
-    report.write(sweep, found, [(sweep.runs[2], "exit code 1: error: it broke")])
+    report.write(sweep, scores_read, [(sweep.runs[2], "exit code 1: error: it broke")])
     assert before == {file.name: file.read_bytes() for file in folder.glob("report*")}
 
 
@@ -136,14 +138,14 @@ def test_one_seed_has_no_interval(tmp_path):
     for run in plan.runs[:2]:
         sweeps.finish(run, [20.0, 21.0])
     sweeps.log(plan.runs[2], [{"step": 2}])
-    found = comparison.read(plan)
-    text = pathlib.Path(report.write(plan, found, [])).read_text()
+    scores_read = comparison.read(plan)
+    text = pathlib.Path(report.write(plan, scores_read, [])).read_text()
     assert "- no_hole seed 0: at step 2 of 4, task 2 of the array, if there was one\n" in text
     pathlib.Path(plan.runs[2].log).write_text("step 2 of 4\nerror: it broke\nbye\n")
-    text = pathlib.Path(report.write(plan, found, [])).read_text()
+    text = pathlib.Path(report.write(plan, scores_read, [])).read_text()
     says = f"at step 2 of 4, its log {plan.runs[2].log} says: error: it broke"
     assert f"- no_hole seed 0: {says}\n" in text
-    assert report.unfinished(plan, found, []) == {"no_hole seed 0": f"no_hole seed 0: {says}"}
+    assert report.unfinished(plan, scores_read, []) == {"no_hole seed 0": f"no_hole seed 0: {says}"}
     assert "one seed has no interval over seeds (n = 1)" in text
     assert "| zero | n=1 | +0.00 [+0.00, +0.00] p=1 | none (n = 1)" in text
 

@@ -134,8 +134,8 @@ def test_references_stand_apart_with_their_data():
     assert "| Places2, 512 px, holes off the border |  | 28.32 | 25.25 | 22.89 |  |  |" in text
     assert "| CelebA-HQ, 256 px, its 2824 test images | 39.26 | 33.00 | 29.53 | 26.99 | 25.04 | 21.50 |" in text
     assert "|  | 0.870 | 0.779 | 0.689 |  |  |" in tables.markdown_references("ssim")
-    for found in references.PUBLISHED:
-        assert found.metric in scores.METRICS and found.data and set(found.values) <= set(range(6))
+    for result in references.PUBLISHED:
+        assert result.metric in scores.METRICS and result.data and set(result.values) <= set(range(6))
     rows, compared = tables.summarise(RECORDS), tables.compare(RECORDS)
     with_them, without = (tables.report("title", rows, compared, shown) for shown in (True, False))
     assert "28.32" in with_them and "28.32" not in without and with_them.startswith(without)

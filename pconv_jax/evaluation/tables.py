@@ -268,6 +268,9 @@ def difference_cell(row: dict, digits: int) -> str:
     Args:
       row: Row of `compare`.
       digits: Decimal places of the difference and of the interval.
+
+    Returns:
+      For example "+0.66 [+0.38, +0.94] p=0.002".
     """
     interval = "" if row["low"] is None else f" [{row['low']:+.{digits}f}, {row['high']:+.{digits}f}]"
     return f"{row['difference']:+.{digits}f}{interval} p={row['p']:.1g}"

@@ -243,6 +243,9 @@ class Progress:
         Args:
           outcome: The outcome so far.
           active: The running runs.
+
+        Returns:
+          One line for the log.
         """
         self._reported = self._clock()
         failed = [run for run, _ in outcome.failed]
