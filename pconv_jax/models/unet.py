@@ -75,8 +75,8 @@ class UNet(nn.Module):
       conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, whose mask
         no layer receives.
-      guess: take a value for every pixel of the hole as a further argument, and predict what to add to it. The first
-        layer then sees the image with the guess in its hole, and the mask as a channel.
+      guess: take a value for every pixel of the hole as a further argument, and predict what to add to it. The input
+        of the first layer is the image with the guess in its hole, and the mask as a channel.
     """
 
     depth: int = 8
@@ -120,6 +120,33 @@ class UNet(nn.Module):
           UserError: the size is not a multiple of `2 ** depth`, the image has another number of channels, or
             `norm` is "masked_batch" and the type of convolution has no mask, or a guess is missing or surplus.
         """
+        self._check(image, mask, guess)
+        kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
+        widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
+        offset = compositing.valid_mean(image, mask) if self.center else 0.0
+        if self.guess:
+            image = compositing.composite(image, guess, mask)
+            x, mask = self._guess_input(image - offset, mask)
+            offset = image
+        else:
+            x, mask = self._input(image - offset, mask)
+        x, mask = _cut(x, mask, inside, 0)
+        skips = []
+        for level in range(self.depth):
+            skips.append((x, mask))
+            norm = "none" if level == 0 else self.norm
+            layer = self._block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)
+            x, mask = layer(x, mask, None, None, train and not freeze_encoder)
+            x, mask = _cut(x, mask, inside, level + 1)
+        for level in reversed(range(1, self.depth)):
+            layer = self._block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
+            x, mask = _cut(*layer(x, mask, *skips[level], train), inside, level)
+        layer = self._block("dec1", self.channels, 3, 1, "none", None)
+        x, mask = layer(x, mask, *skips[0], train)
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) + offset, mask
+
+    def _check(self, image, mask, guess):
+        """Raises a UserError unless the arguments fit the network and each other."""
         check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
             raise errors.UserError(
@@ -134,50 +161,26 @@ class UNet(nn.Module):
             raise errors.UserError(
                 f'norm "masked_batch" with kind "{self.conv_type}"; only "partial" has a mask: use norm "batch"'
             )
-        kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
-        widths = [min(self.width * 2**level, self.max_width) for level in range(self.depth)]
 
-        def block(name, features, kernel_size, stride, norm, negative_slope, conv_type=self.conv_type):
-            conv = functools.partial(
-                layers.Conv,
-                features,
-                kernel_size,
-                stride,
-                use_bias=norm == "none",
-                conv_type=conv_type,
-                dtype=self.dtype,
-                impl=self.conv_impl,
-                mask_update="shrink" if name == "dec1" else self.mask_update,
-                zero=self.guess and name == "dec1",  # so that training starts at the guess
-            )
-            norm = functools.partial(layers.Norm, norm, self.momentum, self.axis_name, self.dtype)
-            block_type = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
-            return block_type(conv, norm, negative_slope, name=name)
-
-        offset = compositing.valid_mean(image, mask) if self.center else 0.0
-        if self.guess:
-            image = compositing.composite(image, guess, mask)
-            x, mask = self._guess_input(image - offset, mask)
-            offset = image
-        else:
-            x, mask = self._input(image - offset, mask)
-        x, mask = _cut(x, mask, inside, 0)
-        skips = []
-        for level in range(self.depth):
-            skips.append((x, mask))
-            norm = "none" if level == 0 else self.norm
-            x, mask = block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)(
-                x, mask, None, None, train and not freeze_encoder
-            )
-            x, mask = _cut(x, mask, inside, level + 1)
-        for level in reversed(range(1, self.depth)):
-            layer = block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
-            x, mask = _cut(*layer(x, mask, *skips[level], train), inside, level)
-        # A gate is an activation, and the last layer has none.
-        conv_type = "zero" if self.conv_type == "gated" else self.conv_type
-        layer = block("dec1", self.channels, 3, 1, "none", None, conv_type)
-        x, mask = layer(x, mask, *skips[0], train)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) + offset, mask
+    def _block(self, name, features, kernel_size, stride, norm, negative_slope):
+        """Returns a block of the network; `dec1` is the last one."""
+        last = name == "dec1"
+        conv = functools.partial(
+            layers.Conv,
+            features,
+            kernel_size,
+            stride,
+            use_bias=norm == "none",
+            # A gate is an activation, and the last layer has none.
+            conv_type="zero" if last and self.conv_type == "gated" else self.conv_type,
+            dtype=self.dtype,
+            impl=self.conv_impl,
+            mask_update="shrink" if last else self.mask_update,
+            zero=self.guess and last,  # so that training starts at the guess
+        )
+        norm = functools.partial(layers.Norm, norm, self.momentum, self.axis_name, self.dtype)
+        block_type = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
+        return block_type(conv, norm, negative_slope, name=name)
 
     def _input(self, image, mask):
         """Returns the input of the first layer, 0 in holes whatever the image holds there, and its mask."""

@@ -73,7 +73,16 @@ def interpolate(image: Images, mask: Masks) -> Float[Array, "n h w c"]:
 
 
 def levels(image: Images, mask: Masks, count: int) -> list[tuple]:
-    """The pyramid `[(image, mask), ..]` of `count` levels, the finest first, which is the arguments themselves."""
+    """Builds an image pyramid.
+
+    Args:
+      image: `[N, H, W, C]`; values in holes are not read.
+      mask: `[N, H, W, 1]`, 1 valid, 0 hole.
+      count: number of levels.
+
+    Returns:
+      `[(image, mask), ..]`, the finest level first, which is the arguments themselves.
+    """
     pyramid = [(image, mask)]
     while len(pyramid) < count:
         pyramid.append(coarsen(*pyramid[-1]))
