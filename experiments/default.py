@@ -105,6 +105,8 @@ def get_config():
 
     config.eval = ml_collections.ConfigDict()
     config.eval.examples = 240  # pairs of a crop and a mask; the six hole-area buckets alternate
+    config.eval.buckets = True  # False: masks of any hole area, as they are drawn, not in six buckets
+    config.eval.native = False  # cuts data.size pixels of the photograph without resizing; crop_scale is not used then
     config.eval.crop_scale = (0.5, 1.0)  # as data.crop_scale, but separate, so that runs are compared on the same crops
     config.eval.batch_size = 8  # examples per batch
     config.eval.seed = 0  # seed of crops and masks, separate from config.seed for the same reason

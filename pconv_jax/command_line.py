@@ -79,11 +79,17 @@ def run(
         leave(f"error: {error}")
 
 
-def define_config(flag_values: flags.FlagValues):
-    """Adds --config, the experiment file, and its overrides, --config.key=value."""
+def define_config(flag_values: flags.FlagValues, *, required: bool = True):
+    """Adds --config, the experiment file, and its overrides, --config.key=value.
+
+    Args:
+      flag_values: the flags to add to.
+      required: whether the command cannot do without.
+    """
     about = "Experiment file, e.g. experiments/quickstart.py."
     config_flags.DEFINE_config_file("config", None, about, flag_values=flag_values)
-    flags.mark_flag_as_required("config", flag_values)
+    if required:
+        flags.mark_flag_as_required("config", flag_values)
 
 
 def experiment(flag_values: flags.FlagValues) -> tuple[str, dict[str, Any], dict[str, Any]]:

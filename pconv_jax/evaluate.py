@@ -1,10 +1,11 @@
-"""Evaluates a run on its fixed images and masks, beside other runs, other programs and baselines without learning.
+"""Evaluates a run or exported weights on fixed images and masks, beside other runs, programs and classical fillers.
 
 python -m pconv_jax.evaluate --run=runs/quickstart
 python -m pconv_jax.evaluate --run=runs/a --compare=runs/b
 python -m pconv_jax.evaluate --run=runs/a --write_manifest=inputs
 python -m pconv_jax.evaluate --predictions=results --manifest=inputs --out=scores
 python -m pconv_jax.evaluate --run=runs/a --lpips_weights=lpips.npz --fid_weights=inception.npz
+python -m pconv_jax.evaluate --config=experiments/keras_notebook.py --weights=photographs.safetensors --out=scores
 """
 
 import os
@@ -12,6 +13,7 @@ import os
 from absl import flags
 
 from pconv_jax import command_line, errors
+from pconv_jax.data import sources
 from pconv_jax.evaluation import (
     baselines,
     evaluator,
@@ -23,6 +25,7 @@ from pconv_jax.evaluation import (
     scores,
     tables,
 )
+from pconv_jax.inpainting import inpainter, weights_file
 from pconv_jax.models import inception, lpips, unet
 from pconv_jax.training import (
     build,
@@ -39,6 +42,11 @@ def define_flags(flag_values: flags.FlagValues):
     """Defines the flags of `python -m pconv_jax.evaluate`."""
     flags.DEFINE_string("run", None, "Run directory that training wrote.", flag_values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of each run.", flag_values)
+    command_line.define_config(flag_values, required=False)
+    flags.DEFINE_list(
+        "weights", [], "Weights files; with --config alone, those that the package contains.", flag_values
+    )
+    flags.DEFINE_list("ensemble", ["1"], "Flips and turns that --weights average over, e.g. 1,8 for both.", flag_values)
     flags.DEFINE_list("compare", [], "Other run directories, on the same inputs.", flag_values)
     flags.DEFINE_list("predictions", [], "Folders of other programs' results for the inputs, <name>.png.", flag_values)
     flags.DEFINE_list("baselines", list(baselines.DEFAULT), "Classical fillers; also FSR, GMIC (slow).", flag_values)
@@ -61,13 +69,16 @@ def main(flag_values: flags.FlagValues):
     _check_flags(flag_values)
     compilation_cache.enable(flag_values.compilation_cache)
     configs = {path: _config(path) for path in ([flag_values.run] if flag_values.run else []) + flag_values.compare}
-    config = configs.get(flag_values.run)
-    chosen = manifest.Manifest(flag_values.manifest) if flag_values.manifest else _drawn(flag_values.run, configs)
+    config = configs.get(flag_values.run) or flag_values.config
+    if flag_values.manifest:
+        chosen = manifest.Manifest(flag_values.manifest)
+    else:
+        chosen = _drawn(flag_values.run, configs) if flag_values.run else _of_config(config)
     batch_size, threads = (config.eval.batch_size, config.data.threads) if config else (BATCH, 2)
     if flag_values.write_manifest:
         about = {
             "eval": config.eval.to_dict(),
-            "evaluation images": rundir.read_data(flag_values.run).get("evaluation"),
+            "evaluation images": rundir.read_data(flag_values.run).get("evaluation") if flag_values.run else None,
         }
         count = manifest.write(flag_values.write_manifest, inputs.batches(chosen, batch_size, threads), about)
         print(f"{count} inputs written to {flag_values.write_manifest}: images, masks (white = hole), {manifest.FILE}")
@@ -79,7 +90,7 @@ def main(flag_values: flags.FlagValues):
     methods = {
         path: predictions.method(path, chosen.names, chosen.size, chosen.channels) for path in flag_values.predictions
     }
-    networks, about, title = {}, {}, _base(flag_values.manifest or "")
+    networks, about, title = {}, {}, _base(flag_values.manifest) if flag_values.manifest else ""
     for path, other in configs.items():
         state = evaluator.restore(path, build.state_shapes(other), flag_values.checkpoint)
         name = scores.NETWORK if path == flag_values.run else path
@@ -88,18 +99,25 @@ def main(flag_values: flags.FlagValues):
         networks[name] = scores.network(evaluator.compiled(model), variables, batch_size)
         about[name] = {"run": path, **evaluator.about_network(other, state)}
         title = evaluator.title(config, state) if path == flag_values.run else title
+    for path, fill, description in _weights(flag_values):
+        name = path if networks else scores.NETWORK
+        networks[name], about[name] = scores.inpainter(fill), description
+        title = title or f"{description['name']} at step {description['step']}"
     methods = {**networks, **methods, **{name: scores.baseline(name) for name in flag_values.baselines}}
     if not methods:
-        raise errors.UserError("nothing to score: give --run, --predictions or --baselines")
+        raise errors.UserError("nothing to score: give --run, --weights, --predictions or --baselines")
+    methods = {name: scores.Timed(fill) for name, fill in methods.items()}
     _score(flag_values, title, chosen, methods, measures, about, batch_size, threads)
 
 
 def _score(flag_values, title, chosen, methods, measures, about, batch_size, threads):
     """Scores all methods, writes the report and prints the tables."""
     records = scores.score(methods, inputs.batches(chosen, batch_size, threads), **measures)
+    seconds = ", ".join(f"{name} {method.seconds:.2g}" for name, method in methods.items())
     first = next(iter(methods))
     own = [record for record in records if record["method"] == first]
-    parts = (flag_values.run and flag_values.checkpoint, flag_values.manifest and _base(flag_values.manifest))
+    origin = flag_values.config.name if flag_values.config else None
+    parts = (flag_values.run and flag_values.checkpoint, origin, flag_values.manifest and _base(flag_values.manifest))
     name = "_".join(part for part in parts if part)
     path = os.path.join(flag_values.out or os.path.join(flag_values.run, "eval"), name)
     about = {
@@ -127,7 +145,7 @@ def _score(flag_values, title, chosen, methods, measures, about, batch_size, thr
     print(*filter(None, shown), sep="\n")
     if flag_values.references:
         print(*map(tables.markdown_references, ("psnr", "ssim")), sep="\n")
-    print(f"written: {path}*")
+    print(f"seconds per image: {seconds}\nwritten: {path}*")
 
 
 def _check_flags(flag_values):
@@ -137,15 +155,23 @@ def _check_flags(flag_values):
         raise errors.UserError(
             f"--baselines={','.join(unknown)} is unknown; needs some of {', '.join(baselines.BASELINES)}"
         )
-    if not flag_values.run and not flag_values.manifest:
-        raise errors.UserError("no inputs: give --run=DIR, or --manifest=DIR with --predictions=DIR")
-    if not flag_values.run and (flag_values.compare or flag_values.write_manifest):
-        raise errors.UserError("--compare and --write_manifest need --run=DIR, which they start from")
+    if not flag_values.run and not flag_values.manifest and not flag_values.config:
+        raise errors.UserError(
+            "no inputs: give --run=DIR, or --config=FILE, or --manifest=DIR with --predictions=DIR or --weights=FILE"
+        )
+    if flag_values.config and (flag_values.run or flag_values.manifest):
+        raise errors.UserError("--config decides the inputs, and so do --run and --manifest: give one of them")
+    if flag_values.compare and not flag_values.run:
+        raise errors.UserError("--compare needs --run=DIR, which the others are compared with")
+    if flag_values.write_manifest and not (flag_values.run or flag_values.config):
+        raise errors.UserError("--write_manifest needs --run=DIR or --config=FILE, whose inputs it writes")
+    if not all(count.isdecimal() and 1 <= int(count) <= 8 for count in flag_values.ensemble):
+        raise errors.UserError(f"--ensemble={','.join(flag_values.ensemble)}; needs numbers from 1 to 8, e.g. 1,8")
     if flag_values.predictions and not flag_values.manifest:
         raise errors.UserError("--predictions needs --manifest=DIR, the inputs that the results are of")
     if flag_values.manifest and flag_values.write_manifest:
         raise errors.UserError("--write_manifest writes the run's own inputs: leave --manifest out")
-    if not flag_values.run and not flag_values.out:
+    if not (flag_values.run or flag_values.out or flag_values.write_manifest):
         raise errors.UserError("--out=DIR is missing: without --run there is no run directory to write to")
     methods = [flag_values.run, *flag_values.compare, *flag_values.predictions]
     if len(set(methods)) < len(methods):
@@ -177,6 +203,29 @@ def _drawn(path, configs):
                 "restore them, or give --manifest=DIR"
             )
     return inputs.Drawn(build.evaluation_set(config, source))
+
+
+def _of_config(config):
+    """Returns the inputs of an experiment file: all photographs of data.path, or its source's evaluation images."""
+    validation.validate(config)
+    data = config.data
+    if data.source == "folder":
+        source = sources.DecodedSource(sources.folder(data.path), config.model.channels, data.cache, data.max_pixels)
+    else:
+        _, source = build.image_sources(config)
+    return inputs.Drawn(build.evaluation_set(config, source))
+
+
+def _weights(flag_values):
+    """Yields `(name, Inpainter, description)` of each weights file with each ensemble."""
+    paths = [weights_file.PRETRAINED] if flag_values.config and not flag_values.weights else flag_values.weights
+    for path in paths:
+        weights = weights_file.read(path)
+        for count in map(int, flag_values.ensemble):
+            fill = inpainter.Inpainter(weights.model(), weights.variables, settings=weights.settings, ensemble=count)
+            name = f"{_base(path)}, mean of {count}" if count > 1 else _base(path)
+            about = {**weights.about, "variables_sha256": weights_file.sha256(weights.variables), "ensemble": count}
+            yield name, fill, about
 
 
 def _check_fits(path, config, chosen):

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import re
 import shutil
 
 import cv2
@@ -16,7 +17,11 @@ import plain_networks
 import runs
 from pconv_jax import errors, evaluate, inpaint
 from pconv_jax.evaluation import perceptual, scores
+from pconv_jax.inpainting import weights_file
 from pconv_jax.models import inception, lpips
+
+EXPERIMENT = pathlib.Path(__file__).with_name("tiny_experiment.py")
+READS_EXPERIMENTS = pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 
 
 def command(*words, module=evaluate):
@@ -225,10 +230,16 @@ def test_results_that_do_not_match_are_refused_before_anything_is_scored(place, 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "no inputs: give --run=DIR, or --manifest=DIR"),
+        ([], "no inputs: give --run=DIR, or --config=FILE, or --manifest=DIR"),
+        (
+            [f"--config={EXPERIMENT}", "--run=a"],
+            "--config decides the inputs, and so do --run and --manifest",
+        ),
+        (["--manifest=m", "--ensemble=0"], "--ensemble=0; needs numbers from 1 to 8, e.g. 1,8"),
+        ([f"--config={EXPERIMENT}", "--out=o", "--weights=w"], "no weights at w: give a file"),
         (["--run=a", "--baselines=telea"], "--baselines=telea is unknown; needs some of mean fill, Telea"),
-        (["--manifest=m", "--compare=a"], "--compare and --write_manifest need --run"),
-        (["--manifest=m", "--write_manifest=n"], "--compare and --write_manifest need --run"),
+        (["--manifest=m", "--compare=a"], "--compare needs --run=DIR"),
+        (["--manifest=m", "--write_manifest=n"], "--write_manifest needs --run=DIR or --config=FILE"),
         (["--run=a", "--predictions=p"], "--predictions needs --manifest"),
         (["--run=a", "--manifest=m", "--write_manifest=n"], "leave --manifest out"),
         (["--manifest=m", "--predictions=p"], "--out=DIR is missing"),
@@ -237,6 +248,7 @@ def test_results_that_do_not_match_are_refused_before_anything_is_scored(place, 
         (["--manifest=m", "--out=o", "--predictions=p"], r"m/manifest.json is missing"),
     ],
 )
+@READS_EXPERIMENTS
 def test_wrong_words(words, message, tmp_path, monkeypatch):
     """Wrong flags are refused with one line before anything is read or written."""
     monkeypatch.chdir(tmp_path)
@@ -248,6 +260,27 @@ def test_wrong_words(words, message, tmp_path, monkeypatch):
 def test_nothing_to_score(place, tmp_path):
     with pytest.raises(ValueError, match="nothing to score"):
         command(f"--manifest={place / 'inputs'}", f"--out={tmp_path}", "--baselines=")
+
+
+@READS_EXPERIMENTS
+def test_weights_on_the_inputs_of_an_experiment_file(place, tmp_path, capsys):
+    """Without a run: the file's network scores as its run does on the same inputs; ensembles are rows of their own."""
+    weights = networks.export(str(place / "a"), str(tmp_path / "a.safetensors"))
+    words = [f"--config={EXPERIMENT}", f"--weights={weights}", "--ensemble=1,2"]
+    command(*words, "--baselines=Telea", f"--out={tmp_path / 'scores'}")
+    content = json.loads((tmp_path / "scores" / "tiny.json").read_text())
+    assert content["variables_sha256"] == weights_file.sha256(weights_file.read(weights).variables)
+    ensemble = "a.safetensors, mean of 2"
+    assert list(dict.fromkeys(record["method"] for record in content["records"])) == ["network", ensemble, "Telea"]
+    command(f"--run={place / 'a'}", "--baselines=", f"--out={tmp_path / 'run'}")
+    found, expected = (records(tmp_path / path) for path in ("scores/tiny.json", "run/last.json"))
+    for one, other in zip(found, expected, strict=True):
+        assert {key: one[key] for key in scores.ABOUT} == {key: other[key] for key in scores.ABOUT}
+        for metric in scores.METRICS:
+            assert one[metric] == pytest.approx(other[metric], rel=0.02), metric
+    assert (tmp_path / "scores" / "tiny.md").read_text().startswith("# tiny at step 0, 10 composites")
+    printed = capsys.readouterr().out
+    assert re.search(r"seconds per image: network [\d.e-]+, a.safetensors, mean of 2 [\d.e-]+, Telea", printed)
 
 
 def test_a_checkpoint_is_chosen(tmp_path):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pconv_jax.data import elements, grown_masks, mask_folder, masks, pipeline
+from pconv_jax.errors import UserError
 
 DRAWN = ("shapes", "strokes", "boxes")
 SIZES = [(16, 16), (64, 48), (48, 200), (128, 128)]
@@ -419,3 +420,14 @@ def test_masks_of_a_folder_have_names(tmp_path):
         seen.add(name)
     assert seen == {"a.png", "sub/b.png"}
     assert masks.draw_named(masks.Family(), 0, 0, 0, (16, 16))[1] == ""
+
+
+def test_masks_of_the_keras_notebook():
+    """At 512 x 512 they cover a quarter to a third of the image as they come, and keep to a range if there is one."""
+    family = masks.Family("notebook", (0.0, 1.0))
+    areas = [masks.hole_area(masks.draw(family, 0, 0, index, (512, 512))) for index in range(40)]
+    assert 0.25 < np.mean(areas) < 0.33 and min(areas) < 0.2 and max(areas) > 0.4
+    mask = masks.draw(masks.Family("notebook", (0.1, 0.2), border=0.04), 0, 0, 0, (512, 512))
+    assert 0.1 < masks.hole_area(mask) <= 0.2 and not masks.touches_border(mask)
+    with pytest.raises(UserError, match=r"none of 1000 masks of the kind notebook has .* hole pixels at 64x64: widen"):
+        masks.draw(masks.Family("notebook", (0.0, 0.001)), 0, 0, 0, (64, 64))

@@ -14,6 +14,7 @@ from absl import flags
 
 import pictures
 from pconv_jax.data import masks, pipeline, sources
+from pconv_jax.errors import UserError
 
 VIEW = pipeline.View(size=24, scale=(0.5, 1.0), flip=True)
 FAMILY = masks.Family("boxes", (0.1, 0.4))
@@ -307,3 +308,27 @@ def test_an_evaluation_example_is_named_after_the_photograph_it_shows():
     for image, record in zip(examples["image"], examples["record"], strict=True):
         assert record != COUNT - 1 and np.all(image == 40 * record)
     assert np.count_nonzero(examples["record"] == 0) == 8
+
+
+def test_native_crops_are_never_resized():
+    """Each is a part of the image as it is, and an image that is too small is refused."""
+    image = pictures.noise(0, 40, 60)
+    view = pipeline.View(24, (0.1, 0.1), native=True)
+    corners = set()
+    for index in range(20):
+        cut = pipeline.crop(image, view, np.random.default_rng(index))
+        places = [(y, x) for y in range(17) for x in range(37) if (image[y : y + 24, x : x + 24] == cut).all()]
+        assert len(places) == 1
+        corners |= set(places)
+    assert len(corners) > 10
+    with pytest.raises(UserError, match="a photograph is 60x40; crops of 41 pixels at native resolution need as many"):
+        pipeline.crop(image, pipeline.View(41, (1, 1), native=True), np.random.default_rng(0))
+
+
+def test_an_evaluation_set_without_buckets():
+    """Masks come as they are drawn: here, of circles for 512 pixels in an image of 128, larger than any bucket has."""
+    source = sources.DecodedSource(pictures.MemorySource((pictures.encode(pictures.noise(0, 128, 128)),)))
+    family = masks.Family("notebook")
+    chosen = pipeline.EvaluationSet(source, pipeline.View(128, (1, 1)), family, 0, 6, areas=((0.0, 1.0),))
+    areas = [masks.hole_area(chosen[index]["mask"]) for index in range(6)]
+    assert max(areas) > 0.6 and len(set(areas)) == 6

@@ -13,11 +13,12 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
 
+from pconv_jax import errors
 from pconv_jax.data import masks, sources
 
 # OpenCV's own threads would compete with grain's. Set on import, so that it holds in worker processes too.
@@ -39,6 +40,7 @@ class View:
     Attributes:
       size: side of the square example in pixels.
       scale: range of the crop's side, as a fraction of the image's shorter side.
+      native: whether to cut `size` pixels as they are, without resizing; `scale` is not used then.
       flip: whether to flip horizontally at random.
       rotate: whether to rotate by a random multiple of 90 degrees.
       permute_channels: whether to put the colour channels in a random order.
@@ -49,6 +51,7 @@ class View:
     flip: bool = False
     rotate: bool = False
     permute_channels: bool = False
+    native: bool = False
 
 
 def train_batches(
@@ -143,9 +146,17 @@ def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
 
     Returns:
       uint8 `[size, size, C]`. Shrinking averages areas, enlarging is bilinear.
+
+    Raises:
+      UserError: the view is native, and the image is smaller than it.
     """
     height, width = image.shape[:2]
-    side = max(1, round(min(height, width) * rng.uniform(*view.scale)))
+    side = view.size if view.native else max(1, round(min(height, width) * rng.uniform(*view.scale)))
+    if side > min(height, width):
+        raise errors.UserError(
+            f"a photograph is {width}x{height}; crops of {view.size} pixels at native resolution need as many: "
+            "lower data.size, or leave small photographs out"
+        )
     y, x = rng.integers(0, (height - side + 1, width - side + 1))
     cut = image[y : y + side, x : x + side]
     flipped = view.flip and rng.integers(2) == 1
@@ -203,7 +214,15 @@ class EvaluationSet:
     Hole-area buckets alternate, and each photograph is used equally often.
     """
 
-    def __init__(self, source: sources.DecodedSource, view: View, family: masks.Family, seed: int, examples: int):
+    def __init__(
+        self,
+        source: sources.DecodedSource,
+        view: View,
+        family: masks.Family,
+        seed: int,
+        examples: int,
+        areas: Sequence[tuple[float, float]] = BUCKETS,
+    ):
         """Pairs photographs with buckets.
 
         Args:
@@ -212,8 +231,9 @@ class EvaluationSet:
           family: the masks to draw; each bucket's range replaces `family.area`.
           seed: seed of crops, masks and the pairing of photographs with buckets.
           examples: size of the set.
+          areas: ranges of the hole area, which are used in turn.
         """
-        self.source, self.view, self.family, self.seed = source, view, family, seed
+        self.source, self.view, self.family, self.seed, self.areas = source, view, family, seed, areas
         order = np.random.default_rng([seed, _EVAL_ORDER])
         self.records = order.permutation(np.arange(examples) % len(source))
 
@@ -221,9 +241,9 @@ class EvaluationSet:
         return len(self.records)
 
     def __getitem__(self, index):
-        record, bucket = int(self.records[index]), index % len(BUCKETS)
+        record, bucket = int(self.records[index]), index % len(self.areas)
         image, skipped = self.source[record]
-        family = dataclasses.replace(self.family, area=BUCKETS[bucket])
+        family = dataclasses.replace(self.family, area=self.areas[bucket])
         size = (self.view.size, self.view.size)
         mask, mask_file = masks.draw_named(family, self.seed, _EVAL_MASK, index, size)
         return {

@@ -146,7 +146,7 @@ def _deciding(config, run):
     """
     data = rundir.read_data(run)
     return {
-        **{f"eval.{key}": config.eval[key] for key in ("examples", "seed")},
+        **{f"eval.{key}": config.eval[key] for key in ("examples", "seed", "buckets", "native")},
         "eval.crop_scale": list(config.eval.crop_scale),
         **{f"eval.masks.{key}": value for key, value in config.eval.masks.items() if key != "path"},
         "data.size": config.data.size,

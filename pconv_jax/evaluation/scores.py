@@ -4,6 +4,7 @@ As in papers, the composite is clamped and rounded to uint8 before it is scored.
 scored beside it. Images are uint8 `[N, H, W, C]`, masks uint8 `[N, H, W, 1]` with 1 = valid.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
@@ -12,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from pconv_jax.evaluation import baselines, inputs, perceptual
+from pconv_jax.inpainting import inpainter as inpainting
 from pconv_jax.ops import compositing, metrics
 
 NETWORK = "network"
@@ -45,6 +47,35 @@ def network(predict, variables, batch_size: int) -> Fill:
 def baseline(name: str) -> Fill:
     """Makes a method of one of `baselines.BASELINES`."""
     return lambda examples: np.stack([baselines.BASELINES[name](e.image, e.mask) for e in examples])
+
+
+def inpainter(fill: inpainting.Inpainter) -> Fill:
+    """Makes a method of an Inpainter: its prediction for all pixels, image by image."""
+    return lambda examples: np.stack([to_uint8(fill.predict(e.image, e.mask)) for e in examples])
+
+
+class Timed:
+    """A method that measures its own time; the first call, which may compile, is left out if there are others.
+
+    Attributes:
+      seconds: per example.
+    """
+
+    def __init__(self, fill: Fill):
+        self._fill, self._calls = fill, []
+
+    def __call__(self, examples: list[inputs.Example]) -> np.ndarray:
+        """Calls the method."""
+        started = time.perf_counter()
+        result = self._fill(examples)
+        self._calls.append((time.perf_counter() - started, len(examples)))
+        return result
+
+    @property
+    def seconds(self) -> float:
+        """Returns the mean time per example, in seconds."""
+        calls = self._calls[1:] or self._calls
+        return sum(seconds for seconds, _ in calls) / sum(count for _, count in calls)
 
 
 def score(

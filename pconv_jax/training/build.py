@@ -46,7 +46,8 @@ def check_masks(config):
     """
     size = (config.data.size, config.data.size)
     train, evaluation = validation.train_masks(config), validation.evaluation_masks(config)
-    for family, areas, seed in ((train, [train.area], config.seed), (evaluation, pipeline.BUCKETS, config.eval.seed)):
+    areas_by_use = ((train, [train.area], config.seed), (evaluation, evaluation_areas(config), config.eval.seed))
+    for family, areas, seed in areas_by_use:
         if family.kind == "folder":
             masks.check_folder(family, areas, size)
         for area in areas:
@@ -107,6 +108,11 @@ def train_batches(config, source, start):
     )
 
 
+def evaluation_areas(config) -> tuple[tuple[float, float], ...]:
+    """Returns the ranges of hole area that a run is scored on, in turn: the buckets, or one range of all areas."""
+    return pipeline.BUCKETS if config.eval.buckets else ((0.0, 1.0),)
+
+
 def evaluation_set(config, source) -> pipeline.EvaluationSet:
     """Returns the examples that a run is scored on.
 
@@ -116,10 +122,11 @@ def evaluation_set(config, source) -> pipeline.EvaluationSet:
     """
     return pipeline.EvaluationSet(
         source,
-        pipeline.View(config.data.size, tuple(config.eval.crop_scale)),
+        pipeline.View(config.data.size, tuple(config.eval.crop_scale), native=config.eval.native),
         validation.evaluation_masks(config),
         config.eval.seed,
         config.eval.examples,
+        evaluation_areas(config),
     )
 
 

@@ -111,6 +111,8 @@ RULES = {
     "finetune.freeze_statistics": _SWITCH,
     "finetune.freeze_affine": _SWITCH,
     "eval.examples": _integer(1),
+    "eval.buckets": _SWITCH,
+    "eval.native": _SWITCH,
     "eval.crop_scale": _pair(0.01, 1),
     "eval.batch_size": _integer(1),
     "eval.seed": _integer(0),
@@ -118,6 +120,9 @@ RULES = {
 
 # Keys that older versions called by another name: the config.json of their runs is read with the new one.
 RENAMED = {"data.key": "data.image_feature", "train.keep": "train.max_to_keep"}
+
+# Keys that runs of older versions lack, with the values that describe those runs.
+ADDED = {"eval.buckets": True, "eval.native": False}
 
 
 def validate(config):
@@ -153,6 +158,10 @@ def rename_keys(values: dict) -> dict:
         (section, old_key), (_, new_key) = old.split("."), new.split(".")
         if isinstance(sections.get(section), dict) and old_key in sections[section]:
             sections[section].setdefault(new_key, sections[section].pop(old_key))
+    for key, value in ADDED.items():
+        section, name = key.split(".")
+        if isinstance(sections.get(section), dict):
+            sections[section].setdefault(name, value)
     return sections
 
 
