@@ -7,21 +7,26 @@ the work. It ends with
         command_line.run(main, define_flags)
 """
 
+import io
 import logging as std_logging
 import os
 import re
 import runpy
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+import jax
 import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from pconv_jax import errors
 from pconv_jax.training import validation
+
+_NO_BACKEND = "Unable to initialize backend"  # The start of JAX's message where JAX_PLATFORMS names a missing device.
 
 
 def run(
@@ -65,18 +70,34 @@ def run(
         if flag_values["verbosity"].using_default_value:
             logging.set_verbosity(logging.INFO)
         quiet_libraries()
-        return main(flag_values, *words[1:])
+        jax.config.update("jax_enable_x64", False)  # Whatever the shell sets: checkpoints have 32 bits.
+        code = main(flag_values, *words[1:])
+        sys.stdout.flush()  # Here, where a closed pipe is noticed, and not while the interpreter ends.
+        return code
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # Names of files may be no text.
     try:
         app.run(call, argv, flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(interrupted)
+    except BrokenPipeError:  # The reader of the output, e.g. `head`, has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
     except (errors.UserError, OSError) as error:
         if isinstance(error, OSError) and error.errno is None:  # raised by a program, not by the operating system
             raise
         if flag_values["traceback"].value:
             traceback.print_exc()
         leave(f"error: {error}")
+    except RuntimeError as error:
+        if not str(error).startswith(_NO_BACKEND):
+            raise
+        if flag_values["traceback"].value:
+            traceback.print_exc()
+        platforms = os.environ.get("JAX_PLATFORMS", "")
+        leave(f"error: {str(error).splitlines()[0]} (JAX_PLATFORMS is {platforms}: unset it, or set it to cpu)")
 
 
 def define_config(flag_values: flags.FlagValues, *, required: bool = True):

@@ -3,6 +3,7 @@
 import os
 import sys
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -24,6 +25,16 @@ def _os_error_of_a_library():
     raise OSError("a library's own words")
 
 
+def _no_such_device():
+    jax.config.update("jax_platforms", "rocm")  # As JAX_PLATFORMS=rocm before the start.
+    jax.devices()
+
+
+def _flood():
+    for _ in range(100_000):
+        print("a line", os.fsdecode(b"\xff.png"))
+
+
 ENDINGS = {
     "well": lambda: None,
     "code 75": lambda: 75,
@@ -34,6 +45,9 @@ ENDINGS = {
     "library": _os_error_of_a_library,
     "broadcast": lambda: np.ones(2) + np.ones(3),
     "zip": lambda: list(zip([1], [1, 2], strict=True)),
+    "no such device": _no_such_device,
+    "flood": _flood,
+    "64 bits": lambda: print(np.asarray(jax.numpy.ones(1)).dtype),
     "key": lambda: {}["no such key"],
 }
 

@@ -1,6 +1,9 @@
 """A user's errors end a command in one line; defects of the program keep their traceback."""
 
 import logging
+import pathlib
+import subprocess
+import sys
 
 import pytest
 from absl import logging as absl_logging
@@ -19,11 +22,27 @@ COMMAND = "tests.failing_command"
         ("user error", 1, "error: x is 1; needs 2: set it to 2\n"),
         ("missing file", 1, "error: [Errno 2] No such file or directory: '/nowhere/photo.png'\n"),
         ("interrupt", 1, "interrupted: nothing was written\n"),
+        ("64 bits", 0, "float32\n"),
     ],
 )
 def test_endings_without_a_traceback(ending, code, printed, server, tmp_path):
     """The exit code and the only line, on standard error, of a command that ends as planned or by a user's error."""
     assert server(tmp_path, COMMAND, [f"--ending={ending}"]) == (code, printed)
+
+
+def test_a_missing_device_is_one_line(server, tmp_path):
+    """A platform that JAX cannot start, as JAX_PLATFORMS may name one, is one line that says what to do."""
+    code, printed = server(tmp_path, COMMAND, ["--ending=no such device"])
+    assert code == 1 and printed.startswith("error: Unable to initialize backend 'rocm'"), printed
+    assert printed.endswith("unset it, or set it to cpu)\n") and printed.count("\n") == 1
+
+
+def test_output_into_a_closed_pipe_ends_quietly():
+    """`command | head -1` prints one line, in which a name that is not text is escaped, and nothing else."""
+    command = f"JAX_ENABLE_X64=1 {sys.executable} -m {COMMAND} --ending=flood | head -1"
+    root = pathlib.Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("a line \\udcff.png\n", "")
 
 
 @pytest.mark.parametrize(

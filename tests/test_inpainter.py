@@ -7,6 +7,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 import scipy.ndimage
 
@@ -52,6 +53,35 @@ def applied(model, variables, image, mask, **options):
     image, mask = jnp.asarray(image)[None], jnp.asarray(mask, jnp.float32)[None, ..., None]
     output, seen = compiled(model)(variables, image, mask, **options)
     return np.asarray(output)[0], None if seen is None else np.asarray(seen)[0, ..., 0]
+
+
+def test_64_bits_of_another_program_change_nothing(tmp_path):
+    """With jax_enable_x64 a run's checkpoint is restored, and the filling has the same bits as without."""
+    config = runs.tiny()
+    run = networks.save_run(tmp_path / "run", config, [(networks.random_state(config), 20.0)])
+    image, mask = picture(45, 61), hole(45, 61)
+    wanted = inpainter.Inpainter.from_run(run)(image, mask)
+    with jax.enable_x64(True):
+        np.testing.assert_array_equal(inpainter.Inpainter.from_run(run)(image, mask), wanted)
+
+
+def test_images_of_other_libraries():
+    """Arrays of JAX, Pillow images, nested lists and masked arrays are what NumPy makes of them."""
+    image, mask = (255 * picture(20, 30)).astype(np.uint8), hole(20, 30)
+    fill = filler()
+    wanted = fill(image, mask)
+    for other in (jnp.asarray(image), PIL.Image.fromarray(image), np.ma.masked_array(image)):
+        np.testing.assert_array_equal(fill(other, mask), wanted)
+    for other in (jnp.asarray(mask), mask.tolist(), mask.astype(bool).tolist(), PIL.Image.fromarray(mask)):
+        np.testing.assert_array_equal(fill(image, other), wanted)
+    hidden = np.zeros(image.shape, bool)
+    hidden[3:9, 4:7, 1] = True
+    both = mask.copy()
+    both[3:9, 4:7] = 0
+    np.testing.assert_array_equal(fill(np.ma.masked_array(image, hidden), mask), fill(image, both))
+    np.testing.assert_array_equal(fill(image, np.ma.masked_array(mask, hidden.any(axis=-1))), fill(image, both))
+    with pytest.raises(UserError, match="image is a Pillow image of mode P: convert it to RGB or L first"):
+        fill(PIL.Image.fromarray(image).quantize(8), mask)
 
 
 def check(filled, image, mask, output, tolerance=2e-6):

@@ -1,5 +1,6 @@
 """A trained network that fills holes of photographs of any size, from coarse to fine and in tiles."""
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -54,7 +55,8 @@ class Inpainter:
         if not 1 <= ensemble <= _TURNS:
             raise errors.UserError(f"ensemble is {ensemble}; needs 1 (none) to {_TURNS} flips and turns")
         self._ensemble = ensemble
-        self._network = tiled_network.TiledNetwork(model, variables, tile)
+        with jax.enable_x64(False):  # 32 bits, here and in `_output`, whatever another program of the process sets.
+            self._network = tiled_network.TiledNetwork(model, variables, tile)
         self.settings = settings or (pyramid.Settings() if self._network.guesses else None)
 
     @classmethod
@@ -128,6 +130,7 @@ class Inpainter:
           UserError: another shape, dtype or range; a mask that is not 0 or 1, or nothing but hole; a network whose
             output is not finite.
         """
+        image, mask = _arrays(image, mask)
         planes, valid = _checked(image, mask)
         if valid.all():
             return image.copy(), 0.0
@@ -150,6 +153,7 @@ class Inpainter:
         Raises:
           UserError: as for `fill`.
         """
+        image, mask = _arrays(image, mask)
         planes, valid = _checked(image, mask)
         return self._output(planes, valid, _SCALES[image.dtype.name], np.ones_like(valid))[0]
 
@@ -169,7 +173,8 @@ class Inpainter:
         image = np.where(valid[..., None], planes, planes.dtype.type(0)).astype(np.float32) / np.float32(scale)
         total, count = np.zeros(image.shape, np.float32), np.zeros(valid.shape, np.float32)
         for turn in range(self._ensemble):
-            output, seen = self._levels(*(_turned(x, turn) for x in (image, valid, wanted)))
+            with jax.enable_x64(False):
+                output, seen = self._levels(*(_turned(x, turn) for x in (image, valid, wanted)))
             output, seen = _turned_back(output, turn), _turned_back(seen, turn)
             total += np.where(seen[..., None], output, 0)
             count += seen
@@ -215,6 +220,23 @@ def _turned_back(x, turn):
     """Reverses `_turned`."""
     x = np.rot90(x, -(turn % 4))
     return x[:, ::-1] if turn >= 4 else x
+
+
+def _arrays(image, mask):
+    """Returns an image and a mask, given as anything that NumPy converts, as arrays.
+
+    Masked pixels of a masked array are hole.
+    """
+    for name, value in (("image", image), ("mask", mask)):
+        if getattr(value, "mode", "L") not in ("1", "L", "RGB", "I;16"):  # NumPy takes a palette's indices for grey.
+            raise errors.UserError(f"{name} is a Pillow image of mode {value.mode}: convert it to RGB or L first")
+    hidden = np.ma.getmaskarray(image) if isinstance(image, np.ma.MaskedArray) else None
+    image = np.asarray(image)
+    mask = np.asarray(np.ma.filled(mask, 0) if isinstance(mask, np.ma.MaskedArray) else mask)
+    if hidden is not None and mask.shape[:2] == image.shape[:2]:
+        hidden = hidden.reshape(*image.shape[:2], -1).any(axis=-1)
+        mask = np.where(hidden.reshape(mask.shape), 0, mask)
+    return image, mask
 
 
 def _checked(image, mask):

@@ -197,7 +197,8 @@ def initial_state(config) -> train_state.TrainState:
 
 def state_shapes(config) -> train_state.TrainState:
     """Returns the shapes and dtypes of the state, without computing it, to restore a checkpoint into."""
-    return jax.eval_shape(lambda: initial_state(config))
+    with jax.enable_x64(False):  # Checkpoints have 32 bits, whatever another program of the process sets.
+        return jax.eval_shape(lambda: initial_state(config))
 
 
 def _state_options(config):
