@@ -236,7 +236,7 @@ def test_a_changed_array_is_noticed(finished, tmp_path):
     with checkpoints.open_manager(str(tmp_path / "other")) as manager:
         state = finished[1]
         arguments = checkpoints.ocp.args.StandardSave(state)
-        checkpoints.save(4, args=arguments, custom_metadata={"sha256": "0" * 64})
+        manager.save(4, args=arguments, custom_metadata={"sha256": "0" * 64})
         manager.wait_until_finished()
         with pytest.raises(checkpoints.Damaged, match=r"4 is damaged \(its arrays do not have the SHA-256"):
             checkpoints.restore(manager, abstract)

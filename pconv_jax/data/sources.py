@@ -221,7 +221,7 @@ class Kind:
       load: takes the config's `data` section and returns `(train, evaluation)`, two sources without a common image.
       required: the keys of `data` that this kind needs, each with a description of its value.
       own: the keys of `data` that only this kind reads and that are empty by default; with another kind they are
-        refused.
+        refused. All keys of `required` and `own` hold texts; their rules are derived from here.
       problems: takes `data` and returns a message for everything else that is wrong with it.
     """
 
