@@ -1,8 +1,10 @@
-"""Tiny configs and runs for tests."""
+"""Tiny configs, states and batches for tests of training."""
 
 import functools
+import json
 import os
 
+import jax
 import numpy as np
 
 from experiments import default
@@ -10,7 +12,11 @@ from pconv_jax.training import build
 
 
 def tiny(**changes):
-    """A config of a network of two levels at 16 x 16, on photographs; `changes` by dotted key."""
+    """Returns a config of a network with two downsampling stages at 16 x 16 pixels, on photographs.
+
+    Args:
+      **changes: values of other keys, by dotted key.
+    """
     config = default.get_config()
     config.name = "tiny"
     settings = {
@@ -20,7 +26,7 @@ def tiny(**changes):
         "model.width": 8,
         "model.max_width": 16,
         "model.kernels": (3,),
-        "model.conv_impl": "xla",  # compiles fastest, and its programs are kept, also by the processes that tests start
+        "model.conv_impl": "xla",  # It compiles fastest, and its compiled functions can be cached.
         "optim.lr": 1e-3,
         "train.steps": 4,
         "finetune.steps": 0,
@@ -36,14 +42,31 @@ def tiny(**changes):
     return config
 
 
+_INITIAL_STATES = {}  # By the JSON text of the parts of a config that the state depends on.
+
+
 @functools.cache
 def _photos():
     return build.image_sources(tiny())[0]
 
 
 def batch(config, step=0):
-    """The batch of a step, on the host."""
+    """Returns the training batch of a step as NumPy arrays.
+
+    Args:
+      config: experiment config.
+      step: index of the step.
+    """
     return next(iter(build.train_batches(config, _photos(), start=step)))
+
+
+def initial_state(config):
+    """Returns `build.initial_state(config)` as NumPy arrays, computed once per process for configs that share it."""
+    shared = {name: value for name, value in config.to_dict().items() if name in ("data", "model", "optim", "seed")}
+    text = json.dumps(shared, sort_keys=True)
+    if text not in _INITIAL_STATES:
+        _INITIAL_STATES[text] = jax.device_get(build.initial_state(config))
+    return _INITIAL_STATES[text]
 
 
 def phases(config):
@@ -57,7 +80,12 @@ def train_step(config, phase):
 
 
 def constant_batch(config, value=128):
-    """A batch without content: grey images, one hole each."""
+    """Returns a batch of constant images with one square hole each.
+
+    Args:
+      config: experiment config.
+      value: value of all pixels, 0 to 255.
+    """
     shape = (config.train.batch_size, config.data.size, config.data.size, config.model.channels)
     mask = np.ones((*shape[:3], 1), np.uint8)
     mask[:, 4:8, 4:8] = 0
@@ -65,7 +93,7 @@ def constant_batch(config, value=128):
 
 
 def environment(devices):
-    """Of a process of its own with simulated devices, which compiles nothing that another one has compiled."""
+    """Returns environment variables of a process that simulates `devices` devices and caches all compiled functions."""
     cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
     flags = f"--xla_force_host_platform_device_count={devices}"
     return {**os.environ, **cache, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}

@@ -60,11 +60,11 @@ def test_data(tmp_path):
         (("op", "--sizes=64", "--layers=enc9"), "--layers=enc9; needs some of enc1, enc2, enc3, enc4, enc5, dec5,"),
     ],
 )
-def test_wrong_arguments_are_named(arguments, message):
+def test_wrong_arguments_are_named(arguments, message, server, tmp_path):
     """A mistake ends the command with one line before anything is measured or written."""
-    process = benchmark(*arguments)
-    assert process.returncode == 1 and message in process.stderr and "Traceback" not in process.stderr
-    assert "warming up" not in process.stderr and "preparing" not in process.stderr
+    code, printed = server(tmp_path, "benchmark", arguments)
+    assert code == 1 and message in printed and "Traceback" not in printed
+    assert "warming up" not in printed and "preparing" not in printed
 
 
 def test_times():

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import runs
-from pconv_jax.training import build
 from test_steps import step_on
 
 
@@ -74,7 +73,7 @@ def test_frozen_statistics_normalise():
     batch = runs.batch(config)
     polluted = {**batch, "image": batch["image"].copy()}
     polluted["image"][1:] = 255 - polluted["image"][1:]
-    fresh = build.initial_state(config)
+    fresh = runs.initial_state(config)
     moved = [step_on(1, config, [b], fresh, runs.phases(config)[0])[0].batch_stats for b in (batch, polluted)]
     kept = [step_on(1, config, [b], fresh, runs.phases(config)[1])[0].batch_stats for b in (batch, polluted)]
     assert not np.array_equal(*(s["enc2"]["norm"]["batch"]["mean"] for s in moved))

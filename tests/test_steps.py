@@ -13,7 +13,18 @@ from pconv_jax.training import build, parallel, steps
 
 
 def step_on(devices, config, batches, state=None, phase=None):
-    """Runs steps of a phase, by default the first, on the first `devices` CPU devices; the last state, all metrics."""
+    """Runs one training step per batch on simulated devices.
+
+    Args:
+      devices: number of devices.
+      config: experiment config.
+      batches: host batches.
+      state: state before the first step; by default the config's initial state.
+      phase: phase of the training; by default the config's first.
+
+    Returns:
+      The state after the last step, and the metrics of each step as floats.
+    """
     mapped = jax.pmap(
         runs.train_step(config, phase or runs.phases(config)[0]),
         axis_name=parallel.AXIS,
@@ -21,7 +32,7 @@ def step_on(devices, config, batches, state=None, phase=None):
         out_axes=(None, None),
         devices=jax.devices()[:devices],
     )
-    state, rows = state or build.initial_state(config), []
+    state, rows = state or runs.initial_state(config), []
     for batch in batches:
         state, metrics = mapped(state, {k: v.reshape(devices, -1, *v.shape[1:]) for k, v in batch.items()}, {})
         state, metrics = jax.device_get((state, metrics))
@@ -52,7 +63,7 @@ def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
     batch, model = runs.batch(config), build.unet_model(config)
     weights = functools.partial(steps.loss_weights, config.loss.weights.to_dict(), 0)
     train_step = steps.make_train_step(model, optax.sgd(1.0), weights, None, runs.phases(config)[0])
-    fresh = build.initial_state(config).replace(opt_state=optax.sgd(1.0).init({}))
+    fresh = runs.initial_state(config).replace(opt_state=optax.sgd(1.0).init({}))
     results = []
     for devices in (1, 4):
         mapped = jax.pmap(
@@ -73,7 +84,7 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
     config = runs.tiny()
     expected, _ = step_on(1, config, [runs.batch(config)])
     train_step = parallel.map_step(runs.train_step(config, runs.phases(config)[0]))
-    state = parallel.replicate(build.initial_state(config))
+    state = parallel.replicate(runs.initial_state(config))
     shapes = jax.tree.map(jnp.shape, state)
     after, metrics = train_step(state, next(parallel.prefetch(iter([runs.batch(config)]))), {})
     assert jax.tree.map(jnp.shape, after) == shapes
@@ -139,7 +150,7 @@ def test_remat_changes_memory_and_nothing_else():
     assert rows_a[0] == pytest.approx(rows_b[0], rel=1e-5)
     for one, other in zip(jax.tree.leaves(a.batch_stats), jax.tree.leaves(b.batch_stats), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5)
-    model, variables = build.unet_model(again), build.initial_state(again).eval_variables
+    model, variables = build.unet_model(again), runs.initial_state(again).eval_variables
     image, mask = jax.numpy.zeros((1, 16, 16, 3)), jax.numpy.ones((1, 16, 16, 1))
     program = str(jax.make_jaxpr(lambda v: model.apply(v, image, mask))(variables))
     assert program.count("remat") == 4, "one per block"
@@ -149,7 +160,7 @@ def test_remat_changes_memory_and_nothing_else():
 def test_the_average_follows_the_parameters(step, decay):
     """ema' = d * ema + (1 - d) * params after every step; d is the config's 0.75 once (1 + step) / (10 + step) is."""
     config = runs.tiny(**{"optim.ema": 0.75})
-    before = build.initial_state(config).replace(step=np.int32(step))
+    before = runs.initial_state(config).replace(step=np.int32(step))
     after, _ = step_on(1, config, [runs.batch(config)], before)
     expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, after.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.ema, expected)
@@ -172,7 +183,7 @@ def test_training_learns_a_constant():
 def test_prediction_is_composited_and_clamped():
     """Valid pixels are the image's, bit for bit; filled ones lie in [0, 1]."""
     config = runs.tiny(**{"model.norm": "none"})
-    model, variables = build.unet_model(config), build.initial_state(config).eval_variables
+    model, variables = build.unet_model(config), runs.initial_state(config).eval_variables
     batch = runs.batch(config)
     variables = jax.tree.map(lambda x: 20 * x, variables)
     output, filled = jax.jit(steps.make_predict(model))(variables, batch["image"], batch["mask"])
