@@ -1,7 +1,7 @@
-"""Runs commands of the package, each in a process of its own, forked after the imports, which take seconds.
+"""Runs commands of the package in processes that are forked after the imports, which take seconds.
 
-Reads requests from standard input, JSON by line: `module`, `arguments`, `out` (a file for what it prints), and
-`failure`, the name of an exception of `FAILURES` in place of the training. Answers each with the exit code.
+Requests come from standard input as lines of JSON: `module`, `arguments`, `out` (the file for printed text) and
+`failure`, the name of an exception in `FAILURES` that replaces the training. Each is answered with the exit code.
 """
 
 import json
@@ -14,7 +14,7 @@ import warnings
 
 import jax
 
-from pconv_jax import command_line, sweep, train  # noqa: F401, the first two for their time alone
+from pconv_jax import command_line, sweep, train  # noqa: F401, imported before forking to save their time
 
 FAILURES = {
     "host memory": MemoryError("Unable to allocate 7.00 TiB for an array"),
@@ -26,7 +26,14 @@ SECONDS = 300
 
 
 def run(module, arguments, out, failure=None):
-    """The command, in this process, which it ends."""
+    """Runs a command in this process and ends the process with the command's exit code.
+
+    Args:
+      module: full name of the command's module.
+      arguments: command line of the command.
+      out: path of the file for printed text.
+      failure: a key of `FAILURES`, to be raised in place of training; None to train.
+    """
     signal.alarm(SECONDS)
     file = os.open(out, os.O_WRONLY | os.O_CREAT)
     os.dup2(file, 1)
@@ -40,9 +47,9 @@ def run(module, arguments, out, failure=None):
         train.train = fail
     code = 0
     try:
-        warnings.simplefilter("ignore", RuntimeWarning)  # of runpy: the module is imported already
+        warnings.simplefilter("ignore", RuntimeWarning)  # runpy warns that the module is imported already.
         runpy.run_module(module, run_name="__main__", alter_sys=True)
-    except SystemExit as end:  # as the interpreter does
+    except SystemExit as end:  # handled as by the interpreter
         code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
         if isinstance(end.code, str):
             print(end.code, file=sys.stderr)

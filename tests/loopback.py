@@ -1,4 +1,4 @@
-"""A server on this machine, so that downloads are tested without a network."""
+"""An HTTP server on this machine, by which downloads are tested without a network."""
 
 import contextlib
 import hashlib
@@ -11,7 +11,13 @@ COMMIT = "a" * 40
 
 @contextlib.contextmanager
 def serving(content, status=200, length=None):
-    """The address of a server that answers every request with `content`, in the way of the Hugging Face hub."""
+    """Yields the address of a server that answers every request with `content`, as the Hugging Face hub does.
+
+    Args:
+      content: bytes of the answer.
+      status: HTTP status code.
+      length: announced length of the content; by default the real one.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self):
@@ -38,7 +44,7 @@ def serving(content, status=200, length=None):
 
 
 def closed_port():
-    """An address that refuses connections."""
+    """Returns an address that refuses connections."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,5 +1,8 @@
-"""Small networks and runs with random parameters, for tests of what is done with a trained one. Drawn by NumPy: to
-compile the modules' own initialisation takes ten times as long as to compile the network."""
+"""Small networks and runs with random parameters, for tests that need a trained network.
+
+NumPy draws the parameters, because compiling the modules' own initialisation takes ten times as long as compiling the
+network.
+"""
 
 import functools
 
@@ -17,7 +20,11 @@ SMALL = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none"
 
 @functools.cache
 def random(**options):
-    """`(model, variables)` whose output mostly stays in [0, 1] and differs from pixel to pixel."""
+    """Returns `(model, variables)` whose output is mostly within [0, 1] and differs from pixel to pixel.
+
+    Args:
+      **options: fields of `unet.UNet` that replace those of `SMALL`.
+    """
     model = unet.UNet(**{**SMALL, **options})
     side = 2**model.depth
     image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
@@ -26,16 +33,25 @@ def random(**options):
 
 
 def random_state(config) -> train_state.TrainState:
-    """A state of a config, at step 0."""
+    """Returns a state for a config, with random parameters and step 0."""
     return _drawn(build.state_shapes(config))
 
 
 def save_run(workdir, config, scored):
-    """Makes a run directory without training: `(state, PSNR)` pairs as its checkpoints. Returns its path."""
+    """Makes a run directory without training.
+
+    Args:
+      workdir: path of the run directory.
+      config: experiment config.
+      scored: `(state, PSNR)` pairs, each of which becomes a checkpoint.
+
+    Returns:
+      The path as a string.
+    """
     rundir.claim(str(workdir), config, build.fingerprints(config, *build.image_sources(config)))
     with checkpoints.open_manager(str(workdir), max_to_keep=5) as manager:
-        for now, psnr in scored:
-            checkpoints.save(manager, now, psnr)
+        for state, psnr in scored:
+            checkpoints.save(manager, state, psnr)
     return str(workdir)
 
 

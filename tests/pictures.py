@@ -1,4 +1,4 @@
-"""Pictures that tests read: noise whose every pixel tells, encoded and by index like a source of the package."""
+"""Images for tests: noise, in which every pixel is different, encoded files, and a source of images in memory."""
 
 import dataclasses
 import struct
@@ -9,12 +9,17 @@ import numpy as np
 
 
 def noise(seed, height=40, width=60, channels=3):
-    """uint8 `[H, W, C]`."""
+    """Returns uniform noise, uint8 `[H, W, C]`."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, channels), np.uint8)
 
 
 def encode(image, extension=".png"):
-    """An RGB or grey image as the bytes of a file."""
+    """Returns the bytes of an image file.
+
+    Args:
+      image: RGB or grey, uint8 `[H, W, C]`.
+      extension: file type, e.g. ".png".
+    """
     image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[-1] == 3 else image
     return cv2.imencode(extension, image)[1].tobytes()
 
@@ -32,7 +37,7 @@ def png(width, height, depth, colour_type, rows, *chunks):
 
 @dataclasses.dataclass(frozen=True)
 class MemorySource:
-    """Encoded images that lie in memory, where the package's sources have files."""
+    """A source of encoded images in memory, with the interface of the package's sources of files."""
 
     encoded: tuple[bytes, ...]
 

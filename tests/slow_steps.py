@@ -1,4 +1,4 @@
-"""pconv_jax.main with steps of at least 0.2 s: a test that interrupts a run between two of them has the time to."""
+"""Runs pconv_jax.main with steps of at least 0.2 s, so that a test has the time to interrupt it between two steps."""
 
 import runpy
 import time
@@ -9,7 +9,7 @@ SECONDS = 0.2
 
 
 def main():
-    """Runs it with this process' arguments."""
+    """Runs pconv_jax.main with the arguments of this process."""
     waited = reporting.Progress.waited
 
     def wait_longer(self, started):

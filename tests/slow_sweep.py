@@ -1,4 +1,4 @@
-"""pconv_jax.sweep whose runs take slow steps (tests/slow_steps.py): a test that interrupts one has the time to."""
+"""Runs pconv_jax.sweep with slow training steps (tests/slow_steps.py), so that a test has the time to interrupt it."""
 
 import runpy
 
@@ -6,7 +6,7 @@ from pconv_jax.sweeping import processes
 
 
 def main():
-    """Runs it with this process' arguments."""
+    """Runs pconv_jax.sweep with the arguments of this process."""
     command = processes.command
 
     def slow(run, more=()):

@@ -1,5 +1,7 @@
-"""Bad input, by the commands that people type: a line that says what was found and what would work, or the documented
-outcome; no traceback, and nothing written. docs/faults.md is the table of all faults and their tests."""
+"""Tests of bad input to the commands: one line with the problem and the remedy, or the documented outcome.
+
+No traceback is shown and nothing is written. docs/faults.md is the table of all faults and their tests.
+"""
 
 import contextlib
 import io
@@ -27,12 +29,12 @@ EXPERIMENT = "--config=tests/tiny_experiment.py"
 
 
 def tree(directory):
-    """What lies under a directory, with content and time of change: a refused command leaves all of it alone."""
-    found = {}
+    """Returns all files of a directory with content and modification time."""
+    files = {}
     for path in sorted(directory.rglob("*")):
         about = path.lstat()
-        found[path.relative_to(directory)] = (about.st_mode, about.st_mtime_ns, path.is_file() and path.read_bytes())
-    return found
+        files[path.relative_to(directory)] = (about.st_mode, about.st_mtime_ns, path.is_file() and path.read_bytes())
+    return files
 
 
 def write(path, content):
@@ -60,7 +62,7 @@ def experiment(directory, content):
 
 
 def a_run(directory, **changes):
-    """A run directory of the tiny experiment that has not saved anything; files in it changed."""
+    """Makes a run directory of the tiny experiment without checkpoints, in which files are changed."""
     rundir.claim(str(directory / "run"), runs.tiny(), {"train": "12 files", "evaluation": "4 files"})
     for name, content in changes.items():
         path = directory / "run" / name.replace("_json", ".json")
@@ -71,11 +73,11 @@ def a_run(directory, **changes):
 
 
 def a_run_with_masks(directory):
-    """A run directory of the tiny experiment with masks of a folder, which had nine files; the arguments of its run."""
+    """Makes a run directory whose training masks were nine files of a folder, and returns the arguments of its run."""
     arguments = mask_folder(directory / "m", left_half())
     config = runs.tiny(**{"masks.kind": "folder", "masks.path": str(directory / "m")})
-    fed = build.fingerprints(config, *build.image_sources(config))
-    rundir.claim(str(directory / "run"), config, {**fed, "train masks": "9 files"})
+    fingerprints = build.fingerprints(config, *build.image_sources(config))
+    rundir.claim(str(directory / "run"), config, {**fingerprints, "train masks": "9 files"})
     return arguments
 
 
@@ -88,7 +90,7 @@ def an_empty_run(directory, **files):
 
 
 def an_evaluation_with_masks(directory):
-    """A run directory whose evaluation masks were nine files."""
+    """Makes a run directory whose evaluation masks were nine files."""
     mask_folder(directory / "m", left_half())
     config = runs.tiny(**{"eval.masks.kind": "folder", "eval.masks.path": str(directory / "m")})
     recorded = build.fingerprints(config, *build.image_sources(config))
@@ -322,7 +324,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("fault", REFUSED)
 def test_training_is_refused(fault, server, tmp_path):
-    """One line, exit code 1, no traceback; every file is as it was, and none is new."""
+    """A refused training prints one line without a traceback, exits with 1, and changes no file."""
     prepare, message = REFUSED[fault]
     arguments = prepare(tmp_path)
     before = tree(tmp_path)
@@ -343,7 +345,7 @@ def test_training_is_refused(fault, server, tmp_path):
     ],
 )
 def test_out_of_memory(failure, message, trace, server, tmp_path):
-    """Of the host or of a device: what to lower. Other failures of a device keep their traceback."""
+    """Running out of memory is reported with what to lower; other failures of a device keep their traceback."""
     code, printed = server(tmp_path, "main", [EXPERIMENT, f"--workdir={tmp_path / 'run'}"], failure)
     assert code == 1 and re.search(message, printed) and ("Traceback" in printed) == trace
 
@@ -373,7 +375,7 @@ def test_out_of_memory(failure, message, trace, server, tmp_path):
     ],
 )
 def test_evaluation_is_refused(change, message, server, tmp_path):
-    """What is no run, or has nothing to evaluate."""
+    """Evaluation refuses a directory that is no run or has nothing to evaluate."""
     change(tmp_path)
     code, printed = server(tmp_path, "evaluate", [f"--run={tmp_path / 'run'}"])
     assert re.search(message, printed), printed
@@ -382,7 +384,7 @@ def test_evaluation_is_refused(change, message, server, tmp_path):
 
 
 def claimed(encoded, width, height):
-    """A PNG whose header claims a size, with the right checksum."""
+    """Returns a PNG whose header claims a size, with a correct checksum."""
     header = encoded[12:16] + width.to_bytes(4, "big") + height.to_bytes(4, "big") + encoded[24:29]
     return encoded[:12] + header + zlib.crc32(header).to_bytes(4, "big") + encoded[33:]
 
@@ -446,7 +448,7 @@ USED = {
 
 
 def fill_zoo(folder):
-    """A folder with every kind of file above."""
+    """Makes a folder with every kind of file above."""
     for name, (content, _) in (SKIPPED | USED).items():
         if content is not None:
             write(folder / name, content)
@@ -476,7 +478,7 @@ LISTED = sorted((SKIPPED.keys() | USED.keys()) - {"directory link.png"})
 
 @pytest.mark.parametrize("name", [name for name in SKIPPED if name in LISTED], ids=ascii)
 def test_images_that_are_skipped(name, zoo, caplog):
-    """Named with the reason in one line, and the next is taken."""
+    """An unusable image is reported in one line with the reason, and the next image is used."""
     good = "PNG.jpg"
     decoded = sources.DecodedSource(sources.FileSource(str(zoo), (name, good)), max_pixels=100_000_000)
     image, skipped = decoded[0]
@@ -490,7 +492,7 @@ def test_images_that_are_skipped(name, zoo, caplog):
 @pytest.mark.parametrize("name", USED, ids=ascii)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_images_that_are_odd_and_used(name, zoo, channels):
-    """As a person sees them; a crop can be cut from each."""
+    """Unusual images are decoded as viewers show them, and a crop can be taken from each."""
     decoded = sources.DecodedSource(sources.FileSource(str(zoo), (name,)), channels, max_pixels=100_000_000)
     image, skipped = decoded[0]
     assert skipped == 0 and image.dtype == np.uint8 and image.shape[-1] == channels
@@ -504,7 +506,7 @@ def test_images_that_are_odd_and_used(name, zoo, channels):
 
 
 def test_a_folder_of_everything(zoo, server, tmp_path):
-    """Training and evaluation end well on what can be used, and name everything else in a line each."""
+    """Training and evaluation succeed with the usable images and report each other file in one line."""
     assert sources.folder(str(zoo)).names == tuple(LISTED)
     arguments = overridden(data__source="folder", data__path=zoo, data__eval_fraction=0.4, eval__examples=16)
     arguments += overridden(train__steps=3, train__checkpoint_every=3, train__log_every=3, train__sample_every=3)
@@ -518,7 +520,7 @@ def test_a_folder_of_everything(zoo, server, tmp_path):
 
 
 def test_a_damaged_mask_ends_no_run(tmp_path, caplog):
-    """Passed over, named once; the masks drawn are those of the others. A bomb is not decoded."""
+    """Unusable masks are skipped and reported once, and an image that is too large is not decoded."""
     mask_folder(tmp_path, left_half(), b"", b"text", claimed(pictures.encode(left_half()[..., None]), 60000, 50000))
     family = masks.Family("folder", (0.1, 0.6), path=str(tmp_path), augment=False)
     for index in range(40):
@@ -530,7 +532,7 @@ def test_a_damaged_mask_ends_no_run(tmp_path, caplog):
 
 
 def test_masks_that_seldom_fit_are_told(tmp_path, caplog):
-    """One of forty: the run may begin, the log says how many fit, and each draw finds it."""
+    """If one of forty masks fits, training starts, logs how many fit, and every draw finds it."""
     mask_folder(tmp_path, left_half(), *[0] * 39)
     family = masks.Family("folder", (0.1, 0.6), path=str(tmp_path), augment=False)
     masks.check_folder(family, [family.area], (16, 16))
@@ -541,7 +543,7 @@ def test_masks_that_seldom_fit_are_told(tmp_path, caplog):
 
 
 def test_versions_that_cannot_be_read_are_told(tmp_path, caplog):
-    """They only serve a warning: the run goes on with another one."""
+    """A damaged file that only serves a warning is replaced, and the run continues."""
     rundir.claim(str(tmp_path / "run"), runs.tiny(), {})
     for content in ("{", "[]"):
         caplog.clear()
@@ -552,7 +554,7 @@ def test_versions_that_cannot_be_read_are_told(tmp_path, caplog):
 
 @pytest.mark.parametrize("rubbish", [b"\xff\xfe\n", b"[1, 2]\n", b'{"loss": 1}\n', b"3\n", b"\0" * 99])
 def test_rubbish_in_the_metrics_is_dropped(tmp_path, rubbish):
-    """With what follows it: the lines before belong to the run."""
+    """A damaged line of the metrics is dropped with all that follow; the lines before it stay."""
     write(tmp_path / "metrics.jsonl", b'{"step": 1}\n' + rubbish + b'{"step": 2}\n')
     with reporting.MetricsLog(str(tmp_path), 2) as log:
         log.write(3, {"loss": 1.0})
@@ -560,7 +562,7 @@ def test_rubbish_in_the_metrics_is_dropped(tmp_path, rubbish):
 
 
 def test_a_lock_that_cannot_be_made(tmp_path):
-    """As in a run on a file system that is read only."""
+    """A lock that cannot be created, as on a read-only file system, is reported."""
     (tmp_path / "lock").mkdir()
     with (
         pytest.raises(OSError, match="cannot be written: make room, or choose another --workdir"),
@@ -570,7 +572,7 @@ def test_a_lock_that_cannot_be_made(tmp_path):
 
 
 def test_foreign_files_among_the_checkpoints(tmp_path):
-    """Left alone; a directory with a number and nothing in it is a damaged checkpoint."""
+    """Unknown files among the checkpoints are left alone; an empty numbered directory is a damaged checkpoint."""
     config = runs.tiny()
     networks.save_run(tmp_path / "run", config, [(networks.random_state(config), 20.0)])
     for name in ("notes.txt", "12"):
@@ -583,7 +585,7 @@ def test_foreign_files_among_the_checkpoints(tmp_path):
 
 
 def test_the_table_of_faults():
-    """docs/faults.md: at least 40 faults, each with tests that exist."""
+    """docs/faults.md lists at least 40 faults, each with tests that exist."""
     text = (ROOT / "docs" / "faults.md").read_text()
     rows = [line for line in text.splitlines() if line.startswith("| ") and "::test_" in line]
     named = re.findall(r"`(tests/\w+\.py)::(test_\w+)(?:\[([^\]`]+)\])?`", text)
@@ -592,5 +594,5 @@ def test_the_table_of_faults():
     for file, test, case in named:
         content = (ROOT / file).read_text()
         assert f"\ndef {test}(" in content and (not case or f'"{case}' in content), (file, test, case)
-    told = {case for _, test, case in named if test == "test_training_is_refused"}
-    assert told == REFUSED.keys()
+    covered = {case for _, test, case in named if test == "test_training_is_refused"}
+    assert covered == REFUSED.keys()

@@ -1,4 +1,4 @@
-"""Compiled programs are kept by kind of machine, and never stand in the way."""
+"""Tests of the cache of compiled functions: it is used again, private, specific to the machine, and never fatal."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ SETTINGS = ("jax_enable_compilation_cache", "jax_compilation_cache_dir", "jax_pe
 
 @pytest.fixture
 def unset(monkeypatch, tmp_path):
-    """JAX as in a process of its own whose user has an empty cache directory, which it returns."""
+    """Resets JAX to the state of a new process whose user has an empty cache directory, and returns that directory."""
     before = {name: getattr(jax.config, name) for name in SETTINGS}
     jax.config.update("jax_compilation_cache_dir", None)
     jax_cache.reset_cache()
@@ -36,13 +36,13 @@ def program(x):
 
 
 def run():
-    """Compiles the program, as a new process would, and runs it."""
+    """Compiles the function as a new process would, and calls it."""
     program.clear_cache()
     return np.asarray(program(np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)))
 
 
 def test_programs_are_found_again(unset, monkeypatch):
-    """One file, used by the second run, with the same bits; a damaged one is no more than a warning."""
+    """The second call uses the file of the first and gives the same bits; a damaged file only causes a warning."""
     monkeypatch.setattr(compilation_cache, "MIN_SECONDS", 0.0)
     compilation_cache.enable(True)
     first = run()
@@ -64,7 +64,7 @@ def test_programs_are_found_again(unset, monkeypatch):
 
 
 def test_the_directory_is_the_users_own(unset, monkeypatch):
-    """Below XDG_CACHE_HOME or ~/.cache, closed to others: what lies there is run."""
+    """The directory is below XDG_CACHE_HOME or ~/.cache and closed to other users, because its files are executed."""
     assert compilation_cache.directory().startswith(f"{unset}/pconv_jax/programs/")
     compilation_cache.enable(True)
     assert os.stat(compilation_cache.directory()).st_mode & 0o077 == 0
@@ -74,20 +74,20 @@ def test_the_directory_is_the_users_own(unset, monkeypatch):
 
 
 def test_other_machines_have_another_directory(unset, monkeypatch):
-    """Programs of a processor with other features, or another number of cores, are not run here."""
-    found = {compilation_cache.directory()}
+    """Functions compiled for another processor or another number of cores have another directory."""
+    directories = {compilation_cache.directory()}
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(1000)), raising=False)
-    found.add(compilation_cache.directory())
+    directories.add(compilation_cache.directory())
     text = pathlib.Path("/proc/cpuinfo").read_text() if os.path.exists("/proc/cpuinfo") else ""
     other = unset / "cpuinfo"
     other.write_text(text.replace("flags\t\t:", "flags\t\t: avx1024") + "flags\t\t: avx1024\n")
     monkeypatch.setattr("builtins.open", lambda path, *a, opener=open, **k: opener(other, *a, **k))
-    found.add(compilation_cache.directory())
-    assert len(found) == 3
+    directories.add(compilation_cache.directory())
+    assert len(directories) == 3
 
 
 def test_what_the_environment_says_stays(unset):
-    """JAX_COMPILATION_CACHE_DIR, and JAX_ENABLE_COMPILATION_CACHE=false, by what they set when JAX is imported."""
+    """What JAX_COMPILATION_CACHE_DIR and JAX_ENABLE_COMPILATION_CACHE=false set when JAX is imported stays."""
     jax.config.update("jax_compilation_cache_dir", "/given")
     compilation_cache.enable(True)
     assert jax.config.jax_compilation_cache_dir == "/given" and not list(unset.iterdir())
@@ -98,7 +98,7 @@ def test_what_the_environment_says_stays(unset):
 
 
 def test_off_is_off(unset):
-    """Also where the environment gives a directory."""
+    """The cache can be switched off even if the environment names a directory."""
     jax.config.update("jax_compilation_cache_dir", str(unset))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.enable(False)
@@ -119,7 +119,7 @@ def test_a_directory_that_cannot_be_made_is_a_warning(unset, monkeypatch):
 
 
 def test_a_directory_that_others_can_write_to_is_not_used(unset, caplog):
-    """Who writes there decides what this user's processes run."""
+    """A directory that other users can write to is refused, because what lies there is executed."""
     os.makedirs(compilation_cache.directory())
     os.chmod(compilation_cache.directory(), 0o777)
     compilation_cache.enable(True)
@@ -127,7 +127,7 @@ def test_a_directory_that_others_can_write_to_is_not_used(unset, caplog):
 
 
 def test_programs_are_kept_where_onednn_is_not_usable(unset, monkeypatch):
-    """Though the trial of it was compiled without keeping anything, which JAX remembers."""
+    """The cache works although the trial of oneDNN was compiled with the cache switched off, which JAX remembers."""
     monkeypatch.setattr(compilation_cache, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(onednn, "_call", lambda target, config, shape, *operands: jnp.zeros(shape, jnp.float32))
     onednn._agrees_with_xla.cache_clear()

@@ -1,4 +1,4 @@
-"""Several hosts: what they share, and that two of them compute what one does, whatever happens to either."""
+"""Tests of training on several hosts: two hosts compute what one does, also when one of them fails or is stopped."""
 
 import json
 import pathlib
@@ -36,7 +36,7 @@ def test_wrong_hosts_are_refused(arguments, message):
 
 @pytest.mark.parametrize("environment", [{}, {"SLURM_STEP_NUM_TASKS": "1"}, {"OMPI_COMM_WORLD_SIZE": "1"}])
 def test_one_host_joins_nothing(monkeypatch, environment):
-    """Neither on a laptop nor in a job of one task."""
+    """Nothing is initialised on a laptop or in a job of one task."""
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert not parallel.start_hosts(None, None, None)
@@ -47,7 +47,7 @@ def test_one_host_joins_nothing(monkeypatch, environment):
     "environment", [{"SLURM_STEP_NUM_TASKS": "2"}, {"OMPI_COMM_WORLD_SIZE": "8", "SLURM_STEP_NUM_TASKS": "1"}]
 )
 def test_jobs_of_several_tasks_join(monkeypatch, environment):
-    """JAX finds the rest; a host that is gone is noticed within a minute; all GPUs of a host belong to its task."""
+    """JAX finds the other settings, notices a lost host within a minute, and gives all GPUs of a host to its task."""
     joined, settings = [], {}
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     monkeypatch.setattr(jax.config, "update", settings.__setitem__)
@@ -65,7 +65,7 @@ def test_jobs_of_several_tasks_join(monkeypatch, environment):
 
 
 def test_what_nobody_caught_ends_a_host_at_once(tmp_path):
-    """Told with its traceback; what Python does on its way out, where JAX waits for the other hosts, is left undone."""
+    """An unforeseen error is shown with its traceback and ends the process at once, without waiting for other hosts."""
     script = """
 import atexit, sys, jax
 from pconv_jax.training import parallel
@@ -82,23 +82,23 @@ raise KeyError("unforeseen")
 
 
 def test_a_failure_of_one_host_reaches_the_others(monkeypatch):
-    """The error itself here, on the others one that says which."""
-    told = []
-    monkeypatch.setattr(parallel, "_of_all_hosts", lambda flag: told.append(flag) or np.array([flag, False]))
+    """The host that fails raises its error, and the others raise one that names that host."""
+    reported = []
+    monkeypatch.setattr(parallel, "_of_all_hosts", lambda flag: reported.append(flag) or np.array([flag, False]))
     with pytest.raises(OSError, match="no such folder"), parallel.together():
         raise OSError("no such folder")
     with parallel.together():
         pass
-    assert told == [True, False]
+    assert reported == [True, False]
     monkeypatch.setattr(parallel, "_of_all_hosts", lambda flag: np.array([flag, True]))
     with pytest.raises(ValueError, match="host 1 failed: see its log"), parallel.together():
         pass
 
 
 def test_hosts_with_other_files_are_refused(monkeypatch):
-    """A copy of the images that is not complete on one host would change its share of every batch, silently."""
-    found, digests = {"train": "9 files, sha256 ab"}, []
-    parallel.check_same("images", found)  # one host asks nobody
+    """Hosts whose images differ are refused, because an incomplete copy would silently change every batch."""
+    fingerprints, digests = {"train": "9 files, sha256 ab"}, []
+    parallel.check_same("images", fingerprints)  # A single host compares with no other.
     monkeypatch.setattr(jax, "process_count", lambda: 2)
 
     def gathered(digest):
@@ -106,8 +106,8 @@ def test_hosts_with_other_files_are_refused(monkeypatch):
         return np.stack([digests[0], digest])
 
     monkeypatch.setattr(parallel.multihost_utils, "process_allgather", gathered)
-    parallel.check_same("images", found)
-    parallel.check_same("images", dict(found))
+    parallel.check_same("images", fingerprints)
+    parallel.check_same("images", dict(fingerprints))
     with pytest.raises(
         ValueError, match=r"host 1 has other images than host 0; here it is .*8 files.*: give all hosts"
     ):
@@ -115,7 +115,7 @@ def test_hosts_with_other_files_are_refused(monkeypatch):
 
 
 def test_hosts_share_a_batch():
-    """Batch k of two hosts together has the examples of batch k of one."""
+    """Batch k of two hosts together has the examples of batch k of one host."""
     source, _ = build.image_sources(runs.tiny())
     options = {"seed": 3, "start": 5}
     view, family = pipeline.View(16, (0.5, 1.0)), masks.Family("boxes", (0.1, 0.3))
@@ -139,7 +139,7 @@ STARTED = []
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left():
-    """A test that fails leaves no process behind."""
+    """Ends the processes that a failed test has left running."""
     yield
     for process in STARTED:
         process.kill()
@@ -147,7 +147,7 @@ def nothing_is_left():
 
 
 def start(workdir, hosts, devices, main="pconv_jax.main", **changes):
-    """The processes of a job over loopback, with that many simulated devices each."""
+    """Starts the processes of a job over loopback, each with its number of simulated devices."""
     # "auto" chooses a formulation by the batch of a device, and rounds otherwise on another number of them.
     settings = {"train.steps": STEPS, "train.checkpoint_every": EVERY, "finetune.steps": 4, "model.conv_impl": "xla"}
     settings |= changes
@@ -166,7 +166,7 @@ def start(workdir, hosts, devices, main="pconv_jax.main", **changes):
 
 
 def finish(processes, workdir, seconds=600):
-    """Exit codes, within a time."""
+    """Waits for the processes and returns their exit codes."""
     deadline, codes = time.monotonic() + seconds, []
     for process in processes:
         try:
@@ -181,7 +181,7 @@ def logs(workdir):
 
 
 def wait_for(process, workdir, text, seconds=300):
-    """Until the first host's log has a text."""
+    """Waits until the first host's log contains a text."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         if re.search(text, pathlib.Path(f"{workdir}.host0.log").read_text()):
@@ -197,14 +197,14 @@ def final_state(workdir, **changes):
 
 
 def difference(a, b):
-    """Of all parameters and statistics together: the norm of the difference over the norm."""
+    """Returns the norm of the difference of all parameters and statistics, relative to their norm."""
     x, y = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves((s.params, s.batch_stats))]) for s in (a, b))
     return float(np.linalg.norm(x - y) / np.linalg.norm(x))
 
 
 @pytest.fixture(scope="module")
 def one_host(tmp_path_factory):
-    """The run on one host with four devices."""
+    """Trains on one host with four devices."""
     workdir = tmp_path_factory.mktemp("one") / "run"
     assert finish(start(workdir, 1, 4), workdir) == [0], logs(workdir)
     return final_state(workdir)
@@ -214,7 +214,7 @@ def one_host(tmp_path_factory):
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 @pytest.mark.parametrize("devices", [1, 2])
 def test_devices_agree(one_host, tmp_path, devices):
-    """After both phases, 24 steps in float32: as on four."""
+    """After both phases, 24 steps in float32, the parameters agree with those of one host with four devices."""
     workdir = tmp_path / "run"
     assert finish(start(workdir, 1, devices), workdir) == [0], logs(workdir)
     assert difference(one_host, final_state(workdir)) < 1e-6
@@ -223,7 +223,7 @@ def test_devices_agree(one_host, tmp_path, devices):
 @pytest.mark.slow
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 def test_input_processes_change_nothing(one_host, tmp_path):
-    """Batches from two worker processes: the same bits."""
+    """Batches that two worker processes prepare lead to the same bits."""
     workdir = tmp_path / "run"
     assert finish(start(workdir, 1, 4, **{"data.workers": 2}), workdir) == [0], logs(workdir)
     assert checkpoints.digest(final_state(workdir)) == checkpoints.digest(one_host)
@@ -232,8 +232,11 @@ def test_input_processes_change_nothing(one_host, tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 def test_two_hosts_train_as_one_and_survive_a_death(one_host, tmp_path):
-    """One of two is killed: the other ends with an error within two minutes, and the job, started again, with the run's
-    parameters. Then on one host with two devices, from the same directory's first half."""
+    """If one of two hosts is killed, the other one ends with an error within two minutes.
+
+    The job that is started again ends with the same parameters, and so does one host with two devices that continues
+    the first half of the run.
+    """
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 2, "tests.slow_steps", **{"train.log_every": 1})
     wait_for(processes[0], workdir, rf"step {EVERY}: PSNR")
@@ -253,7 +256,7 @@ def test_two_hosts_train_as_one_and_survive_a_death(one_host, tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 def test_a_signal_to_one_host_stops_all_and_another_number_goes_on(one_host, tmp_path):
-    """SIGTERM to the second of two: both save at the same step and end with the code to go on; then one host does."""
+    """After SIGTERM to one host, both save at the same step and exit with 75, and one host can continue the run."""
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 2, "tests.slow_steps", **{"train.log_every": 1})
     wait_for(processes[0], workdir, rf"step {EVERY}/")
@@ -267,7 +270,7 @@ def test_a_signal_to_one_host_stops_all_and_another_number_goes_on(one_host, tmp
 @pytest.mark.slow
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 def test_a_signal_to_all_hosts_in_the_last_evaluation(one_host, tmp_path):
-    """The first stops and says with 75 that it can go on; the other, which waits for it, does not end by the signal."""
+    """The first host stops with exit code 75, and the other, which waits for it, is not ended by the signal."""
     workdir = tmp_path / "run"
     processes = start(workdir, 2, 2, **{"eval.examples": 1000, "train.checkpoint_every": 1000})
     deadline = time.monotonic() + 300
@@ -283,7 +286,7 @@ def test_a_signal_to_all_hosts_in_the_last_evaluation(one_host, tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 def test_an_error_on_one_host_ends_the_job(tmp_path):
-    """Of the first, which cannot save: the other does not wait for it. The run is a transfer, on two hosts."""
+    """If the first host cannot save, the other one does not wait for it, here in a transfer on two hosts."""
     source, workdir = tmp_path / "source", tmp_path / "run"
     assert finish(start(source, 1, 2, **{"train.steps": 2, "finetune.steps": 0}), source) == [0], logs(source)
     processes = start(workdir, 2, 2, **{"train.log_every": 1, "init_from": source, "train.steps": 2000})
@@ -297,7 +300,7 @@ def test_an_error_on_one_host_ends_the_job(tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group("hosts")  # shares `one_host`
 def test_a_host_without_the_data_stops_the_job(tmp_path):
-    """The batch does not divide: every host says so, and none waits for another."""
+    """A batch that does not divide is reported by every host, and no host waits for another."""
     workdir = tmp_path / "run"
     assert finish(start(workdir, 2, 2, **{"train.batch_size": 6}), workdir) == [1, 1]
     assert "train.batch_size is 6 on 4 devices; needs a multiple of 4: use 4 or 8" in logs(workdir)

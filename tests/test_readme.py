@@ -51,7 +51,7 @@ def command(start):
 
 
 def launch(line, cwd, *extra):
-    """Runs a command line of the README with this interpreter in place of .venv."""
+    """Runs a command line of the README with this interpreter in place of .venv, and returns the printed text."""
     words = line.replace("./launch.sh", str(ROOT / "launch.sh")).split()
     environment = {**os.environ, "PCONV_PYTHON": sys.executable}
     done = subprocess.run([*words, *extra], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
@@ -89,7 +89,7 @@ def test_snippets_run(snippet, place, monkeypatch):
 
 
 def test_every_command_is_tried():
-    """A command that is added to the README needs a line here."""
+    """The list has every command of the README, so that a new one needs a test."""
     assert commands() == [
         "./launch.sh inpaint photo.jpg mask.png filled.png",
         "./launch.sh quickstart",
@@ -102,7 +102,7 @@ def test_every_command_is_tried():
 
 
 def test_train_and_evaluate_commands(tmp_path):
-    """The commands as printed, with overrides that make them small, and run directories in a temporary place."""
+    """Training and evaluation commands run as printed, with small configs and temporary directories."""
     small = [f"--config.{key}={value}" for key, value in SMALL.items()]
     run = tmp_path / "run"
     assert "| network |" in launch(command("quickstart"), tmp_path, *small, f"--workdir={run}")

@@ -1,4 +1,4 @@
-"""Imports flow one way, devices have one file, and every dependency is there for a reason."""
+"""Tests of the structure of the code: directions of imports, the one file for devices, and justified dependencies."""
 
 import ast
 import functools
@@ -53,7 +53,7 @@ DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 
 def module_name(path):
-    """pconv_jax/ops/losses.py -> pconv_jax.ops.losses, a package's __init__ -> its name."""
+    """Returns the full name of the module in a file, e.g. pconv_jax.ops.losses."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -62,7 +62,7 @@ MODULES = {module_name(path): path for path in FILES}
 
 
 def imports(tree):
-    """`(module, name or None)` of each import statement, inside functions as well."""
+    """Yields `(module, name or None)` for each import statement, including those inside functions."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, None) for alias in node.names)
@@ -72,7 +72,7 @@ def imports(tree):
 
 
 def imported_modules(path):
-    """Full names of the modules of this package that a file imports, and the top-level names of all others."""
+    """Returns the full names of the modules of this package that a file imports, and the top-level names of others."""
     own, others = set(), set()
     for module, name in imports(ast.parse(path.read_text())):
         if module.split(".")[0] == "pconv_jax":
@@ -92,7 +92,7 @@ def room(module):
 
 
 def wrong_imports(module, own):
-    """The imported modules that are not below the room of `module`."""
+    """Returns the imported modules that the room of `module` may not import from."""
     here = room(module)
     own = own - EVERYWHERE
     if here is None:  # the package's face: the operator, and Inpainter on first use
@@ -105,7 +105,7 @@ def wrong_imports(module, own):
 
 
 def test_every_room_is_known():
-    """A new room gets its place in the order above."""
+    """Every room has a place in `MAY_IMPORT`."""
     rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms <= MAY_IMPORT.keys() and {"ops", "data", "models", "training", "evaluation"} <= rooms
 
@@ -125,14 +125,14 @@ def test_filling_needs_no_library_of_training():
 
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_flow_down(module):
-    """No room imports from a room above, nobody imports the tools or main.py."""
+    """No room imports from a room above, and no module imports the tools or main.py."""
     own, others = imported_modules(MODULES[module])
     assert not wrong_imports(module, own)
     assert not others & NEVER_IN.get(room(module), set())
 
 
 def test_wrong_imports_are_found():
-    """The test above can fail."""
+    """The check of the test above finds violations."""
     assert wrong_imports("pconv_jax.ops.losses", {"pconv_jax.models.unet"})
     assert wrong_imports("pconv_jax.data.masks", {"pconv_jax.ops.losses"})
     assert wrong_imports("pconv_jax.training.steps", {"pconv_jax.evaluation.scores"})
@@ -150,7 +150,7 @@ DOOR = "pconv_jax.ops.cpu.dispatch"
 
 
 def passes_the_door(module, own):
-    """The imported modules of ops/cpu that `module` may not import."""
+    """Returns the imported modules of ops/cpu that `module` may not import."""
     inside = {name for name in own if name.startswith("pconv_jax.ops.cpu")}
     if module.startswith("pconv_jax.ops.cpu"):
         return set()
@@ -158,7 +158,7 @@ def passes_the_door(module, own):
 
 
 def reads_the_machine(tree):
-    """What a file imports or calls to read files, the environment or the processor, or to write logs."""
+    """Returns what a file imports or calls to read files, the environment or the processor, or to write logs."""
     modules = {module.split(".")[0] for module, _ in imports(tree)} & {"os", "io", "pathlib", "platform", "logging"}
     return modules | {ast.unparse(call.func) for call in ast.walk(tree) if isinstance(call, ast.Call)} & {"open"}
 
@@ -176,7 +176,7 @@ def test_operators_are_functions_of_arrays(module):
 
 
 def test_side_doors_are_found():
-    """The two tests above can fail."""
+    """The checks of the two tests above find violations."""
     assert passes_the_door("pconv_jax.models.vgg", {"pconv_jax.ops.cpu.onednn", DOOR}) == {"pconv_jax.ops.cpu.onednn"}
     assert passes_the_door("pconv_jax.ops.decoder", {DOOR}) == {DOOR}
     assert not passes_the_door("pconv_jax.ops.cpu.onednn", {"pconv_jax.ops.cpu.primitives"})
@@ -195,21 +195,21 @@ def test_no_circle():
 
 @pytest.mark.parametrize("module", [m for m in MODULES if m != "pconv_jax"])
 def test_modules_are_imported_and_not_their_names(module):
-    """`from pconv_jax.ops import losses`, then `losses.hole`: a reader sees where a name comes from."""
+    """Modules are imported, and not names from them, so that a reader sees in which module a name is defined."""
     for source, name in imports(ast.parse(MODULES[module].read_text())):
         if source.split(".")[0] == "pconv_jax":
             assert name and f"{source}.{name}" in MODULES, f"from {source} import {name}"
 
 
 def device_names(tree):
-    """Attributes and imported names that place something on a device."""
+    """Returns the attributes and imported names that place something on a device."""
     attributes = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
     return (attributes | {name for _, name in imports(tree)}) & DEVICE_NAMES
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_one_file_names_devices(module):
-    """training/parallel.py alone maps, places and shards; tools measure devices and may."""
+    """Only training/parallel.py, the tools and the benchmark map, place or shard arrays on devices."""
     names = device_names(ast.parse(MODULES[module].read_text()))
     if module == "pconv_jax.training.parallel":
         assert {"pmap", "device_put"} <= names
@@ -219,7 +219,7 @@ def test_one_file_names_devices(module):
 
 @pytest.mark.parametrize("module", MODULES)
 def test_only_verbs_read_flags(module):
-    """Library code takes (config, workdir)."""
+    """Library code takes (config, workdir) and does not read flags."""
     read = any(
         name == "flags" or source == "absl.flags" for source, name in imports(ast.parse(MODULES[module].read_text()))
     )
@@ -227,7 +227,7 @@ def test_only_verbs_read_flags(module):
 
 
 def test_no_drawers():
-    """A file has a subject."""
+    """No file has a name like utils, which names no subject."""
     assert not {path.stem for path in FILES} & DRAWERS
 
 
@@ -247,24 +247,24 @@ MAY_RUN_DATA = {
 
 
 def runs_data(tree):
-    """What a file imports or calls that executes code from data: `np.load` unless it refuses pickles."""
-    found = {module for module, _ in imports(tree)} & RUNS_DATA
+    """Returns what a file imports or calls that can run code from data; `np.load` counts unless it refuses pickles."""
+    names = {module for module, _ in imports(tree)} & RUNS_DATA
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = ast.unparse(call.func).replace("np.", "numpy.")
         refuses = any(k.arg == "allow_pickle" and ast.unparse(k.value) == "False" for k in call.keywords)
         if name in RUNS_DATA and not (name == "numpy.load" and refuses):
-            found.add(name)
-    return found
+            names.add(name)
+    return names
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_no_code_from_data(module):
-    """Configs, checkpoints, weights and images are read as data. Experiment files are programs, and only they."""
+    """Configs, checkpoints, weights and images are read as data; only experiment files are executed."""
     assert runs_data(ast.parse(MODULES[module].read_text())) == MAY_RUN_DATA.get(module, set())
 
 
 def test_code_from_data_is_found():
-    """The test above can fail."""
+    """The check of the test above finds violations."""
     for text, name in {
         "import pickle": "pickle",
         "from yaml import load": "yaml",
@@ -288,7 +288,7 @@ def test_the_wheel_leaves_the_benchmark_out():
 
 
 def requirements():
-    """`(name, specifier, comment)` of each line of requirements.txt; a comment above holds for the line below."""
+    """Yields `(name, specifier, comment)` for each line of requirements.txt; a comment may stand on the line above."""
     path = ROOT / "requirements.txt"
     if not path.exists():
         pytest.skip("no requirements.txt in this checkout")
@@ -302,8 +302,8 @@ def requirements():
 
 
 def used_names():
-    """Top-level names that the package, the experiments and the tests import, or open as resources, and those that
-    pyproject.toml and `rundir.versions` name."""
+    """Returns the top-level names that the code imports or opens as resources, or that pyproject.toml and
+    `rundir.versions` name."""
     names = set(re.findall(r"\w+", (ROOT / "pyproject.toml").read_text()))
     names |= {
         node.value
@@ -323,7 +323,7 @@ packages_distributions = functools.cache(importlib.metadata.packages_distributio
 
 
 def import_names(distribution):
-    """What a distribution is imported as: opencv-contrib-python-headless -> cv2."""
+    """Returns the names that a distribution is imported as, e.g. cv2 for opencv-contrib-python-headless."""
     wanted = re.sub(r"[-_.]+", "-", distribution).lower()
     installed = packages_distributions()
     names = {
@@ -333,7 +333,7 @@ def import_names(distribution):
 
 
 def test_every_dependency_is_used():
-    """A requirement that nobody imports is not one. Plugins of pytest are loaded by pytest."""
+    """Every requirement is imported, or is a plugin of pytest."""
     used = used_names()
     plugins = {point.dist.name for point in importlib.metadata.entry_points(group="pytest11")}
     surplus = {name for name, *_ in requirements() if not import_names(name) & used} - plugins
@@ -342,7 +342,7 @@ def test_every_dependency_is_used():
 
 
 def test_every_dependency_is_justified_and_bounded():
-    """A comment says what for, and an upper bound keeps tomorrow's release out of yesterday's result."""
+    """Every requirement has a comment with its purpose and an upper bound, against changes by new releases."""
     for name, specifier, comment in requirements():
         assert comment, f"{name} has no comment that says what it is for"
         assert re.search(r"<|==|~=", specifier), f"{name}{specifier} has no upper bound"

@@ -1,4 +1,4 @@
-"""The first state, the schedule and the optimiser."""
+"""Tests of the initial state, the learning-rate schedule and the optimizer."""
 
 import jax
 import numpy as np
@@ -15,7 +15,7 @@ def test_the_state_is_a_function_of_the_seed():
 
 
 def test_the_state_holds_arrays_only():
-    """Step, parameters, statistics and the optimiser's state; an average only where it is asked for."""
+    """The state has step, parameters, statistics and optimizer state, and an average only if it is configured."""
     fresh = build.initial_state(runs.tiny())
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(fresh))
     assert int(fresh.step) == 0 and fresh.ema is None
@@ -35,7 +35,7 @@ def test_the_state_holds_arrays_only():
     ],
 )
 def test_learning_rate(schedule, warmup, expected):
-    """At lr 2e-4 over 100 steps, by hand."""
+    """The schedules have hand-computed values at a rate of 2e-4 over 100 steps."""
     changes = {"optim.schedule": schedule, "optim.warmup_steps": warmup, "optim.lr": 2e-4, "train.steps": 100}
     rate = build.learning_rate(runs.tiny(**changes))
     for step, value in expected.items():
@@ -43,7 +43,7 @@ def test_learning_rate(schedule, warmup, expected):
 
 
 def test_learning_rate_of_the_second_phase():
-    """2e-4, then 5e-5 from the first step of the second phase on, whatever the schedule of the first."""
+    """The rate is 5e-5 from the first step of the second phase on, whatever the schedule of the first phase."""
     for schedule in ("constant", "cosine"):
         changes = {"optim.schedule": schedule, "optim.lr": 2e-4, "train.steps": 100, "finetune.steps": 50}
         rate = build.learning_rate(runs.tiny(**changes))
@@ -54,7 +54,7 @@ def test_learning_rate_of_the_second_phase():
 
 
 def test_clipping():
-    """A large gradient is scaled to the norm before Adam sees it; zero clips nothing."""
+    """A large gradient is scaled to the norm before Adam gets it, and a norm of 0 clips nothing."""
     gradient = {"w": np.array([30.0, 40.0], np.float32)}
     moments = {}
     for clip in (0.0, 5.0):

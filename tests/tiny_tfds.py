@@ -1,4 +1,4 @@
-"""TFDS datasets of a few small images: the files that their builders expect, and their preparation."""
+"""Writes the original files of TFDS datasets with a few small images, and prepares the datasets from them."""
 
 import contextlib
 import importlib
@@ -15,7 +15,7 @@ CELEBA = {"train": 10, "validation": 4, "test": 2}
 
 
 def celeba(raw) -> dict[str, list[bytes]]:
-    """Writes the zip and the four lists of CelebA as they are published; the images of each split, in sorted order."""
+    """Writes the zip and the four lists of CelebA as they are published, and returns each split's sorted images."""
     listed = importlib.import_module("tensorflow_datasets.datasets.celeb_a.celeb_a_dataset_builder")
     names, parts, images = [], [], {split: [] for split in CELEBA}
     raw.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def write_list(path, top, rows):
 
 
 def write_tar(path, files: dict[str, bytes]) -> bytes:
-    """A tar file of `{name: content}`; also returns it."""
+    """Writes `{name: content}` as a tar file to `path`, unless it is None, and returns the file's bytes."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for name, content in files.items():
@@ -56,7 +56,7 @@ def write_tar(path, files: dict[str, bytes]) -> bytes:
 
 @contextlib.contextmanager
 def originals(name, raw):
-    """Inside, the files in `raw` count as the originals of a dataset: their sizes and checksums are the wanted ones."""
+    """Makes TFDS accept the files in `raw` as a dataset's originals, by expecting their sizes and checksums."""
     import tensorflow_datasets as tfds
     from tensorflow_datasets.core.download import checksums
 
@@ -70,6 +70,6 @@ def originals(name, raw):
 
 
 def prepare(name, raw, directory) -> bool:
-    """Runs the preparation on the files in `raw`."""
+    """Prepares a dataset from the files in `raw`; returns False if it was prepared already."""
     with originals(name, raw):
         return prepare_tfds.Preparation(name, str(raw), str(directory)).run()

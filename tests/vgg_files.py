@@ -1,4 +1,4 @@
-"""One random VGG16 in the files of every origin that the tool reads."""
+"""Writes one random VGG16 in the file formats of every origin that the tool reads."""
 
 import collections
 import dataclasses
@@ -26,9 +26,9 @@ OWN_RGB = {"order": "RGB", "scale": 1.0, "mean": MEAN, "std": STD}
 
 @functools.cache
 def network():
-    """Random kernels (HWIO) and biases, for RGB in [0, 1] with torchvision's mean and std.
+    """Returns random kernels (HWIO) and biases by layer, for RGB in [0, 1] with torchvision's mean and std.
 
-    conv1_1 looks at one pixel: then no padding, which each convention fills with another colour, tells them apart.
+    conv1_1 reads one pixel, so that its padding, which each convention fills with another colour, makes no difference.
     """
     rng, layers, inputs = np.random.default_rng(0), {}, 3
     for name, outputs in LAYERS.items():
@@ -41,7 +41,7 @@ def network():
 
 
 def caffe_network():
-    """The same network for BGR in [0, 255] minus a mean, with features that are larger by the spread of its input.
+    """Returns the same network for BGR in [0, 255] minus a mean, with features that are larger by `SPREAD`.
 
     Without biases, features grow with the input; with them, when the biases do.
     """
@@ -53,7 +53,11 @@ def caffe_network():
 
 
 def torchvision(change=()):
-    """Arrays with torchvision's names, layers that are not needed among them."""
+    """Returns arrays with torchvision's names, including layers that are not needed.
+
+    Args:
+      change: `{name: array}` to replace or add; None removes an array.
+    """
     state = {"features.17.weight": np.ones((2, 2, 3, 3), np.float32), "classifier.6.bias": np.ones(4, np.float32)}
     for name, (kernel, bias) in network().items():
         state[f"features.{FEATURES[name]}.weight"] = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
@@ -67,7 +71,13 @@ def write_safetensors(path, change=()):
 
 
 def write_keras(path, change=(), nested=False):
-    """As Keras 1 wrote the published file, or one level deeper as later versions do."""
+    """Writes an HDF5 file as Keras 1 did for the published one.
+
+    Args:
+      path: path of the file.
+      change: `{layer: (kernel, bias)}` to replace.
+      nested: write the groups one level deeper, as later versions of Keras do.
+    """
     with h5py.File(path, "w") as file:
         file.create_group("block1_pool")
         file["block4_conv1/block4_conv1_W_1:0"] = np.ones((3, 3, 2, 2), np.float32)
@@ -96,7 +106,7 @@ def write_own_bgr(path):
 
 
 class _Call:
-    """Is pickled as a call of `function`, and as `state` set on what it returns."""
+    """An object that is pickled as a call of `function`, whose result then gets `state`."""
 
     def __init__(self, function, arguments, *state):
         self.reduced = (function, arguments, *state)
@@ -112,7 +122,7 @@ class _Storage:
 
 
 def _fake_torch():
-    """Modules and names as torch's pickles mention them."""
+    """Returns modules with the names that torch's pickles refer to."""
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils", "torch.nn.parameter")}
     for module, name in [
         ("torch", "FloatStorage"),
@@ -126,7 +136,7 @@ def _fake_torch():
 
 
 def _tensor(torch, storage, style):
-    """A tensor as torch has written it: today ("v2"), as a parameter in 2017, and before."""
+    """Returns a tensor in the way torch pickles it: "v2" today, "parameter" in 2017, "oldest" before."""
     array = storage.array
     place = (storage, 0, array.shape, tuple(stride // array.itemsize for stride in array.strides))
     if style == "oldest":
@@ -138,7 +148,15 @@ def _tensor(torch, storage, style):
 
 
 def write_torch(path, change=(), *, legacy=False, style="v2", surplus=()):
-    """A state dict as torch.save writes it: in a zip, or one after another as before torch 1.6."""
+    """Writes a state dict as torch.save does.
+
+    Args:
+      path: path of the file.
+      change: see `torchvision`.
+      legacy: write a stream of pickles as before torch 1.6, in place of a zip file.
+      style: see `_tensor`.
+      surplus: other entries of the state dict.
+    """
     torch, content = _fake_torch(), io.BytesIO()
     storages = {name: _Storage(str(i), array) for i, (name, array) in enumerate(torchvision(change).items())}
     state = collections.OrderedDict((name, _tensor(torch, storage, style)) for name, storage in storages.items())
