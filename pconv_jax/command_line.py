@@ -55,7 +55,9 @@ def run(
       leave: ends the process with a message and exit code 1.
       argv: the command line, program name first; `sys.argv` by default.
     """
-    flag_values = flags.FLAGS
+    flag_values, home = flags.FLAGS, os.path.expanduser("~")
+    # Shells leave the `~` of --out=~/x.png alone, which would become a directory of that name.
+    argv = [re.sub(r"(?:(?<==)|(?<=,))~(?=/|$)", lambda _: home, word) for word in argv or sys.argv]
     define_flags(flag_values)
     flags.DEFINE_bool("traceback", False, "Show where in the program a reported error was found.", flag_values)
 

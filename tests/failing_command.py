@@ -53,12 +53,15 @@ ENDINGS = {
 
 
 def define_flags(flag_values):
-    """Adds --ending."""
-    flags.DEFINE_enum("ending", "well", list(ENDINGS), "How the command ends.", flag_values)
+    """Adds --ending and --words."""
+    flags.DEFINE_list("words", [], "Printed by the ending of this name.", flag_values)
+    flags.DEFINE_enum("ending", "well", [*ENDINGS, "words"], "How the command ends.", flag_values)
 
 
 def main(flag_values):
     """Ends as the flag names."""
+    if flag_values.ending == "words":
+        return print(*flag_values.words)
     return ENDINGS[flag_values.ending]()
 
 

@@ -1,6 +1,7 @@
 """A user's errors end a command in one line; defects of the program keep their traceback."""
 
 import logging
+import os
 import pathlib
 import subprocess
 import sys
@@ -35,6 +36,13 @@ def test_a_missing_device_is_one_line(server, tmp_path):
     code, printed = server(tmp_path, COMMAND, ["--ending=no such device"])
     assert code == 1 and printed.startswith("error: Unable to initialize backend 'rocm'"), printed
     assert printed.endswith("unset it, or set it to cpu)\n") and printed.count("\n") == 1
+
+
+def test_home_is_expanded_in_every_flag(server, tmp_path):
+    """`~` at the start of a flag's value, or of an entry of a list, is the home directory; elsewhere it stays."""
+    home = os.path.expanduser("~")
+    code, printed = server(tmp_path, COMMAND, ["--ending=words", "--words=~/a,~/b~,c/~/d,x~"])
+    assert (code, printed) == (0, f"{home}/a {home}/b~ c/~/d x~\n")
 
 
 def test_output_into_a_closed_pipe_ends_quietly():

@@ -1,5 +1,6 @@
 """Batches are a function of (seed, k), with threads and processes; the evaluation set is fixed and balanced."""
 
+import errno
 import itertools
 import multiprocessing
 import os
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import cv2
+import grain
 import numpy as np
 import pytest
 from absl import flags
@@ -15,6 +17,7 @@ from absl import flags
 import pictures
 from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.errors import UserError
+from pconv_jax.training import reporting
 
 VIEW = pipeline.View(size=24, scale=(0.5, 1.0), flip=True)
 FAMILY = masks.Family("boxes", (0.1, 0.4))
@@ -172,6 +175,31 @@ def test_a_killed_worker_ends_the_batches():
         for _ in range(1000):
             next(batches)
     batches.close()
+
+
+def test_full_shared_memory_is_named(monkeypatch):
+    """Where /dev/shm has no room for batches, the error names it and data.workers, and not the disk of the run."""
+
+    class Full:
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def close(self):
+            closed.append(True)
+
+    closed = []
+    monkeypatch.setattr(grain.IterDataset, "mp_prefetch", lambda *_, **__: Full())
+    source = sources.DecodedSource(sources.photos()[1])
+    batches = pipeline.train_batches(source, VIEW, FAMILY, seed=3, batch_size=4, workers=1)
+    with pytest.raises(UserError, match=r"^/dev/shm is full, .* or lower data.workers"):
+        next(batches)
+    assert closed == [True]
+    assert reporting.explained(
+        RuntimeError("Worker process was terminated unexpectedly with exit code -7.")
+    ).startswith("/dev/shm is full")
 
 
 def test_crop_keeps_the_pixels_where_nothing_is_resized():

@@ -8,6 +8,7 @@ Grain is imported inside functions: with orbax, which it brings along, it takes 
 """
 
 import dataclasses
+import errno
 import functools
 import multiprocessing
 import os
@@ -30,6 +31,10 @@ _ORDER, _CROP, _MASK, _EVAL_CROP, _EVAL_MASK, _EVAL_ORDER = range(6)
 # Rotations counter-clockwise by 0, 90, 180 and 270 degrees.
 _ROTATIONS = (None, cv2.ROTATE_90_COUNTERCLOCKWISE, cv2.ROTATE_180, cv2.ROTATE_90_CLOCKWISE)
 
+SHARED_MEMORY_FULL = (
+    "/dev/shm is full, through which worker processes pass batches: enlarge it (docker run --shm-size=8g), or lower "
+    "data.workers (0 uses threads and no shared memory); the same command goes on"
+)
 BUCKETS = ((0.01, 0.1), (0.1, 0.2), (0.2, 0.3), (0.3, 0.4), (0.4, 0.5), (0.5, 0.6))
 
 
@@ -91,8 +96,21 @@ def train_batches(
     iterator = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads))
     if workers:
         options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=2)
-        iterator = iterator.mp_prefetch(options, worker_init_fn=_ignore_signals)
+        return _with_shared_memory(iterator.mp_prefetch(options, worker_init_fn=_ignore_signals))
     return iter(iterator)
+
+
+def _with_shared_memory(dataset):
+    """Yields the batches of worker processes, which cross in shared memory; a full one is a UserError."""
+    batches = iter(dataset)
+    try:
+        yield from batches
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise errors.UserError(SHARED_MEMORY_FULL) from error
+    finally:
+        batches.close()
 
 
 def _ignore_signals(*_):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorboardX
 
 from pconv_jax import errors
+from pconv_jax.data import pipeline
 from pconv_jax.training import rundir
 
 
@@ -149,6 +150,8 @@ def explained(error: MemoryError | RuntimeError) -> str | None:
     if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in text:
         reason = text.partition("\n")[0]
         return f"out of memory ({reason}): lower train.batch_size or data.size, or set train.accumulate"
+    if "exit code -7" in text and text.startswith("Worker process was terminated"):  # SIGBUS: no page is left.
+        return pipeline.SHARED_MEMORY_FULL
     if text.startswith("Worker process was terminated"):  # the text of grain's error
         return f"{text} Killed for memory, it may be: lower data.workers; the same command goes on"
     return None

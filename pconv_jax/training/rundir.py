@@ -168,7 +168,10 @@ def read_config(workdir: str) -> ml_collections.ConfigDict:
     """
     path = os.path.join(workdir, CONFIG)
     if not os.path.isfile(path):
-        raise errors.UserError(f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote")
+        place = "" if os.path.isabs(workdir) else f" (it was looked for in {os.getcwd()})"
+        raise errors.UserError(
+            f"{workdir} holds no run ({CONFIG} is missing): give the directory that training wrote{place}"
+        )
     values = _read_json(path)
     try:
         return ml_collections.ConfigDict(validation.rename_keys(values), convert_dict=True)
