@@ -112,5 +112,10 @@ def about_network(config, state: train_state.TrainState) -> dict:
 
 
 def title(config, state: train_state.TrainState) -> str:
-    """Returns the title of a report, from the config of a run and its state."""
+    """Returns the title of a report.
+
+    Args:
+      config: the config of a run.
+      state: its state.
+    """
     return f"{config.name} at step {int(state.step)}"

@@ -110,7 +110,15 @@ def check(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str])
 
 
 def check_config(workdir: str, config: ml_collections.ConfigDict):
-    """Raises UserError unless a run directory belongs to a config; the differing keys are listed."""
+    """Checks that a run directory belongs to a config.
+
+    Args:
+      workdir: the run directory.
+      config: the config.
+
+    Raises:
+      UserError: it belongs to another config; the differing keys are listed.
+    """
     before = validation.flatten(read_config(workdir))
     wanted = validation.flatten(json.loads(json.dumps(config.to_dict())))
     differing = [
