@@ -9,6 +9,7 @@ python -m pconv_jax.evaluate --config=experiments/keras_notebook.py --weights=ph
 """
 
 import os
+import tempfile
 
 from absl import flags
 
@@ -112,6 +113,10 @@ def main(flag_values: flags.FlagValues):
 
 def _score(flag_values, title, chosen, methods, measures, about, batch_size, threads):
     """Scores all methods, writes the report and prints the tables."""
+    folder = flag_values.out or os.path.join(flag_values.run, "eval")
+    os.makedirs(folder, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):  # Scoring takes long; a folder that cannot be written is reported before.
+        pass
     records = scores.score(methods, inputs.batches(chosen, batch_size, threads), **measures)
     seconds = ", ".join(f"{name} {method.seconds:.2g}" for name, method in methods.items())
     first = next(iter(methods))
@@ -119,7 +124,7 @@ def _score(flag_values, title, chosen, methods, measures, about, batch_size, thr
     origin = flag_values.config.name if flag_values.config else None
     parts = (flag_values.run and flag_values.checkpoint, origin, flag_values.manifest and _base(flag_values.manifest))
     name = "_".join(part for part in parts if part)
-    path = os.path.join(flag_values.out or os.path.join(flag_values.run, "eval"), name)
+    path = os.path.join(folder, name)
     about = {
         **about.get(scores.NETWORK, {}),
         "networks": about,

@@ -185,6 +185,14 @@ def test_wrong_weights_are_refused_before_anything_is_scored(place, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_folder_that_cannot_be_written_is_found_before_scoring(place, tmp_path, monkeypatch):
+    """A file in the place of --out is an error before anything is scored."""
+    monkeypatch.setattr(scores, "inpainter", lambda *_: lambda *_: pytest.fail("scored"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        command(f"--run={place / 'a'}", f"--out={tmp_path / 'file'}")
+
+
 def test_runs_on_other_inputs_are_not_compared(place, tmp_path):
     """Runs on other inputs are refused with what differs, and may be compared on a manifest."""
     other = save(tmp_path / "other", **{"eval.seed": 1, "eval.examples": 6})
