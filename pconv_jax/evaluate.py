@@ -34,6 +34,7 @@ from pconv_jax.training import (
     parallel,
     rundir,
     validation,
+    versions,
 )
 
 BATCH = 8  # Batch size if there is no run, whose config would state it.
@@ -130,7 +131,7 @@ def _score(flag_values, title, chosen, methods, measures, about, batch_size, thr
         "networks": about,
         "inputs": inputs.fingerprint([record["name"] for record in own]),
         **{name: measure.about for name, measure in measures.items()},
-        "versions": rundir.versions(),
+        "versions": versions.libraries(),
     }
     _, compared = report.write(
         path,

@@ -10,7 +10,7 @@ import ml_collections
 import pytest
 
 from experiments import default
-from pconv_jax.training import rundir, validation
+from pconv_jax.training import rundir, validation, versions
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DATA = {"train": "3 files", "evaluation": "1 file"}
@@ -143,9 +143,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 def test_versions_of_what_decides_results():
     """Written into every evaluation."""
-    versions = rundir.versions()
-    assert {"jax", "jaxlib", "flax", "optax", "grain", "numpy", "opencv"} == versions.keys()
-    assert all(version[0].isdigit() for version in versions.values())
+    installed = versions.libraries()
+    assert {"jax", "jaxlib", "flax", "optax", "grain", "numpy", "opencv"} == installed.keys()
+    assert all(version[0].isdigit() for version in installed.values())
 
 
 def test_other_images_are_refused(tmp_path, config):
@@ -186,7 +186,7 @@ def test_other_versions_are_told(tmp_path, config, caplog):
     workdir = tmp_path / "run"
     rundir.claim(str(workdir), config, DATA)
     before = json.loads((workdir / "versions.json").read_text())
-    assert before == rundir.versions()
+    assert before == versions.libraries()
     (workdir / "versions.json").write_text(json.dumps({**before, "jax": "0.1", "numpy": None}))
     rundir.claim(str(workdir), config, DATA)
     (message,) = [record.getMessage() for record in caplog.records]
@@ -201,7 +201,7 @@ def test_the_implementation_of_the_convolutions_is_recorded(tmp_path, config, ca
     """A resume by another implementation is a warning; a run from before there was a record continues in silence."""
     rundir.claim(str(tmp_path / "run"), config, DATA, "onednn")
     assert json.loads((tmp_path / "run" / "versions.json").read_text()) == {
-        **rundir.versions(),
+        **versions.libraries(),
         "convolutions": "onednn",
     }
     rundir.claim(str(tmp_path / "run"), config, DATA, "onednn")

@@ -303,11 +303,11 @@ def requirements():
 
 def used_names():
     """Returns the top-level names that the code imports or opens as resources, or that pyproject.toml and
-    `rundir.versions` name."""
+    `versions.libraries` name."""
     names = set(re.findall(r"\w+", (ROOT / "pyproject.toml").read_text()))
     names |= {
         node.value
-        for node in ast.walk(ast.parse((PACKAGE / "training" / "rundir.py").read_text()))
+        for node in ast.walk(ast.parse((PACKAGE / "training" / "versions.py").read_text()))
         if isinstance(node, ast.Constant)
     }
     for path in [*FILES, *(ROOT / "experiments").glob("*.py"), *(ROOT / "tests").glob("*.py")]:

@@ -26,7 +26,7 @@ import time
 import numpy as np
 
 from pconv_jax import errors
-from pconv_jax.training import rundir
+from pconv_jax.training import rundir, versions
 
 COLUMNS = (
     "what",
@@ -130,15 +130,15 @@ def write(directory: str, rows: list[dict], machine_info: dict, text: str | None
     writer.writeheader()
     writer.writerows(rows)
     rundir.write_atomically(os.path.join(directory, "benchmark.csv"), file.getvalue())
-    content = {"machine": machine_info, "versions": versions(), "rows": rows}
+    content = {"machine": machine_info, "versions": installed_versions(), "rows": rows}
     rundir.write_atomically(os.path.join(directory, "benchmark.json"), json.dumps(content, indent=2) + "\n")
     if text is not None:
         rundir.write_atomically(os.path.join(directory, "benchmark.md"), f"{origin(machine_info)}\n\n{text}\n")
 
 
-def versions() -> dict[str, str]:
+def installed_versions() -> dict[str, str]:
     """Returns the installed versions of the libraries by name, with that of PyTorch if it is installed."""
-    installed = rundir.versions()
+    installed = versions.libraries()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         installed["torch"] = importlib.metadata.version("torch")
     return installed
@@ -146,7 +146,7 @@ def versions() -> dict[str, str]:
 
 def origin(machine_info: dict) -> str:
     """Returns a sentence with machine, library versions, date and command, to stand above a table."""
-    installed = versions()
+    installed = installed_versions()
     libraries = ", ".join(f"{name} {installed[name]}" for name in ("jax", "jaxlib", "torch") if name in installed)
     command = shlex.join(["python", "-m", "pconv_jax.benchmark", *sys.argv[1:]])
     hardware = f"{machine_info['processor']}, {machine_info['cores']} cores"

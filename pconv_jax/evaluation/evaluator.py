@@ -9,7 +9,7 @@ from absl import logging
 from pconv_jax.data import pipeline
 from pconv_jax.evaluation import baselines, inputs, report, scores
 from pconv_jax.models import unet
-from pconv_jax.training import checkpoints, parallel, preemption, rundir, steps, train_state
+from pconv_jax.training import checkpoints, parallel, preemption, rundir, steps, train_state, versions
 
 
 class Evaluator:
@@ -73,7 +73,7 @@ def evaluate_and_report(
     batches = inputs.batches(evaluator.inputs, evaluator.batch_size, evaluator.threads)
     left = f"in the last evaluation; all {int(state.step)} steps are saved, only the evaluation is left"
     batches = preemption.until_asked(signals, batches, left)
-    about = {**about_network(config, state), "versions": rundir.versions()}
+    about = {**about_network(config, state), "versions": versions.libraries()}
     path = os.path.join(workdir, "eval", name)
     records = scores.score(methods, batches)
     fill = methods[scores.NETWORK]

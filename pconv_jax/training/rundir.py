@@ -7,21 +7,18 @@ and the implementation of the convolutions).
 import contextlib
 import errno
 import fcntl
-import importlib.metadata
 import json
 import os
 
-import cv2
 import ml_collections
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.training import validation
+from pconv_jax.training import validation, versions
 
 CONFIG, DATA, VERSIONS, LOCK = "config.json", "data.json", "versions.json", "lock"
 TEMPORARY = ".tmp"  # The suffix of files that are being written.
 FULL = (errno.ENOSPC, errno.EDQUOT)  # The disk is full, or the user's quota is used up.
-IMPLEMENTATION = "convolutions"  # The key of `build.implementation` in versions.json.
 
 _IMAGES = ("train", "evaluation")  # The uses that every data.json has; the others were added later.
 
@@ -66,7 +63,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str],
       OSError: it cannot be made.
     """
     path = os.path.join(workdir, CONFIG)
-    recorded = versions() | ({IMPLEMENTATION: implementation} if implementation else {})
+    recorded = versions.libraries() | ({versions.IMPLEMENTATION: implementation} if implementation else {})
     if not check(workdir, config, data):
         with _writing(workdir):
             os.makedirs(workdir, exist_ok=True)
@@ -193,13 +190,6 @@ def read_data(workdir: str) -> dict[str, str]:
     return _read_json(path) if os.path.exists(path) else {}
 
 
-def versions() -> dict[str, str]:
-    """Returns the versions of the libraries on which results depend."""
-    return {name: importlib.metadata.version(name) for name in ("jax", "jaxlib", "flax", "optax", "grain", "numpy")} | {
-        "opencv": cv2.__version__
-    }
-
-
 def write_atomically(path: str, content: str | bytes):
     """Writes a file so that it is complete or absent, even after a power failure.
 
@@ -287,9 +277,7 @@ def _warn_of_other_versions(workdir, current):
     except errors.UserError as error:
         logging.warning("%s; whether the versions are those of before is not known", error)
         return
-    if IMPLEMENTATION not in before:  # An older version wrote the file.
-        current = {name: value for name, value in current.items() if name != IMPLEMENTATION}
-    changed = [f"{name} {before.get(name)} -> {new}" for name, new in current.items() if before.get(name) != new]
+    changed = versions.changes(before, current)
     if changed:
         logging.warning(
             "%s began with other versions (%s): it continues, but not bit for bit as it would have",
