@@ -1,5 +1,6 @@
 """PNG files: every depth and colour type; only the chunks that hold pixels reach the decoder."""
 
+import logging
 import re
 import struct
 import zlib
@@ -18,6 +19,8 @@ _GREY, _RGB, _PALETTE, _GREY_ALPHA, _RGBA = 0, 2, 3, 4, 6
 _DEPTHS = {_GREY: (1, 2, 4, 8, 16), _RGB: (8, 16), _PALETTE: (1, 2, 4, 8), _GREY_ALPHA: (8, 16), _RGBA: (8, 16)}
 _MAX_INFLATED = 2**24  # Largest inflated profile or text: 16 MiB.
 _XMP_KEYWORD = b"XML:com.adobe.xmp"
+
+logging.getLogger("imagecodecs").setLevel(logging.CRITICAL)  # It logs oddities that do not change the pixels.
 
 
 def chunks(encoded: bytes) -> Iterator[tuple[bytes, int, int]]:
