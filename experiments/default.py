@@ -98,9 +98,7 @@ def get_config():
     config.finetune = ml_collections.ConfigDict()  # the second phase
     config.finetune.steps = 50_000  # steps of the second phase, after train.steps; 0: no second phase
     config.finetune.lr = 5e-5  # learning rate of the second phase, constant
-    config.finetune.freeze_statistics = (
-        True  # freezes the running statistics of the encoder's batch normalisation, and uses them
-    )
+    config.finetune.freeze_statistics = True  # the encoder's batch norm uses its running statistics, unchanged
     config.finetune.freeze_affine = True  # freezes scale and shift of the encoder's normalisation
 
     config.eval = ml_collections.ConfigDict()

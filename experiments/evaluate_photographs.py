@@ -13,7 +13,7 @@ from experiments import default
 
 
 def get_config():
-    """default.py with the evaluation that the README's results come from."""
+    """Returns default.py's config with the evaluation that the README's results come from."""
     config = default.get_config()
     config.name = "evaluate_photographs"
     config.data.source = "folder"

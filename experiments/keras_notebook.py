@@ -13,7 +13,7 @@ from experiments import default
 
 
 def get_config():
-    """default.py with the notebook's size and masks; photographs are cut to a square and resized."""
+    """Returns default.py's config with the notebook's size and masks; photographs are cut to a square and resized."""
     config = default.get_config()
     config.name = "keras_notebook"
     config.data.size = 512

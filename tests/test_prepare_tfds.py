@@ -55,29 +55,29 @@ def tool(*arguments):
 
 def test_offline_says_what_to_download(tmp_path):
     """At once: names, sizes, addresses and the place of the files, and the command to go on with."""
-    code, told = tool("celeb_a", f"--data_dir={tmp_path / 'data'}")
-    assert code not in (0, None) and "Traceback" not in told
-    assert "error: celeb_a cannot be prepared: img_align_celeba.zip is missing, and drive.google.com does not" in told
-    assert f"Put these files into {tmp_path}/data/downloads/manual:" in told
-    assert "img_align_celeba.zip              1,443,490,838 bytes  missing  https://drive.google.com/uc?" in told
+    code, output = tool("celeb_a", f"--data_dir={tmp_path / 'data'}")
+    assert code not in (0, None) and "Traceback" not in output
+    assert "error: celeb_a cannot be prepared: img_align_celeba.zip is missing, and drive.google.com does not" in output
+    assert f"Put these files into {tmp_path}/data/downloads/manual:" in output
+    assert "img_align_celeba.zip              1,443,490,838 bytes  missing  https://drive.google.com/uc?" in output
     for name in ("list_eval_partition.txt", "list_attr_celeba.txt", "list_landmarks_align_celeba.txt"):
-        assert f"  {name} " in told
-    assert "identity_CelebA.txt                   3,424,458 bytes" in told
+        assert f"  {name} " in output
+    assert "identity_CelebA.txt                   3,424,458 bytes" in output
     assert (
         f"  python -m {MODULE} celeb_a --manual_dir={tmp_path}/data/downloads/manual --data_dir={tmp_path}/data\n"
-        in told
+        in output
     )
     assert not list(tmp_path.iterdir())
 
 
 def test_wrong_file_is_named(tmp_path, raw):
     """With what is wrong about it, before anything is read or downloaded."""
-    code, told = tool("celeb_a", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
-    assert code not in (0, None) and "Traceback" not in told
+    code, output = tool("celeb_a", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
+    assert code not in (0, None) and "Traceback" not in output
     size = (raw / "list_eval_partition.txt").stat().st_size
-    assert f"{raw}/list_eval_partition.txt has {size:,} bytes; the original has 2,836,386\n" in told
-    assert f"{ARCHIVE}              1,443,490,838 bytes  has " in told
-    assert "They have to be the originals, byte for byte." in told and f"--manual_dir={raw} " in told
+    assert f"{raw}/list_eval_partition.txt has {size:,} bytes; the original has 2,836,386\n" in output
+    assert f"{ARCHIVE}              1,443,490,838 bytes  has " in output
+    assert "They must be the originals, byte for byte." in output and f"--manual_dir={raw} " in output
     assert not (tmp_path / "data").exists()
 
 
@@ -99,9 +99,9 @@ def test_wrong_file_is_named(tmp_path, raw):
 )
 def test_command_line_mistakes_are_told_without_a_traceback(tmp_path, arguments, message):
     """Other datasets get their instructions from their builders."""
-    code, told = tool(*(argument.format(tmp_path) for argument in arguments))
-    assert code not in (0, None) and "Traceback" not in told
-    assert message in told
+    code, output = tool(*(argument.format(tmp_path) for argument in arguments))
+    assert code not in (0, None) and "Traceback" not in output
+    assert message in output
     assert not list(tmp_path.iterdir())
 
 
@@ -117,10 +117,10 @@ def test_files_at_hand_need_no_network(tmp_path, raw, offline):
 def test_one_missing_file_needs_the_network(tmp_path, raw, offline):
     """It alone is called missing."""
     (raw / "identity_CelebA.txt").unlink()
-    with pytest.raises(ValueError, match=r"identity_CelebA.txt is missing, and drive\.google\.com does") as told:
+    with pytest.raises(ValueError, match=r"identity_CelebA.txt is missing, and drive\.google\.com does") as caught:
         tiny_tfds.prepare("celeb_a", raw, tmp_path / "data")
     assert offline == ["drive.google.com"]
-    lines = [line.split() for line in str(told.value).splitlines() if " bytes " in line]
+    lines = [line.split() for line in str(caught.value).splitlines() if " bytes " in line]
     assert [line[0] for line in lines if "missing" in line] == ["identity_CelebA.txt"]
     assert len([line for line in lines if "there" in line]) == 4
 
@@ -130,9 +130,9 @@ def test_same_size_and_other_bytes(tmp_path, raw, offline):
     with tiny_tfds.originals("celeb_a", raw):
         path = raw / "identity_CelebA.txt"
         path.write_bytes(path.read_bytes()[::-1])
-        with pytest.raises(ValueError, match=r"has wrong checksum\n[\s\S]*Put these files into") as told:
+        with pytest.raises(ValueError, match=r"has wrong checksum\n[\s\S]*Put these files into") as caught:
             prepare_tfds.Preparation("celeb_a", str(raw), str(tmp_path / "data")).run()
-    assert "raw/identity_CelebA.txt" in str(told.value)
+    assert "raw/identity_CelebA.txt" in str(caught.value)
     assert not list((tmp_path / "data").glob("celeb_a/*"))
 
 
@@ -231,7 +231,9 @@ def test_killed_and_started_again(tmp_path, raw, capsys):
 def test_a_directory_that_is_no_dataset(tmp_path, raw):
     """TFDS would call it ready."""
     (tmp_path / "data" / "celeb_a" / "2.1.0").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"celeb_a/2.1.0 holds no whole dataset: remove it, and run the command again"):
+    with pytest.raises(
+        ValueError, match=r"celeb_a/2.1.0 holds an incomplete dataset: remove it, and run the command again"
+    ):
         tiny_tfds.prepare("celeb_a", raw, tmp_path / "data")
 
 

@@ -99,7 +99,12 @@ class _Cache:
         self.get = self._masks.get
 
     def add(self, key, mask):
-        """Stores a mask `(shape, bits)` under a key if there is room for it."""
+        """Stores a mask if there is room for it.
+
+        Args:
+          key: identifies the file in its present state.
+          mask: `(shape, bits)`, the packed bits of a bool array.
+        """
         with self._lock:
             if key not in self._masks and self._bytes + mask[1].nbytes <= MAX_CACHED:
                 self._masks[key], self._bytes = mask, self._bytes + mask[1].nbytes

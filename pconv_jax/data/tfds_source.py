@@ -52,7 +52,7 @@ class TfdsSource:
 
     @property
     def names(self):
-        """Sequence of the names `split[index]`, because TFDS keeps no file names."""
+        """Returns the sequence of the names `split[index]`, because TFDS keeps no file names."""
         return _Names(self.split, len(self))
 
     def __len__(self):
@@ -194,9 +194,9 @@ def command(builder, name: str, directory: str = "", manual: str = "") -> str:
       directory: where TFDS keeps datasets; TFDS's default if empty.
       manual: folder of the files that the user has downloaded; TFDS's default if empty.
     """
-    words = [name, f"--manual_dir={manual or manual_directory(builder)}"]
-    words += [f"--data_dir={_absolute(directory)}"] if directory else []
-    return f"python -m pconv_jax.tools.prepare_tfds {shlex.join(words)}"
+    arguments = [name, f"--manual_dir={manual or manual_directory(builder)}"]
+    arguments += [f"--data_dir={_absolute(directory)}"] if directory else []
+    return f"python -m pconv_jax.tools.prepare_tfds {shlex.join(arguments)}"
 
 
 def manual_directory(builder) -> str:

@@ -1,4 +1,7 @@
-"""Classical fillers that a network has to beat. Images uint8 `[H, W, C]` in RGB, mask uint8 `[H, W, 1]`, 1 = valid."""
+"""Classical inpainting algorithms, the baselines of a network.
+
+What lies in a hole is not read. The result is uint8 `[H, W, C]` like the image, with the valid pixels unchanged.
+"""
 
 import os
 import shutil
@@ -10,25 +13,40 @@ import numpy as np
 
 from pconv_jax import errors
 
-RADIUS = 3  # of OpenCV's inpainting, in pixels
+RADIUS = 3  # The radius of OpenCV's inpainting, in pixels.
 
-_GMIC_SECONDS = 600  # after which G'MIC is taken to hang; a 12-megapixel photograph takes a few minutes
+_GMIC_SECONDS = 600  # After this time G'MIC counts as hanging; a 12-megapixel photograph takes a few minutes.
 
 
 def mean_fill(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fills holes with the mean of the valid pixels, per channel."""
+    """Fills holes with the mean of the valid pixels, per channel.
+
+    Args:
+      image: uint8 `[H, W, C]`, RGB or grey.
+      mask: uint8 `[H, W, 1]`, 1 = valid, 0 = hole.
+    """
     count = max(1, int(mask.sum()))
     mean = (image * mask).reshape(-1, image.shape[-1]).sum(axis=0, dtype=np.int64) / count
     return np.where(mask, image, np.round(mean).astype(np.uint8))
 
 
 def telea(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fills by fast marching (Telea 2004), `cv2.INPAINT_TELEA`."""
+    """Fills by fast marching (Telea 2004), `cv2.INPAINT_TELEA`.
+
+    Args:
+      image: uint8 `[H, W, C]`, RGB or grey.
+      mask: uint8 `[H, W, 1]`, 1 = valid, 0 = hole.
+    """
     return _opencv(image, mask, cv2.INPAINT_TELEA)
 
 
 def navier_stokes(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Fills by continuing isophotes (Bertalmio et al. 2001), `cv2.INPAINT_NS`."""
+    """Fills by continuing isophotes (Bertalmio et al. 2001), `cv2.INPAINT_NS`.
+
+    Args:
+      image: uint8 `[H, W, C]`, RGB or grey.
+      mask: uint8 `[H, W, 1]`, 1 = valid, 0 = hole.
+    """
     return _opencv(image, mask, cv2.INPAINT_NS)
 
 
@@ -36,8 +54,14 @@ def biharmonic(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fills with the smoothest surface through the valid pixels, `skimage.restoration.inpaint_biharmonic`.
 
     Slow: 0.06 s for 64 x 64, 8 s for half of 512 x 512.
+
+    Args:
+      image: uint8 `[H, W, C]`, RGB or grey.
+      mask: uint8 `[H, W, 1]`, 1 = valid, 0 = hole.
     """
-    from skimage import restoration  # takes SciPy half a second, which training should not pay
+    from skimage import (
+        restoration,
+    )  # Here, because SciPy takes half a second to import, which training should not wait for.
 
     hole = mask[..., 0] == 0
     if hole.all():
@@ -50,6 +74,10 @@ def frequency_selective(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fills by frequency selective reconstruction (Genser et al. 2018), `cv2.xphoto.INPAINT_FSR_FAST`.
 
     It extends periodic texture, and is the strongest filler in OpenCV. Slow: 6 s for 256 x 256.
+
+    Args:
+      image: uint8 `[H, W, C]`, RGB or grey.
+      mask: uint8 `[H, W, 1]`, 1 = valid, 0 = hole.
     """
     if not mask.any():
         return mean_fill(image, mask)
@@ -63,6 +91,10 @@ def gmic_pde(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fills by isotropic multi-scale diffusion, `inpaint_pde` of the program G'MIC, which has to be installed.
 
     The program runs in an empty home directory, so that no settings of the user change the result.
+
+    Args:
+      image: uint8 `[H, W, C]`, RGB or grey.
+      mask: uint8 `[H, W, 1]`, 1 = valid, 0 = hole.
 
     Raises:
       UserError: the program is missing or fails.
@@ -92,6 +124,7 @@ def gmic_is_installed() -> bool:
 
 
 def _opencv(image, mask, method):
+    """Fills by one of the methods of `cv2.inpaint`, whose mask is nonzero in holes."""
     filled = cv2.inpaint(image * mask, 1 - mask[..., 0], RADIUS, method)
     return np.where(mask, image, filled.reshape(image.shape))
 
@@ -104,5 +137,10 @@ BASELINES = {
     "FSR": frequency_selective,
     "GMIC": gmic_pde,
 }
-DEFAULT = ("mean fill", "Telea", "Navier-Stokes", "biharmonic")  # of the command evaluate; the others take seconds
-QUICK = ("mean fill", "Telea", "Navier-Stokes")  # what the end of training has time for
+DEFAULT = (
+    "mean fill",
+    "Telea",
+    "Navier-Stokes",
+    "biharmonic",
+)  # For the command evaluate; the others take seconds per image.
+QUICK = ("mean fill", "Telea", "Navier-Stokes")  # For the end of training.

@@ -13,10 +13,10 @@ from pconv_jax.training import checkpoints, parallel, preemption, rundir, steps,
 
 
 class Evaluator:
-    """The evaluation set of a run and its compiled network, for every checkpoint and for the end."""
+    """Scores the network of a run on its evaluation set, at every checkpoint and after the last step."""
 
     def __init__(self, model: unet.UNet, evaluation_set: pipeline.EvaluationSet, batch_size: int, threads: int = 2):
-        """Compiles nothing yet.
+        """Keeps what an evaluation needs; the network is compiled when it is first called.
 
         Args:
           model: the network.
@@ -46,7 +46,12 @@ class Evaluator:
         return scores.network(self._predict, self._variables(state), self.batch_size)
 
     def image_grid(self, state: train_state.TrainState, count: int) -> np.ndarray:
-        """Returns a picture of the first `count` examples: masked, prediction, composite, original."""
+        """Returns an image grid of the first examples: masked, prediction, composite, original.
+
+        Args:
+          state: the state to evaluate.
+          count: number of examples, one per row.
+        """
         return report.sample_grid(self.inputs, self.network(state), count)
 
     def _variables(self, state):

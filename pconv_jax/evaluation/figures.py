@@ -21,9 +21,8 @@ def psnr_over_area(records: list[dict], rows: list[dict]) -> bytes:
     Returns:
       The bytes of a PNG.
     """
-    figure = matplotlib.figure.Figure(
-        figsize=(7.5, 4.8), dpi=120, layout="constrained"
-    )  # A Figure without pyplot needs no display.
+    # A Figure without pyplot needs no display.
+    figure = matplotlib.figure.Figure(figsize=(7.5, 4.8), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     methods = list(dict.fromkeys(record["method"] for record in records))
     for number, method in enumerate(methods):

@@ -8,24 +8,25 @@ from pconv_jax import errors
 from pconv_jax.inpainting import pyramid, tiled_network, weights_file
 from pconv_jax.models import unet
 
-TILE = 1024  # pixels per side of the largest tile
+TILE = 1024  # The side of the largest tile in pixels, by default.
 
-_SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}
-_TURNS = 8  # flips and turns of a square
+_SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}  # The value of white by dtype.
+_TURNS = 8  # The number of flips and turns of a square.
 
 
 class Inpainter:
-    """Fills holes of photographs as they are: never resized, valid pixels untouched.
+    """Fills holes of photographs without resizing them or changing a valid pixel.
 
-    With `settings`, from coarse to fine (`pyramid`): the network sees an image pyramid of the photograph, the coarsest
-    level first, and each level's result guides the next. So holes may be larger than the network's receptive field.
-    Without, the network is applied once, and what it cannot see holds the mean of the valid pixels.
+    With `settings`, it fills from coarse to fine: it applies the network to each level of an image pyramid of the
+    photograph (`pyramid`), the coarsest first, and the result of a level guides the next. Holes may then be larger than
+    the network's receptive field. Without `settings`, it applies the network once, and pixels that are too far from
+    valid ones get the mean of the valid pixels.
 
-    Every level is computed in tiles of at most four sizes, whatever the sizes of the photographs
-    (`tiled_network.TiledNetwork`).
+    Every level is computed in tiles of at most four sizes, so that few functions are compiled however many sizes the
+    photographs have (`tiled_network.TiledNetwork`).
 
     Attributes:
-      settings: of the pyramid, or None.
+      settings: settings of the pyramid, or None.
     """
 
     def __init__(
@@ -36,26 +37,28 @@ class Inpainter:
         settings: pyramid.Settings | None = None,
         ensemble: int = 1,
     ):
-        """Prepares a network.
+        """Prepares the network for photographs.
 
         Args:
           model: the network.
           variables: its parameters, and the running statistics of batch normalisation.
           tile: largest side of a tile in pixels, rounded up to a multiple of `4 * 2 ** depth`.
-          settings: of the pyramid, which belong to the parameters; None for one application, or for the default
-            settings where the network takes a guess.
+          settings: settings of the pyramid, which belong to the parameters. None applies the network once, or with
+            the default settings if it takes a guess (`model.guess`).
           ensemble: number of flips and turns of the photograph whose results are averaged, 1 to 8. The time grows
             in proportion.
 
         Raises:
-          UserError: a tile of no pixels, an ensemble of another number.
+          UserError: the tile has less than 1 pixel, or the ensemble is not 1 to 8.
         """
         if tile < 1:
             raise errors.UserError(f"tile is {tile}; needs a number of pixels, e.g. {TILE}")
         if not 1 <= ensemble <= _TURNS:
             raise errors.UserError(f"ensemble is {ensemble}; needs 1 (none) to {_TURNS} flips and turns")
         self._ensemble = ensemble
-        with jax.enable_x64(False):  # 32 bits, here and in `_output`, whatever another program of the process sets.
+        with jax.enable_x64(
+            False
+        ):  # 32 bits, even if other code of this process has enabled 64; `_output` does the same.
             self._network = tiled_network.TiledNetwork(model, variables, tile)
         self.settings = settings or (pyramid.Settings() if self._network.guesses else None)
 
@@ -69,11 +72,11 @@ class Inpainter:
           tile, ensemble: as in `__init__`.
 
         Raises:
-          UserError: there is no run, no checkpoint, or one of another network.
+          UserError: the run or its checkpoint does not exist, or the checkpoint is of another network.
         """
         if checkpoint not in ("last", "best"):
             raise errors.UserError(f'checkpoint is "{checkpoint}"; needs last or best')
-        # Here, because photographs are filled by exported weights without the libraries that training needs.
+        # Imported here, so that exported weights fill photographs without the libraries that training needs.
         from pconv_jax.training import build, checkpoints, rundir, validation
 
         config = rundir.read_config(run)
@@ -86,11 +89,11 @@ class Inpainter:
         """Loads a weights file, which `python -m pconv_jax.tools.export_weights` makes of a run.
 
         Args:
-          path: of the file.
+          path: path of the file.
           tile, ensemble: as in `__init__`.
 
         Raises:
-          UserError: there is no such file, it is damaged, or of another kind.
+          UserError: the file does not exist, is damaged, or is of another kind.
         """
         weights = weights_file.read(path)
         return cls(weights.model(), weights.variables, tile, weights.settings, ensemble)
@@ -108,7 +111,17 @@ class Inpainter:
         return cls.from_weights(weights_file.PRETRAINED, tile, ensemble)
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Fills the hole of an image as `fill` does, and logs a warning about pixels that the network could not see."""
+        """Fills the hole of an image, and logs a warning about pixels that the network could not see.
+
+        Args:
+          image, mask: as for `fill`.
+
+        Returns:
+          The filled image, of the same shape and dtype.
+
+        Raises:
+          UserError: as for `fill`.
+        """
         filled, unseen = self.fill(image, mask)
         if unseen:
             logging.warning("%s", self.explain(unseen))
@@ -119,16 +132,16 @@ class Inpainter:
 
         Args:
           image: uint8, uint16, or float32 in [0, 1]; `[H, W]`, `[H, W, 1]` or `[H, W, 3]` in RGB. A network for
-            RGB sees grey as three equal channels, one for grey sees the channels of RGB one by one.
-          mask: `[H, W]` or `[H, W, 1]`, 1 (or True) = valid, 0 = hole. What lies in the hole is not read.
+            RGB gets a grey image as three equal channels; a network for grey gets the channels of RGB one by one.
+          mask: `[H, W]` or `[H, W, 1]`, 1 (or True) = valid, 0 = hole. Pixel values in the hole are not read.
 
         Returns:
-          `(filled, unseen)`: the image with its hole filled, of the same shape and dtype, valid pixels the same bits;
-          and the share of the hole that the network could not see, which holds the mean of the valid pixels.
+          `(filled, unseen)`: the filled image, of the same shape and dtype, with the valid pixels bit for bit; and the
+          fraction of the hole that the network could not see, which is filled with the mean of the valid pixels.
 
         Raises:
-          UserError: another shape, dtype or range; a mask that is not 0 or 1, or nothing but hole; a network whose
-            output is not finite.
+          UserError: the image has another shape, dtype or range, the mask holds other values than 0 and 1 or no valid
+            pixel, or the network's output is not finite.
         """
         image, mask = _arrays(image, mask)
         planes, valid = _checked(image, mask)
@@ -142,7 +155,7 @@ class Inpainter:
         return filled.reshape(image.shape), float(np.mean(~seen[~valid]))
 
     def predict(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Returns the network's own output for all pixels, valid ones included: the raw prediction.
+        """Returns the raw prediction, which is the network's output for all pixels, valid ones included.
 
         Args:
           image, mask: as for `fill`.
@@ -158,7 +171,7 @@ class Inpainter:
         return self._output(planes, valid, _SCALES[image.dtype.name], np.ones_like(valid))[0]
 
     def explain(self, unseen: float) -> str:
-        """Returns a warning about the share of the hole that the network could not see."""
+        """Returns a warning that explains why a fraction `unseen` of the hole could not be filled by the network."""
         share = f"{unseen:.1%}" if unseen >= 0.001 else "less than 0.1%"
         sees, remedy = "can see", "use a smaller hole, or a network of larger model.depth"
         if self._network.sight < self._network.reach:
@@ -169,7 +182,7 @@ class Inpainter:
         )
 
     def _output(self, planes, valid, scale, wanted):
-        """Returns `(output [H, W, C] in [0, 1], seen [H, W])` where `wanted`, as the mean over the ensemble."""
+        """Returns the ensemble's mean output `[H, W, C]` in [0, 1] and the seen pixels `[H, W]` where `wanted`."""
         image = np.where(valid[..., None], planes, planes.dtype.type(0)).astype(np.float32) / np.float32(scale)
         total, count = np.zeros(image.shape, np.float32), np.zeros(valid.shape, np.float32)
         for turn in range(self._ensemble):
@@ -223,12 +236,9 @@ def _turned_back(x, turn):
 
 
 def _arrays(image, mask):
-    """Returns an image and a mask, given as anything that NumPy converts, as arrays.
-
-    Masked pixels of a masked array are hole.
-    """
+    """Converts an image and a mask to NumPy arrays. Masked pixels of a NumPy masked array become hole."""
     for name, value in (("image", image), ("mask", mask)):
-        if getattr(value, "mode", "L") not in ("1", "L", "RGB", "I;16"):  # NumPy takes a palette's indices for grey.
+        if getattr(value, "mode", "L") not in ("1", "L", "RGB", "I;16"):  # NumPy would read palette indices as grey.
             raise errors.UserError(f"{name} is a Pillow image of mode {value.mode}: convert it to RGB or L first")
     hidden = np.ma.getmaskarray(image) if isinstance(image, np.ma.MaskedArray) else None
     image = np.asarray(image)
@@ -240,7 +250,7 @@ def _arrays(image, mask):
 
 
 def _checked(image, mask):
-    """Returns the image as `[H, W, C]` and where it is valid, bool `[H, W]`, or raises a UserError."""
+    """Checks an image and a mask, and returns them as `[H, W, C]` and bool `[H, W]`, True = valid."""
     if image.dtype.name not in _SCALES:
         raise errors.UserError(f"image is {image.dtype}; needs {', '.join(_SCALES)}")
     planes = image[..., None] if image.ndim == 2 else image
@@ -253,9 +263,7 @@ def _checked(image, mask):
             f"mask is {list(mask.shape)} and image {list(image.shape)}; needs the same height and width"
         )
     if not np.isin(mask, (0, 1)).all():
-        raise errors.UserError(
-            f"mask holds {mask.min()} to {mask.max()}; needs 0 (hole) and 1 (valid) and nothing between"
-        )
+        raise errors.UserError(f"mask holds {mask.min()} to {mask.max()}; needs only 0 (hole) and 1 (valid)")
     valid = mask.reshape(planes.shape[:2]) == 1
     if not valid.any():
         raise errors.UserError("the mask is all hole: nothing is left to fill it from")

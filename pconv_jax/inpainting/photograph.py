@@ -43,12 +43,12 @@ class Photograph:
 
     @property
     def size(self) -> str:
-        """Width and height in pixels, as "451x300"."""
+        """Returns width and height in pixels, as "451x300"."""
         return f"{self.pixels.shape[1]}x{self.pixels.shape[0]}"
 
     @property
     def white(self) -> int:
-        """The largest value of a pixel: 255 or 65535."""
+        """Returns the largest value of a pixel: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
 

@@ -1,7 +1,8 @@
-"""Image pyramids of photographs: how a hole of any depth is filled from coarse to fine.
+"""Image pyramids of photographs, by which holes of any size are filled from coarse to fine.
 
-A level halves the one before: the mean of the valid pixels of each 2 x 2 block, valid if any of its pixels is. Here in
-NumPy and OpenCV, for sizes that change with each photograph; `ops.pyramid` is the same for training.
+Each level has half the size of the one before: a pixel is the mean of the valid pixels of a 2 x 2 block, and is valid
+if any of them is. This module uses NumPy and OpenCV, because the size differs between photographs; `ops.pyramid` does
+the same in JAX for training.
 
 Images are float32 `[H, W, C]` with C = 1 or 3, masks bool `[H, W]`, True = valid.
 """
@@ -16,7 +17,7 @@ from pconv_jax import errors
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How many levels a network needs; chosen with its weights and stored beside them.
+    """The settings that decide how many levels a pyramid has. They belong to a network and are stored with its weights.
 
     An image is halved until its deepest hole pixel is at most `threshold` pixels from a valid one, but to no short side
     of less than `smallest` pixels.
@@ -25,9 +26,9 @@ class Settings:
       threshold: largest distance of a hole pixel from a valid one on the coarsest level, in pixels; 0 halves until no
         hole is left.
       smallest: least short side of a level, in pixels.
-      band: of networks that take no guess: hole pixels farther than this from a valid one, in pixels, keep the enlarged
-        result of the coarser level, and the network fills the rim between. Networks that take a guess fill all of the
-        hole on every level.
+      band: largest distance in pixels from a valid pixel at which a network without a guess fills on each level. Hole
+        pixels farther away keep the enlarged result of the coarser level. Networks with a guess fill the whole hole on
+        every level.
     """
 
     threshold: float = 8.0
@@ -50,7 +51,16 @@ def of_config(config) -> Settings | None:
 
 
 def build(image: np.ndarray, valid: np.ndarray, settings: Settings) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Builds the pyramid `[(image, valid), ..]`, the finest level first, which is the arguments themselves."""
+    """Builds the pyramid of an image.
+
+    Args:
+      image: float32 `[H, W, C]`, finite.
+      valid: bool `[H, W]`.
+      settings: settings of the pyramid, which decide the number of levels.
+
+    Returns:
+      `(image, valid)` of each level, the finest first, which holds the arguments themselves.
+    """
     levels = [(image, valid)]
     while (min(levels[-1][1].shape) + 1) // 2 >= settings.smallest and depth(levels[-1][1]).max() > settings.threshold:
         levels.append(coarsen(*levels[-1]))

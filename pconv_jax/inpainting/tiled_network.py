@@ -89,7 +89,7 @@ class TiledNetwork:
         return output, seen
 
     def _sides(self, tile):
-        """The sides of tiles that the network is compiled for, smallest first."""
+        """Returns the sides of tiles that the network is compiled for, smallest first."""
         return sorted({_round_up(-(-tile // part), 4 * self._multiple) for part in (8, 4, 2, 1)})
 
     def _overlap(self, tile):

@@ -1,19 +1,24 @@
-"""Tiles of a large image and how they blend: geometry in pixels, whatever is computed on a tile."""
+"""Divides a large image into overlapping tiles and blends their results; what is computed on a tile does not matter."""
 
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
-SMALLEST = 256  # pixels per side of tiles that overlap: of smaller ones most would be overlap
+SMALLEST = 256  # The least side of tiles that overlap, in pixels; smaller ones would mostly consist of overlap.
 
-# Weight at the rim of a tile: next to nothing beside another tile, and all there is where the others saw nothing.
+# The least weight, at the rim of a tile. It hardly counts beside another tile, and decides where no other tile saw.
 _FLOOR = 1e-6
 
 
 def starts(length: int, tile: int, overlap: int) -> list[int]:
     """Returns the first pixels of the tiles that cover `length`; the last tile ends where `length` does.
 
-    They are multiples of whatever `length`, `tile` and `overlap` are multiples of.
+    A common divisor of `length`, `tile` and `overlap` divides them, too.
+
+    Args:
+      length: length of the image along an axis, in pixels.
+      tile: side of a tile.
+      overlap: overlap of neighbouring tiles, less than `tile`.
     """
     if length <= tile:
         return [0]
@@ -28,9 +33,9 @@ def weights(start: int, length: int, tile: int, overlap: int) -> np.ndarray:
 
     Args:
       start: first pixel of the tile.
-      length: of what the tiles cover, in pixels.
+      length: length of the image along this axis, in pixels.
       tile: side of the tile.
-      overlap: of neighbouring tiles.
+      overlap: overlap of neighbouring tiles.
 
     Returns:
       float32 `[tile]`.
@@ -47,11 +52,11 @@ def side(extents: tuple[int, int], wanted: np.ndarray, sides: Sequence[int], ove
     """Chooses the side of the square tiles that cover the wanted pixels with the fewest computed ones.
 
     Args:
-      extents: `(height, width)` of what is covered.
+      extents: `(height, width)` of the image.
       wanted: bool `[H, W]`, the pixels whose value matters.
       sides: to choose from, in pixels, smallest first. All but the largest serve only where one tile covers everything,
         or the side is at least `SMALLEST`.
-      overlap: side -> overlap of neighbouring tiles of this side, in pixels.
+      overlap: takes a side and returns the overlap of neighbouring tiles of this side, in pixels.
 
     Returns:
       One of `sides`; the larger one of two that cost the same.
@@ -77,9 +82,10 @@ def blend(
     Args:
       size: `(height, width)` that the tiles cover, at least that of `wanted`.
       tile: `(height, width)` of a tile, at most `size`.
-      overlap: of neighbouring tiles.
+      overlap: overlap of neighbouring tiles.
       wanted: bool `[H, W]`, the pixels whose value matters.
-      predict: `(top, left) -> (output float32 [*tile, C], seen bool [*tile])` of the tile that starts there.
+      predict: takes the first row and column of a tile, and returns its `output`, float32 `[*tile, C]`, and the pixels
+        that it could see, bool `[*tile]`.
 
     Returns:
       `(output float32 [H, W, C], seen bool [H, W])`. Tiles that did not see a pixel do not count there; where none

@@ -114,14 +114,14 @@ def coarse_to_fine(network: Callable, image: Images, mask: Masks, count: int) ->
 
 
 def _block_sum(x):
-    """Sums of 2 x 2 blocks, `[N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]`."""
+    """Sums 2 x 2 blocks, `[N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]`."""
     n, h, w, c = x.shape
     x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
     return x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).sum(axis=(2, 4))
 
 
 def _double(x, axis):
-    """Twice the extent along an axis: pixel 2 i is 3/4 x[i] + 1/4 x[i - 1], pixel 2 i + 1 has x[i + 1] instead."""
+    """Doubles the extent of an axis: pixel 2 i is 3/4 x[i] + 1/4 x[i - 1], pixel 2 i + 1 has x[i + 1] instead."""
     first = lax.slice_in_dim(x, 0, 1, axis=axis)
     last = lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
     before = jnp.concatenate([first, lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis)], axis=axis)

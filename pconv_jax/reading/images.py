@@ -39,7 +39,7 @@ class Image:
 
     @property
     def white(self) -> int:
-        """The largest possible value: 255 or 65535."""
+        """Returns the largest possible value: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
 

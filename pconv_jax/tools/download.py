@@ -58,7 +58,7 @@ class Published:
 
     @property
     def name(self) -> str:
-        """The file name at the end of the address."""
+        """Returns the file name at the end of the address."""
         return os.path.basename(self.url)
 
 

@@ -57,22 +57,22 @@ def prepare(out, *, file=None, overwrite=False, source=SOURCE):
 
 
 def _convert(path):
-    """Kernels (HWIO) and biases by the names of `inception.expected`."""
+    """Reads the weights, and returns kernels (HWIO) and biases by the names of `inception.expected`."""
     what = SOURCE.name
     wanted = {name.removesuffix("/kernel"): s for name, s in inception.expected().items() if name.endswith("/kernel")}
     layers = {layer: layer.replace("/", ".") for layer in wanted}
     names = [f"{name}.{part}" for name in layers.values() for part in ("conv.weight", *(f"bn.{p}" for p in _NORM))]
-    found = weight_files.tensors(path, [*names, _CLASSES])
-    if found.get(_CLASSES, np.zeros(1008)).shape != (1008,):
+    tensors = weight_files.tensors(path, [*names, _CLASSES])
+    if tensors.get(_CLASSES, np.zeros(1008)).shape != (1008,):
         raise errors.UserError(
-            f"{path} knows {found[_CLASSES].size} classes and not 1008, so it is torchvision's Inception, whose "
-            f"distances are not comparable with anybody's FID: give {what}"
+            f"{path} knows {tensors[_CLASSES].size} classes and not 1008, so it is torchvision's Inception, whose "
+            f"distances are not comparable with published FID: give {what}"
         )
     arrays = {}
     for layer, name in layers.items():
         height, width, inputs, outputs = wanted[layer]
-        kernel = weight_files.take(found, path, f"{name}.conv.weight", (outputs, inputs, height, width), what)
-        norm = [weight_files.take(found, path, f"{name}.bn.{part}", (outputs,), what) for part in _NORM]
+        kernel = weight_files.take(tensors, path, f"{name}.conv.weight", (outputs, inputs, height, width), what)
+        norm = [weight_files.take(tensors, path, f"{name}.bn.{part}", (outputs,), what) for part in _NORM]
         gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
         if variance.min() < 0:
             raise errors.UserError(f"{name}.bn.running_var in {path} is negative: give {what}")

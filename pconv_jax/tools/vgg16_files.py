@@ -1,7 +1,7 @@
-"""The files in which VGG16 comes, and their conversion into the one that `models/vgg.py` loads.
+"""Reads published VGG16 weights of several origins and converts them into the npz that `models/vgg.py` loads.
 
-Each origin has names, an axis order and an input convention of its own. The kind of a file is read from its content,
-never from its name. Only conv1_1 to conv3_3 are kept, as float32.
+Every origin (torchvision, Keras, Caffe) has its own array names, axis order and input convention. The kind of a file is
+recognised by its content, not by its name. Only the layers conv1_1 to conv3_3 are kept, as float32.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ from pconv_jax.models import vgg
 from pconv_jax.tools import torch_checkpoint, weight_files
 
 LAYERS = tuple(layer[0] for layer in vgg.LAYERS if layer is not None)
-OIHW, HWIO = (2, 3, 1, 0), (0, 1, 2, 3)  # the axes that bring a kernel into HWIO
+OIHW, HWIO = (2, 3, 1, 0), (0, 1, 2, 3)  # The transpositions that bring a kernel of these axes into HWIO.
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How an origin writes VGG16.
+    """The names, axes and input convention of the VGG16 weights of one origin.
 
     Attributes:
-      name: of the origin, in messages.
-      names: (kernel, bias) of each of LAYERS.
-      axes: of a kernel, see OIHW.
-      vgg19: a kernel that only the deeper VGG19 has; its other first layers have the same shapes.
-      convention: what the network wants to see, the keys of `vgg.CONVENTION`; None where the file says it.
+      name: name of the origin, for messages.
+      names: names of the kernel and the bias of each of `LAYERS`.
+      axes: transposition that brings a kernel into HWIO, `OIHW` or `HWIO`.
+      vgg19: name of a kernel that only VGG19 has, whose first layers otherwise have the same shapes as VGG16's.
+      convention: input convention of the network, by the keys of `vgg.CONVENTION`; None if the file contains it.
     """
 
     name: str
@@ -37,10 +37,10 @@ class Layout:
     convention: dict | None
 
 
-# The paper's loss weights are for torchvision's features. The original network, which Keras ships too, sees inputs that
-# vary 255 * 0.226 times as much (0.226: torchvision's std), and so do its features, of which style takes the square:
-# with the paper's weights its loss starts at millions (github.com/MathiasGruber/PConv-Keras, issue 5), torchvision's
-# below three.
+# The paper's loss weights are meant for torchvision's features. The inputs of the original Caffe network, which Keras
+# ships too, are 255 * 0.226 times as large (0.226 is torchvision's std), and so are its features. The style terms
+# square them. Without this gain, the loss with the paper's weights starts at millions
+# (github.com/MathiasGruber/PConv-Keras, issue 5); with torchvision's features it starts below three.
 _CAFFE = {
     "order": "BGR",
     "scale": 255.0,
@@ -71,15 +71,18 @@ CAFFE = Layout(
     convention=_CAFFE,
 )
 OWN = Layout("pconv_jax", tuple((f"{n}/kernel", f"{n}/bias") for n in LAYERS), HWIO, "conv3_4/kernel", None)
-_CLASSIFIER = "classifier.6.bias"  # NaN in torchvision's other weights, see _check_origin
+_CLASSIFIER = "classifier.6.bias"  # It is NaN in torchvision's IMAGENET1K_FEATURES, which `_check_origin` refuses.
 
 
 def read(path: str) -> tuple[Layout, dict[str, np.ndarray]]:
-    """The layout of a file, and those of its arrays that `convert` looks at.
+    """Recognises a weights file and reads the arrays that `convert` needs.
+
+    Returns:
+      The layout of the file, and its arrays by name.
 
     Raises:
-      UserError: no such file; or it is broken or none of the kinds known here; or the library that
-        reads this kind is not installed.
+      UserError: the file does not exist, is damaged or of an unknown kind, or the library that reads this kind is not
+        installed.
     """
     if not os.path.isfile(path):
         raise errors.UserError(f"no file {path}: give the weights with --file, or leave --file out to download them")
@@ -103,10 +106,18 @@ def read(path: str) -> tuple[Layout, dict[str, np.ndarray]]:
 
 
 def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of the npz that `vgg.load` reads; `path` is where they came from, for messages.
+    """Converts the arrays of a weights file into those of the npz that `vgg.load` reads.
+
+    Args:
+      path: path of the file, for messages.
+      layout: layout of the file.
+      arrays: arrays of the file by name, both as `read` returns them.
+
+    Returns:
+      Kernels (HWIO) and biases as float32, and the input convention, by their names in the npz.
 
     Raises:
-      UserError: an array is missing, has another shape, or is not finite; or it is another network or convention.
+      UserError: an array is missing, has another shape or is not finite, or the file holds another network.
     """
     lacking = [name for names in layout.names for name in names if name not in arrays]
     if lacking:
@@ -134,15 +145,16 @@ def convert(path: str, layout: Layout, arrays: dict[str, np.ndarray]) -> dict[st
 
 
 def _check_origin(path, arrays):
-    """torchvision has a second VGG16 with the same names, of which only the features are set, and fed otherwise."""
+    """Refuses torchvision's IMAGENET1K_FEATURES: a VGG16 with the same names, but with another input convention."""
     if not np.isfinite(arrays.get(_CLASSIFIER, 0)).all():
         raise errors.UserError(
-            f"{path} has a {_CLASSIFIER} of NaN, so it is torchvision's IMAGENET1K_FEATURES, which is fed otherwise: "
-            "give IMAGENET1K_V1 (vgg16-397923af.pth)"
+            f"{path} has a {_CLASSIFIER} of NaN, so it is torchvision's IMAGENET1K_FEATURES, which expects other "
+            "inputs: give IMAGENET1K_V1 (vgg16-397923af.pth)"
         )
 
 
 def _take(path, arrays, name, shape):
+    """Returns one array as float32 after checking its shape and values."""
     array = arrays[name]
     if array.shape != shape:
         raise errors.UserError(f"{name} in {path} has shape {array.shape}; needs {shape}: give VGG16 without changes")
@@ -154,17 +166,22 @@ def _take(path, arrays, name, shape):
 
 
 def _wanted(layout):
+    """Returns the names of the arrays that `convert` reads from a file of this layout."""
     return [name for names in layout.names for name in names] + [layout.vgg19, _CLASSIFIER]
 
 
 def _opened(path, kind, reader, *args):
+    """Calls `reader(path, *args)` and turns each of its errors into a UserError."""
     try:
         return reader(path, *args)
-    except Exception as error:  # each library has errors of its own; they all mean that the file is not what it says
+    except (
+        Exception
+    ) as error:  # Each library has its own errors; all of them mean that the file is damaged or of another kind.
         raise errors.UserError(f"{path} cannot be read as {kind} ({error}): download it again") from error
 
 
 def _is_torch(path):
+    """Returns whether a zip file is a PyTorch checkpoint."""
     with zipfile.ZipFile(path) as archive:
         return any(name.endswith("data.pkl") for name in archive.namelist())
 
@@ -178,7 +195,7 @@ def _read_safetensors(path, layout):
 
 
 def _read_keras(path, layout):
-    """A group per layer; what the arrays in it are called, and how deep they lie, depends on the version of Keras."""
+    """Reads Keras' HDF5: a group per layer, in which the names and depth of the arrays depend on Keras' version."""
     import h5py
 
     def arrays_in(group):
@@ -187,11 +204,12 @@ def _read_keras(path, layout):
 
     with h5py.File(path, "r") as file:
         groups = [name.split("/")[0] for name in _wanted(layout) if "/" in name]
-        found = [(group, array) for group in dict.fromkeys(groups) if group in file for array in arrays_in(file[group])]
-    return {f"{group}/{'bias' if array.ndim == 1 else 'kernel'}": array for group, array in found}
+        pairs = [(group, array) for group in dict.fromkeys(groups) if group in file for array in arrays_in(file[group])]
+    return {f"{group}/{'bias' if array.ndim == 1 else 'kernel'}": array for group, array in pairs}
 
 
 def _read_npz(path):
+    """Reads an npz of this package or of Caffe's weights, and returns its layout and arrays."""
     with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
         for layout in (OWN, CAFFE):
             if layout.names[0][0] in file.files:

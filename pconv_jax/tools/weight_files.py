@@ -130,7 +130,7 @@ def tensors(path: str, names) -> dict[str, np.ndarray]:
         with safetensors.safe_open(path, framework="numpy") as file:
             present = set(file.keys())
             return {name: file.get_tensor(name) for name in names if name in present}
-    except Exception as error:  # its own errors all mean that the file is not what it says
+    except Exception as error:  # All errors of this library mean that the file is damaged or of another kind.
         raise errors.UserError(f"{path} cannot be read as safetensors ({error}): download it again") from error
 
 

@@ -1,7 +1,7 @@
 """Lets TFDS prepare image datasets where TensorFlow is not installed (github.com/tensorflow/datasets/issues/11058).
 
-TFDS writes array_record by itself, and needs TensorFlow for little else: opening archives, listing files, and encoding
-the images of datasets that come as arrays. Here the file system and OpenCV stand in for that.
+TFDS writes array_record files itself. It needs TensorFlow only to open archives, to list files and to encode the images
+of datasets that come as arrays. This module does these three with the standard library and OpenCV.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ import numpy as np
 
 @contextlib.contextmanager
 def stand_in():
-    """Inside, TFDS does without TensorFlow; where TensorFlow is installed, nothing is changed."""
+    """Replaces TFDS's calls of TensorFlow within the block. It changes nothing if TensorFlow is installed."""
     if importlib.util.find_spec("tensorflow"):
         yield
         return
@@ -32,33 +32,34 @@ def stand_in():
         tensorflow = _TensorFlow(
             io=types.SimpleNamespace(gfile=_gfile(stack)), compat=types.SimpleNamespace(as_text=os.fsdecode)
         )
-        # The dataset's own modules, imported with its builder; of TFDS's core, only what is known to need no more.
+        # The modules of the dataset, which its builder has imported. Of TFDS's core only the extractor is patched:
+        # other modules need more of TensorFlow than is replaced here.
         datasets = [m for n, m in sys.modules.items() if re.match(r"tensorflow_datasets\.(?!core\b)", n)]
         for module in [extractor, *datasets]:
             if "tf" in vars(module):
                 _replace(stack, module, "tf", tensorflow)
-        for name in ("jpeg_cmyk_to_rgb", "png_to_jpeg"):  # 23 images of ImageNet
+        for name in ("jpeg_cmyk_to_rgb", "png_to_jpeg"):  # ImageNet has 23 such images.
             _replace(stack, utils, name, _as_jpeg)
         _replace(stack, image_feature._ImageEncoder, "_encode_image", _encode)
         yield
 
 
 class _TensorFlow(types.SimpleNamespace):
-    """The parts of TensorFlow that are stood in for; any other is named in the error, as the missing package."""
+    """The replaced parts of TensorFlow. Any other part raises an error that names it and the missing package."""
 
     def __getattr__(self, name):
         raise ModuleNotFoundError(f"no tf.{name} without TensorFlow", name="tensorflow")
 
 
 class _Reader(io.BufferedReader):
-    """Stays open after `with`: celeb_a reads the members of its archive when the iteration over them has ended."""
+    """A reader that stays open after `with`: celeb_a reads members of its archive after the iteration over them."""
 
     def __exit__(self, *_):
         pass
 
 
 def _gfile(stack):
-    """`tf.io.gfile` for local files. What is opened for reading is closed with the stack."""
+    """Returns a replacement of `tf.io.gfile` for local files. Files opened for reading are closed with the stack."""
 
     def open_file(path, mode="r"):
         if mode == "rb":
@@ -78,18 +79,19 @@ def _gfile(stack):
 
 
 def _replace(stack, owner, name, value):
+    """Sets an attribute until the stack is closed."""
     stack.callback(setattr, owner, name, getattr(owner, name))
     setattr(owner, name, value)
 
 
 def _as_jpeg(encoded, quality=100):
-    """Any encoded image -> RGB JPEG."""
+    """Converts an encoded image of any kind into an RGB JPEG."""
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _encode(encoder, image):
-    """The image of a dataset that comes as arrays, `[H, W, C]` -> PNG or JPEG, as the dataset wants it."""
+    """Encodes an array `[H, W, C]` of a dataset as PNG or JPEG, whichever the dataset asks for."""
     if image.ndim != 3 or image.dtype not in (np.uint8, np.uint16):
         raise ValueError(f"image is {image.dtype} of shape {image.shape}; needs uint8 or uint16, [H, W, C]")
     swap = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(image.shape[-1])

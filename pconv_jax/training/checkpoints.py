@@ -122,9 +122,8 @@ def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = N
     if saved is None:
         raise _damaged(step, "no list of its arrays")
     tree_check.check(saved, abstract_state, step)
-    arrays = jax.tree.map(
-        lambda x: np.zeros(x.shape, x.dtype), abstract_state
-    )  # NumPy arrays, so that orbax restores to the host
+    # NumPy arrays, so that orbax restores to the host.
+    arrays = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract_state)
     try:
         state = manager.restore(step, args=ocp.args.StandardRestore(arrays))
     except Exception as error:

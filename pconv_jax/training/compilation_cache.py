@@ -45,9 +45,8 @@ def enable(wanted: bool, model=None):
         return
     path = directory()
     try:
-        os.makedirs(
-            path, mode=0o700, exist_ok=True
-        )  # everyone who can write here can run code in this user's processes
+        # Whoever can write here can run code in this user's processes.
+        os.makedirs(path, mode=0o700, exist_ok=True)
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError("not writable")
         if os.stat(path).st_uid != os.getuid() or os.stat(path).st_mode & 0o022:

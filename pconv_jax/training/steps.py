@@ -92,9 +92,8 @@ def make_train_step(
             average = optax.incremental_update(params, average, 1.0 - decay)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
         metrics |= {"grad_norm": _norm(grads), "skipped": skipped}
-        metrics["param_norm"] = _norm(
-            params
-        )  # after the update, so that no checkpoint holds a value that is not finite
+        # Of the parameters after the update, so that the log refuses them before a checkpoint holds a value not finite.
+        metrics["param_norm"] = _norm(params)
         return state.replace(
             step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
         ), metrics

@@ -29,7 +29,7 @@ class TrainState:
 
     @property
     def eval_variables(self):
-        """The variables for evaluation and inpainting: the averaged parameters if there are any, else `params`."""
+        """Returns the variables to predict with: the averaged parameters if there are any, else `params`."""
         return {"params": self.params if self.ema is None else self.ema, "batch_stats": self.batch_stats}
 
 
