@@ -107,12 +107,12 @@ def test_off_is_off(unset):
 
 
 def test_a_directory_that_cannot_be_made_is_a_warning(unset, monkeypatch):
-    said = []
-    monkeypatch.setattr(logging, "warning", lambda text, *a: said.append(text % a))
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda text, *a: warnings.append(text % a))
     (unset / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(unset / "file"))
     compilation_cache.enable(True)
-    (text,) = said
+    (text,) = warnings
     assert "compiled functions are not cached" in text and str(unset / "file") in text
     assert not jax.config.jax_compilation_cache_dir
     run()

@@ -281,8 +281,8 @@ def test_weights_on_the_inputs_of_an_experiment_file(place, tmp_path, capsys):
     ensemble = "a.safetensors, mean of 2"
     assert list(dict.fromkeys(record["method"] for record in content["records"])) == ["network", ensemble, "Telea"]
     command(f"--run={place / 'a'}", "--baselines=", f"--out={tmp_path / 'run'}")
-    found, expected = (records(tmp_path / path) for path in ("scores/tiny.json", "run/last.json"))
-    for one, other in zip(found, expected, strict=True):
+    rescored, expected = (records(tmp_path / path) for path in ("scores/tiny.json", "run/last.json"))
+    for one, other in zip(rescored, expected, strict=True):
         assert {key: one[key] for key in scores.ABOUT} == {key: other[key] for key in scores.ABOUT}
         for metric in scores.METRICS:
             assert one[metric] == pytest.approx(other[metric], rel=0.02), metric

@@ -53,23 +53,23 @@ def test_a_step_is_that_of_the_cpu(gpu, norm):
     """Statistics, momentum and metrics agree: Adam's first update is a sign, and would hide what the gradients do."""
     config = runs.tiny(**{"model.norm": norm})
     batch = runs.batch(config)
-    (now, metrics), (expected, expected_metrics) = (
+    (state, metrics), (expected, expected_metrics) = (
         step_on(device, config, batch) for device in (gpu, jax.devices("cpu")[0])
     )
     for name, value in expected_metrics.items():
         np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
     for part in ("batch_stats", "opt_state"):
-        leaves = (jax.tree.leaves(getattr(one, part)) for one in (now, expected))
+        leaves = (jax.tree.leaves(getattr(one, part)) for one in (state, expected))
         for a, b in zip(*leaves, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5 * max(1.0, np.max(np.abs(b))))
 
 
 def test_bfloat16_is_near_float32(gpu):
     """The loss within a percent, everything finite, parameters and statistics still float32."""
-    (now, metrics), (_, expected) = (
+    (state, metrics), (_, expected) = (
         step_on(gpu, config, runs.batch(config))
         for config in (runs.tiny(**{"model.dtype": dtype}) for dtype in ("bfloat16", "float32"))
     )
     assert metrics["loss"] == pytest.approx(expected["loss"], rel=0.01)
-    for leaf in jax.tree.leaves((now.params, now.batch_stats)):
+    for leaf in jax.tree.leaves((state.params, state.batch_stats)):
         assert leaf.dtype == np.float32 and np.isfinite(leaf).all()

@@ -31,9 +31,9 @@ def content(channels=3, seed=0, dtype=np.uint8):
 
 def hole():
     """bool `[H, W]`, a block of 8.7 % of the image, in from the border."""
-    found = np.zeros((HEIGHT, WIDTH), bool)
-    found[10:22, 20:40] = True
-    return found
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[10:22, 20:40] = True
+    return mask
 
 
 def save(path, array, **options):
@@ -162,8 +162,8 @@ def test_dilate_and_feather(network):
 def test_doubts(network, place):
     """No hole, a tiny or a huge one, a grey mask, more than the network sees: said, and done all the same."""
 
-    def warned(found):
-        save(place / "m.png", found)
+    def warned(hole):
+        save(place / "m.png", hole)
         return fill(network, "photo.png", "m.png", "out.png", dilate=0)[1]
 
     none, tiny, huge = (np.zeros((HEIGHT, WIDTH), np.uint8) for _ in range(3))
@@ -225,11 +225,11 @@ CASES = {
 
 def parsed(**changes):
     """The flags of a command line."""
-    given = flags.FlagValues()
-    inpaint.define_flags(given)
-    words = {"image": "photo.png", "mask": "mask.png", "polarity": "white_hole", "out": "out.png", **changes}
-    given(["inpaint", *(f"--{name}={value}" for name, value in words.items() if value is not None)])
-    return given
+    flag_values = flags.FlagValues()
+    inpaint.define_flags(flag_values)
+    options = {"image": "photo.png", "mask": "mask.png", "polarity": "white_hole", "out": "out.png", **changes}
+    flag_values(["inpaint", *(f"--{name}={value}" for name, value in options.items() if value is not None)])
+    return flag_values
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -246,13 +246,13 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
     before = tree(place)
     try:
         inpaint.main(parsed(**{"run": run, **changes}))
-        told = ""
+        output = ""
     except ValueError as error:
-        told = str(error)
+        output = str(error)
     except SystemExit as end:
         assert end.code == 1
-        told = capsys.readouterr().err
-    assert re.search(message, told), told
+        output = capsys.readouterr().err
+    assert re.search(message, output), output
     assert tree(place) == before
 
 
@@ -285,19 +285,19 @@ def test_a_folder(network, place, capsys):
     (place / "photos" / "deep" / "1.png").write_bytes(b"no image")
     save(place / "masks" / "deep" / "2.png", np.zeros((9, 9), np.uint8))
     save(place / "masks" / "deep" / "3.png", np.zeros((HEIGHT, WIDTH), np.uint8))
-    found = jobs.match("photos", "masks", "out", False)
-    failed = inpaint.fill_all(network, found, inpaint.Options("white_hole"))
+    matched = jobs.match("photos", "masks", "out", False)
+    failed = inpaint.fill_all(network, matched, inpaint.Options("white_hole"))
     assert list(failed) == ["photos/deep/1.png", "photos/deep/2.png"]
     assert sorted(os.listdir("out/deep")) == ["0.png", "3.png"]
     np.testing.assert_array_equal(pixels("out/deep/0.png"), network(content(), ~hole()))
-    told = capsys.readouterr()
-    lines = told.out.splitlines()
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
     assert lines[0].startswith("out/deep/0.png: 61x45, hole 8.74%  (1/4, ") and lines[0].endswith(" left)")
     assert "images/s, 0m 00s left)" in lines[1] and len(lines) == 3
     assert lines[2].startswith("2 of 4 filled in ") and "megapixels/s" in lines[2]
-    assert told.err.splitlines()[0].startswith("error: photos/deep/1.png is not an image")
-    assert told.err.splitlines()[1].startswith("error: photos/deep/2.png is 61x45 and masks/deep/2.png 9x9")
-    assert told.err.splitlines()[2].startswith("warning: photos/deep/3.png: there is no hole")
+    assert captured.err.splitlines()[0].startswith("error: photos/deep/1.png is not an image")
+    assert captured.err.splitlines()[1].startswith("error: photos/deep/2.png is 61x45 and masks/deep/2.png 9x9")
+    assert captured.err.splitlines()[2].startswith("warning: photos/deep/3.png: there is no hole")
 
 
 def test_one_mask_is_read_once(network, place, monkeypatch):

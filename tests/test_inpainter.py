@@ -462,8 +462,8 @@ def test_from_run(tmp_path):
     run = networks.save_run(tmp_path / "run", config, [(best, 30.0), (last, 20.0)])
     image, mask = picture(21, 30), hole(21, 30)
     model, _ = networks.random(depth=2, width=8, max_width=16, norm="batch", conv_impl=config.model.conv_impl)
-    for name, now in (("last", last), ("best", best)):
-        expected = inpainter.Inpainter(model, now.eval_variables)(image, mask)
+    for name, after in (("last", last), ("best", best)):
+        expected = inpainter.Inpainter(model, after.eval_variables)(image, mask)
         np.testing.assert_array_equal(inpainter.Inpainter.from_run(run, checkpoint=name)(image, mask), expected)
     other = inpainter.Inpainter(model, {"params": last.params, "batch_stats": last.batch_stats})(image, mask)
     assert np.abs(other - inpainter.Inpainter.from_run(run)(image, mask)).max() > 1e-3

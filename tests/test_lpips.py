@@ -170,7 +170,7 @@ def torchvision(arrays):
 
 
 @pytest.fixture(scope="module")
-def given(arrays, tmp_path_factory):
+def published_files(arrays, tmp_path_factory):
     """Returns the files `(backbone, linear)` of the random network."""
     return published(arrays, tmp_path_factory.mktemp("given"))
 
@@ -184,20 +184,20 @@ def published(arrays, folder):
     return paths
 
 
-def prepare(tmp_path, given, **changes):
-    files = {"backbone": str(given[0]), "linear": str(given[1])}
+def prepare(tmp_path, published_files, **changes):
+    files = {"backbone": str(published_files[0]), "linear": str(published_files[1])}
     return prepare_lpips.prepare(**{"out": str(tmp_path / "out.npz"), **files, **changes})
 
 
 @pytest.mark.parametrize("network", ["alex", "vgg"])
 def test_the_tool_writes_what_evaluation_reads(network, drawn, tmp_path, tmp_path_factory):
     """The tool converts torchvision's names and the wheel of lpips, and leaves no other file."""
-    given = published(drawn, tmp_path_factory.mktemp("published"))
+    published_files = published(drawn, tmp_path_factory.mktemp("published"))
     with zipfile.ZipFile(tmp_path / "lpips.whl", "w") as wheel:
         wheel.writestr(f"lpips/weights/v0.0/{network}.pth", b"of an older version")
-        wheel.write(given[1], f"lpips/weights/v0.1/{network}.pth")
-    for linear in (given[1], tmp_path / "lpips.whl"):
-        message = prepare(tmp_path, given, network=network, linear=str(linear), overwrite=True)
+        wheel.write(published_files[1], f"lpips/weights/v0.1/{network}.pth")
+    for linear in (published_files[1], tmp_path / "lpips.whl"):
+        message = prepare(tmp_path, published_files, network=network, linear=str(linear), overwrite=True)
         assert f"LPIPS 0.1 with {network} from {network}net and" in message
         assert f"--lpips_weights={tmp_path}/out.npz" in message
         with np.load(tmp_path / "out.npz") as written:
@@ -218,56 +218,57 @@ def test_the_tool_writes_what_evaluation_reads(network, drawn, tmp_path, tmp_pat
         ("linear", {"lin1.model.1.weight": np.full((1, 192, 1, 1), -1, np.float32)}, "negative linear weights"),
     ],
 )
-def test_the_tool_refuses(tmp_path, given, which, change, message):
+def test_the_tool_refuses(tmp_path, published_files, which, change, message):
     """Other networks and files without LPIPS's weights are refused, and nothing is written."""
-    path = given[which == "linear"]
+    path = published_files[which == "linear"]
     state = {k: v for k, v in (safetensors.numpy.load_file(path) | change).items() if v is not None}
     safetensors.numpy.save_file(state, tmp_path / "file")
     with pytest.raises(ValueError, match=message):
-        prepare(tmp_path, given, **{which: str(tmp_path / "file")})
+        prepare(tmp_path, published_files, **{which: str(tmp_path / "file")})
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_the_tool_refuses_what_is_no_file_of_weights(tmp_path, given, monkeypatch):
+def test_the_tool_refuses_what_is_no_file_of_weights(tmp_path, published_files, monkeypatch):
     with pytest.raises(errors.UserError, match="no file nothing: give the weights, or leave the flag out"):
-        prepare(tmp_path, given, backbone="nothing")
+        prepare(tmp_path, published_files, backbone="nothing")
     (tmp_path / "page").write_text("<!DOCTYPE html>")
     with pytest.raises(ValueError, match=r"page starts with b'<!DOCTYPE html>'; needs a .pth or safetensors"):
-        prepare(tmp_path, given, linear=str(tmp_path / "page"))
+        prepare(tmp_path, published_files, linear=str(tmp_path / "page"))
     (tmp_path / "alexnet-owt-7be5be79.pth").write_bytes(b"x")
     with pytest.raises(
         ValueError, match=r"has sha256 2d711642; needs 7be5be79: download it again .https://download.py"
     ):
-        prepare(tmp_path, given, backbone=str(tmp_path / "alexnet-owt-7be5be79.pth"))
-    monkeypatch.setattr(prepare_lpips, "_OLD", (hashlib.sha256(given[1].read_bytes()).hexdigest(),))
+        prepare(tmp_path, published_files, backbone=str(tmp_path / "alexnet-owt-7be5be79.pth"))
+    monkeypatch.setattr(prepare_lpips, "_OLD", (hashlib.sha256(published_files[1].read_bytes()).hexdigest(),))
     with pytest.raises(ValueError, match=r"is of LPIPS 0.0, fitted to inputs that were not scaled: give alex.pth of"):
-        prepare(tmp_path, given)
+        prepare(tmp_path, published_files)
     (tmp_path / "out.npz").write_text("mine")
     with pytest.raises(errors.UserError, match="pass --overwrite"):
-        prepare(tmp_path, given)
+        prepare(tmp_path, published_files)
 
 
-def test_without_a_network_the_tool_says_what_to_download(tmp_path, given):
+def test_without_a_network_the_tool_says_what_to_download(tmp_path, published_files):
     """The message has both files with addresses and places, and a command that keeps the arguments passed."""
     url = loopback.closed_port()
     files = {flag: download.Published(f"{url}/{flag}.pth", 1.5, "sha256:00") for flag in ("--backbone", "--linear")}
     with pytest.raises(errors.UserError, match=r"cannot download --backbone.pth and --linear.pth") as caught:
-        prepare(tmp_path, given, backbone=None, linear=None, sources={"alex": files})
+        prepare(tmp_path, published_files, backbone=None, linear=None, sources={"alex": files})
     for flag in files:
         assert f"download (1.5 MB)\n  {url}/{flag}.pth\nput it at\n  {tmp_path}/{flag}.pth\n" in str(caught.value)
         assert f"{flag}={tmp_path}/{flag}.pth" in str(caught.value)
     with pytest.raises(
-        errors.UserError, match=rf"(?s)cannot download --backbone.pth .*--network=alex --linear={given[1]} --out"
+        errors.UserError,
+        match=rf"(?s)cannot download --backbone.pth .*--network=alex --linear={published_files[1]} --out",
     ):
-        prepare(tmp_path, given, backbone=None, sources={"alex": files})
+        prepare(tmp_path, published_files, backbone=None, sources={"alex": files})
     assert not list(tmp_path.iterdir())
 
 
-def test_the_tool_downloads_what_is_not_given(tmp_path, given, arrays):
-    content = given[1].read_bytes()
+def test_the_tool_downloads_what_is_not_given(tmp_path, published_files, arrays):
+    content = published_files[1].read_bytes()
     with loopback.serving(content) as url:
         file = download.Published(f"{url}/alex.pth", 0.01, f"sha256:{hashlib.sha256(content).hexdigest()}")
-        prepare(tmp_path, given, linear=None, sources={"alex": {"--linear": file}})
+        prepare(tmp_path, published_files, linear=None, sources={"alex": {"--linear": file}})
     with np.load(tmp_path / "out.npz") as written:
         np.testing.assert_array_equal(written["linear3"], arrays["linear3"])
     assert [path.name for path in tmp_path.iterdir()] == ["out.npz"]

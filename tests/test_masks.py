@@ -315,8 +315,8 @@ def test_folder_is_searched_at_any_depth_without_hidden_files(tmp_path):
         os.rename(path, tmp_path / name)
     (tmp_path / "._b.png").write_bytes(b"AppleDouble")
     (tmp_path / "notes.txt").write_text("not a mask")
-    found = [os.path.relpath(path, tmp_path) for path in mask_folder.files(str(tmp_path))]
-    assert found == sorted(["b.png", "a/z.PNG", "a/c.bmp"])
+    names = [os.path.relpath(path, tmp_path) for path in mask_folder.files(str(tmp_path))]
+    assert names == sorted(["b.png", "a/z.PNG", "a/c.bmp"])
 
 
 def test_folder_errors(tmp_path):

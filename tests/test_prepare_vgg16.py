@@ -78,8 +78,8 @@ def test_every_origin_gives_the_same_features(tmp_path, wanted, name):
     file, out = str(tmp_path / "weights"), str(tmp_path / "out.npz")
     ORIGINS[name](tmp_path / name)
     os.rename(tmp_path / name, file)  # the name says nothing, the content does
-    said = prepare_vgg16.prepare(out, file=file)
-    assert ("BGR" in said) == (name in ("keras.h5", "nested.h5", "caffe.npz", "own_bgr.npz")) and out in said
+    message = prepare_vgg16.prepare(out, file=file)
+    assert ("BGR" in message) == (name in ("keras.h5", "nested.h5", "caffe.npz", "own_bgr.npz")) and out in message
     for a, b in zip(features(out), wanted, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
     with np.load(out) as written:
@@ -91,13 +91,13 @@ def test_real_weights(tmp_path, shared_data):
     """Caffe's published weights: each kernel turned by hand, and what they see is BGR in [0, 255]."""
     file, out = shared_data("vgg16") / "vgg16_caffe_conv1_1-conv3_3.npz", tmp_path / "out.npz"
     prepare_vgg16.prepare(str(out), file=str(file))
-    with np.load(file) as given, np.load(out) as written:
-        first = given["conv1_1.weight_oihw_bgr"]
+    with np.load(file) as original, np.load(out) as written:
+        first = original["conv1_1.weight_oihw_bgr"]
         np.testing.assert_array_equal(written["conv1_1/kernel"][0, 2, 1], first[:, 1, 0, 2])
         for layer in vgg_files.LAYERS:
-            kernel = next(given[name] for name in given.files if name.startswith(f"{layer}.weight"))
+            kernel = next(original[name] for name in original.files if name.startswith(f"{layer}.weight"))
             np.testing.assert_array_equal(written[f"{layer}/kernel"], np.einsum("oihw->hwio", kernel))
-            np.testing.assert_array_equal(written[f"{layer}/bias"], given[f"{layer}.bias"])
+            np.testing.assert_array_equal(written[f"{layer}/bias"], original[f"{layer}.bias"])
     module, params = vgg.load(str(out))
     assert (module.order, module.scale, module.std) == ("BGR", 255.0, (1.0, 1.0, 1.0))
     assert module.mean == (103.939, 116.779, 123.68) and module.gain == pytest.approx(1 / 57.63)

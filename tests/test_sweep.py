@@ -104,8 +104,8 @@ REFUSED = {
 @pytest.mark.parametrize("fault", REFUSED)
 def test_sweeps_are_refused(fault, server, tmp_path):
     """A refusal is one line or list with exit code 1 and no traceback, and nothing is run or written."""
-    given, more, message = REFUSED[fault]
-    arguments = sweep_file(tmp_path, *(({}, given) if isinstance(given, str) else (given,)))
+    content, more, message = REFUSED[fault]
+    arguments = sweep_file(tmp_path, *(({}, content) if isinstance(content, str) else (content,)))
     if fault == "a single run":
         rundir.claim(str(tmp_path / "sweep"), runs.tiny(), {})
     if fault == "other runs":

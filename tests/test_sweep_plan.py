@@ -26,12 +26,12 @@ SHIPPED = plan.File(
 
 def parsed(arguments, monkeypatch):
     """Returns the config that `pconv_jax.main` would get."""
-    given = flags.FlagValues()
+    flag_values = flags.FlagValues()
     monkeypatch.setattr(sys, "argv", ["main", *arguments])  # where ml_collections looks for overrides
-    config_flags.DEFINE_config_file("config", None, flag_values=given)
-    flags.DEFINE_string("workdir", None, "", given)
-    given(["main", *arguments])
-    return given.config, given.workdir
+    config_flags.DEFINE_config_file("config", None, flag_values=flag_values)
+    flags.DEFINE_string("workdir", None, "", flag_values)
+    flag_values(["main", *arguments])
+    return flag_values.config, flag_values.workdir
 
 
 def test_runs_of_a_sweep(tmp_path):

@@ -47,12 +47,12 @@ def test_images_are_the_bytes_that_went_in(celeba):
     directory, images = celeba
     for splits in (("train", "validation"), ("test", "train[:50%]")):
         for split, source in zip(splits, pair(directory, splits), strict=True):
-            found = [source[i] for i in range(len(source))]
+            images_read = [source[i] for i in range(len(source))]
             if "[" in split:
-                assert len(found) == 5 and set(found) < set(images["train"])
+                assert len(images_read) == 5 and set(images_read) < set(images["train"])
             else:
-                assert sorted(found) == images[split]
-            assert all(sources.decode(encoded).shape == (218, 178, 3) for encoded in found)
+                assert sorted(images_read) == images[split]
+            assert all(sources.decode(encoded).shape == (218, 178, 3) for encoded in images_read)
 
 
 def test_order_and_splits(celeba):
@@ -157,8 +157,8 @@ def test_another_format_is_refused(celeba, tmp_path):
     )
     other = re.escape(f"'{directory}/array_record'")
     command = rf"{COMMAND} celeb_a '--manual_dir={directory}/downloads/manual' '--data_dir={directory}/array_record'"
-    found = rf"celeb_a is prepared as tfrecord in .*needs array_record: .*--config.data.dir={other}: run\n  {command}"
-    with pytest.raises(ValueError, match=found):
+    message = rf"celeb_a is prepared as tfrecord in .*needs array_record: .*--config.data.dir={other}: run\n  {command}"
+    with pytest.raises(ValueError, match=message):
         pair(directory)
 
 

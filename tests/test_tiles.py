@@ -13,13 +13,13 @@ CASES = [(64, 64, 16), (48, 64, 16), (128, 64, 16), (176, 64, 16), (1024, 64, 16
 @pytest.mark.parametrize(("length", "tile", "overlap"), CASES)
 def test_tiles_cover_and_keep_the_grid(length, tile, overlap):
     """Every pixel lies in a tile, none reaches out, neighbours overlap, and starts stay on the grid of four."""
-    found = tiles.starts(length, tile, overlap)
-    assert found[0] == 0 and all(start % 4 == 0 for start in found)
+    starts = tiles.starts(length, tile, overlap)
+    assert starts[0] == 0 and all(start % 4 == 0 for start in starts)
     if length <= tile:
-        assert found == [0]
+        assert starts == [0]
         return
-    assert found[-1] + tile == length
-    assert all(0 < b - a <= tile - overlap for a, b in itertools.pairwise(found))
+    assert starts[-1] + tile == length
+    assert all(0 < b - a <= tile - overlap for a, b in itertools.pairwise(starts))
 
 
 @pytest.mark.parametrize(("length", "tile", "overlap"), [case for case in CASES if case[0] >= case[1]])

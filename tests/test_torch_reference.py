@@ -52,21 +52,21 @@ def reference(variables):
 
 def tensors(variables):
     """Returns parameters or gradients, and statistics, by block under PyTorch's names and in its layout."""
-    found = {}
+    tensors = {}
     for name, block in variables["params"].items():
-        found[name] = {"conv.weight": np.asarray(block["conv"]["kernel"]).transpose(3, 2, 0, 1)}
+        tensors[name] = {"conv.weight": np.asarray(block["conv"]["kernel"]).transpose(3, 2, 0, 1)}
         if "bias" in block["conv"]:
-            found[name]["conv.bias"] = np.asarray(block["conv"]["bias"])
+            tensors[name]["conv.bias"] = np.asarray(block["conv"]["bias"])
         if "norm" in block:
             norm = block["norm"]["batch"]
-            found[name] |= {"norm.weight": np.asarray(norm["scale"]), "norm.bias": np.asarray(norm["bias"])}
+            tensors[name] |= {"norm.weight": np.asarray(norm["scale"]), "norm.bias": np.asarray(norm["bias"])}
             if "batch_stats" in variables:
                 stats = variables["batch_stats"][name]["norm"]["batch"]
-                found[name] |= {
+                tensors[name] |= {
                     "norm.running_mean": np.asarray(stats["mean"]),
                     "norm.running_var": np.asarray(stats["var"]),
                 }
-    return found
+    return tensors
 
 
 def assert_close(ours, theirs, what):
@@ -126,18 +126,18 @@ def test_network_and_losses(both, mode):
             freeze_encoder=mode == "fine-tune",
             mutable=["batch_stats"],
         )
-        found = steps.loss_terms(result[0], jnp.asarray(image), jnp.asarray(mask), features)
-        return sum(WEIGHTS[name] * term for name, term in found.items()), (result[0], found)
+        ours_terms = steps.loss_terms(result[0], jnp.asarray(image), jnp.asarray(mask), features)
+        return sum(WEIGHTS[name] * term for name, term in ours_terms.items()), (result[0], ours_terms)
 
     with jax.enable_x64(True):
         compiled = jax.jit(jax.grad(objective, argnums=(0, 1), has_aux=True))
-        (of_params, of_image), (ours, found) = compiled(variables["params"], jnp.asarray(image))
+        (of_params, of_image), (ours, ours_terms) = compiled(variables["params"], jnp.asarray(image))
     assert ours.dtype == np.float64
     assert_close(ours, from_torch(output), "output")
-    assert found.keys() == terms.keys()
+    assert ours_terms.keys() == terms.keys()
     for name, term in terms.items():
         assert term.item() > 1e-4
-        assert_close(found[name], term.item(), name)
+        assert_close(ours_terms[name], term.item(), name)
     assert_close(of_image, from_torch(torch_image.grad), "gradient of the image")
     for name, block in tensors({"params": of_params}).items():
         gradients = {key: parameter.grad for key, parameter in blocks[name].named_parameters()}

@@ -115,9 +115,9 @@ def test_a_network_with_a_guess_adds_to_it(conv_type):
 def test_a_guess_is_neither_missing_nor_surplus():
     """The message names what the network was built for."""
     image, mask = example()
-    for with_guess, guess, found in ((True, None, "missing"), (False, image, "given")):
+    for with_guess, guess, state in ((True, None, "missing"), (False, image, "given")):
         model, variables = initialised(guess=with_guess, norm="none")
-        with pytest.raises(ValueError, match=f"a guess is {found} and the network was built with guess={with_guess}"):
+        with pytest.raises(ValueError, match=f"a guess is {state} and the network was built with guess={with_guess}"):
             model.apply(variables, image, mask, guess)
 
 

@@ -104,7 +104,7 @@ def reads(*paths):
 
     training/validation.py does not count: a key that is checked and then ignored is dead.
     """
-    found, patterns = set(), []
+    keys, patterns = set(), []
     for path in paths or PACKAGE.rglob("*.py"):
         if path == PACKAGE / "training" / "validation.py":
             continue
@@ -112,19 +112,19 @@ def reads(*paths):
         texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
-                found.add(".".join(ast.unparse(node).split(".")[-2:]))
+                keys.add(".".join(ast.unparse(node).split(".")[-2:]))
             if isinstance(node, ast.Subscript) and isinstance(node.slice, ast.JoinedStr):  # config.train[f"{x}_every"]
                 parts = node.slice.values
                 name = "".join(re.escape(p.value) if isinstance(p, ast.Constant) else r"(\w+)" for p in parts)
                 patterns.append((re.escape(ast.unparse(node.value).split(".")[-1]) + r"\." + name, texts))
-    return found, patterns
+    return keys, patterns
 
 
-def is_read(key, found, patterns):
+def is_read(key, keys, patterns):
     if "." not in key:
-        return f"config.{key}" in found
+        return f"config.{key}" in keys
     last_two = ".".join(key.split(".")[-2:])
-    if last_two in found:
+    if last_two in keys:
         return True
     matches = [(re.fullmatch(pattern, last_two), texts) for pattern, texts in patterns]
     return any(match and set(match.groups()) <= texts for match, texts in matches)
@@ -132,7 +132,7 @@ def is_read(key, found, patterns):
 
 def test_every_key_is_read():
     """No dead keys. Of the sections that are handed over whole (masks, model, weights) the receiver's fields count."""
-    found, patterns = reads()
+    keys, patterns = reads()
     family = masks.Family, "family", reads(*(PACKAGE / "data").glob("*masks.py"))[0]
     whole = {
         "masks": family,
@@ -147,9 +147,9 @@ def test_every_key_is_read():
             name = "conv_type" if key == "model.kind" else leaf  # unet.from_section renames this one
             used = name in {field.name for field in dataclasses.fields(receiver)} and f"{owner}.{name}" in there
         elif section == "loss.weights":
-            used = leaf in losses.term_names() and "loss.weights" in found
+            used = leaf in losses.term_names() and "loss.weights" in keys
         else:
-            used = is_read(key, found, patterns)
+            used = is_read(key, keys, patterns)
         if not used:
             dead.append(key)
     assert not dead, "no code reads these keys: remove them, or use them"
@@ -157,10 +157,10 @@ def test_every_key_is_read():
 
 def test_a_dead_key_is_found():
     """The search above can fail: keys that resemble a living one are not read."""
-    found, patterns = reads()
-    assert is_read("train.sample_every", found, patterns) and is_read("data.size", found, patterns)
+    keys, patterns = reads()
+    assert is_read("train.sample_every", keys, patterns) and is_read("data.size", keys, patterns)
     for key in ("train.size", "data.steps", "train.nothing_every", "optim.momentum", "size", "eval.threads"):
-        assert not is_read(key, found, patterns), key
+        assert not is_read(key, keys, patterns), key
 
 
 def test_whole_sections_reach_their_receiver():
@@ -281,8 +281,8 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
 def test_wrong_values_are_named(key, values, wanted):
     """The key, the value found and what is wanted."""
     for value in values:
-        found = re.escape(f"{key.replace('__', '.')} is {value!r}")
-        with pytest.raises(ValueError, match=rf"\n  {found}; needs {wanted}"):
+        problem = re.escape(f"{key.replace('__', '.')} is {value!r}")
+        with pytest.raises(ValueError, match=rf"\n  {problem}; needs {wanted}"):
             validation.validate(changed(**{key: value}))
 
 

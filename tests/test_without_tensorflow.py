@@ -67,12 +67,12 @@ def test_imagenet2012(tmp_path):
         "imagenet2012", ("train", "validation"), directory=str(tmp_path)
     )
     assert [evaluation[0]] == [jpeg(4)]
-    found = [train[i] for i in range(len(train))]
-    assert len(found) == 3 and jpeg(1) in found and all(encoded[:2] == b"\xff\xd8" for encoded in found)
+    images = [train[i] for i in range(len(train))]
+    assert len(images) == 3 and jpeg(1) in images and all(encoded[:2] == b"\xff\xd8" for encoded in images)
     for original in (cmyk, png):
-        distance = min(np.abs(decoded(encoded) - decoded(original)).mean() for encoded in found)
+        distance = min(np.abs(decoded(encoded) - decoded(original)).mean() for encoded in images)
         assert distance < 2.5
-    assert all(sources.decode(encoded).shape == (48, 64, 3) for encoded in found)
+    assert all(sources.decode(encoded).shape == (48, 64, 3) for encoded in images)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +106,8 @@ def test_arrays(tmp_path, arrays, key, channels):
     """Any dataset by name and key: arrays become PNGs, every pixel as it was."""
     assert prepare_tfds.Preparation("tiny_arrays", "", str(tmp_path)).run()
     train, _ = tfds_source.train_and_evaluation("tiny_arrays", ("train", "test"), key, str(tmp_path))
-    found = sorted(sources.decode(train[i], channels).tobytes() for i in range(3))
-    assert found == sorted(pictures.noise(i, 8, 10, channels).tobytes() for i in range(3))
+    images = sorted(sources.decode(train[i], channels).tobytes() for i in range(3))
+    assert images == sorted(pictures.noise(i, 8, 10, channels).tobytes() for i in range(3))
     with pytest.raises(
         ValueError, match=r'no image "depth": set data.image_feature to one of its images \(grey, picture\)'
     ):
@@ -122,8 +122,8 @@ def test_other_parts_of_tensorflow_are_named(tmp_path, arrays, monkeypatch):
         return extractor.tf.linalg
 
     monkeypatch.setattr(arrays, "_split_generators", compute)
-    told = r"tiny_arrays needs the package tensorflow, .*no tf.linalg without TensorFlow.* copy it to .*/1.0.0$"
-    with pytest.raises(ValueError, match=told):
+    message = r"tiny_arrays needs the package tensorflow, .*no tf.linalg without TensorFlow.* copy it to .*/1.0.0$"
+    with pytest.raises(ValueError, match=message):
         prepare_tfds.Preparation("tiny_arrays", "", str(tmp_path)).run()
 
 
