@@ -64,6 +64,16 @@ def get_config():
     config.model.dtype = "float32"  # type of the features, VGG16's too: float32 | bfloat16
     config.model.conv_impl = "auto"  # auto | onednn (opt-in, for CPUs: docs/training.md) | xla; equal up to rounding
 
+    # For weights that others have trained (docs/importing_weights.md). Each default is the paper's choice.
+    config.model.negative_slope = 0.2  # slope of the decoder's leaky ReLU below zero
+    config.model.first_norm = False  # normalises in the first layer, too
+    config.model.norm_bias = False  # adds a bias also in layers with a normalisation
+    config.model.padding = "hole"  # hole | circular (the width wraps around, as longitude does)
+    config.model.any_size = False  # accepts sizes that are not multiples of 2 ** depth
+    config.model.input_mean = ()  # mean per channel, subtracted from the image; (): none
+    config.model.input_std = ()  # standard deviation per channel, by which the image is divided; (): none
+    config.model.renormalise_twice = False  # multiplies the last layer's result by sum(1) / sum(M) twice
+
     config.loss = ml_collections.ConfigDict()
     config.loss.weights = ml_collections.ConfigDict()
     config.loss.weights.valid = 1.0

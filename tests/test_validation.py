@@ -184,6 +184,12 @@ def test_whole_sections_reach_their_receiver():
         model__kind="gated",
         model__dtype="bfloat16",
         model__conv_impl="xla",
+        model__negative_slope=0.01,
+        model__first_norm=True,
+        model__norm_bias=True,
+        model__any_size=True,
+        model__input_mean=[0.5],
+        model__input_std=[0.25],
     )
     assert validation.train_masks(config) == masks.Family("boxes", (0.2, 0.3), 0.1, "there", "black_hole", False)
     family = validation.evaluation_masks(config)
@@ -192,6 +198,8 @@ def test_whole_sections_reach_their_receiver():
     assert (model.kernels, model.depth, model.width, model.max_width) == ((5, 3), 4, 8, 16)
     assert (model.channels, model.norm, model.momentum, model.conv_type) == (1, "group", 0.5, "gated")
     assert (model.dtype, model.conv_impl) == ("bfloat16", "xla")
+    assert (model.negative_slope, model.first_norm, model.norm_bias, model.any_size) == (0.01, True, True, True)
+    assert (model.input_mean, model.input_std) == ((0.5,), (0.25,))
 
 
 @pytest.mark.parametrize("key", validation.RULES)
@@ -243,6 +251,10 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("model__max_width", [0, "512"], "an integer of at least 1"),
         ("model__kernels", [(), (7, 4), (3.0,), 3, "753", (-1,), (True,)], "odd integers"),
         ("model__channels", [2, 4, 3.0, True, "3"], "one of 1, 3"),
+        ("model__negative_slope", [-0.1, 2, True], "a number from 0 to 1"),
+        ("model__padding", ["same", 0], "one of hole, circular"),
+        ("model__input_mean", [0.5, ("a",), (NAN,)], "numbers, one per channel, or none"),
+        ("model__input_std", [1.0, (0.0, 1.0, 1.0), (-1,)], "positive numbers, one per channel, or none"),
         ("model__norm", ["layer", None], "one of batch, masked_batch, group, none"),
         ("model__momentum", [-0.1, 1.0], "a number from 0 to 0.9999999"),
         ("model__dtype", ["float64", "float16", 32], "one of float32, bfloat16"),
@@ -357,6 +369,11 @@ def test_all_problems_are_told_at_once():
             {"model__mask_update": "keep", "model__kind": "gated"},
             'model.mask_update is "keep" and model.kind "gated", which has no mask to update: set model.mask_update=',
         ),
+        (
+            {"model__padding": "circular", "model__kind": "gated"},
+            'padding is "circular" and renormalise_twice False with',
+        ),
+        ({"model__input_std": (1.0,)}, r"input_mean is \(\) and input_std \(1.0,\); needs 3 values in both"),
         (
             {"model__norm": "masked_batch", "model__kind": "zero"},
             'model.norm is "masked_batch" and model.kind "zero", which has no mask to normalise by: set',

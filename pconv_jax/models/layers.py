@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pconv_jax.ops import decoder, mask_update
+from pconv_jax.ops import decoder, half_padded, mask_update
 from pconv_jax.ops.cpu import dispatch
 
 CONV_TYPES = ("partial", "zero", "mask_channel", "gated")
@@ -46,6 +46,7 @@ class Conv(nn.Module):
       impl: implementation, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: for "partial", one of `ops.mask_update.RULES`.
       zero: start with a kernel of zeros, for a layer whose output is added to something.
+      variant: differences from the paper, for "partial"; the other types follow `crop` alone.
     """
 
     features: int
@@ -57,6 +58,7 @@ class Conv(nn.Module):
     impl: str = "auto"
     mask_update: str = "shrink"
     zero: bool = False
+    variant: half_padded.Variant = half_padded.PAPER
 
     @nn.compact
     def __call__(self, x, mask, skip=None, skip_mask=None):
@@ -65,7 +67,7 @@ class Conv(nn.Module):
         Args:
           x: features `[N, H, W, C]`.
           mask: `[N, H, W, 1]`; None for all types but "partial".
-          skip: features `[N, 2 H, 2 W, D]` of the encoder, or None.
+          skip: features `[N, 2 H, 2 W, D]` of the encoder, or None; with `variant.crop` one row or column less is fine.
           skip_mask: mask of `skip`; None for all types but "partial".
 
         Returns:
@@ -78,13 +80,13 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (outputs,)) if self.use_bias else None
         if self.conv_type == "partial":
             if skip is not None:
-                y, updated = dispatch.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl)
+                y, updated = dispatch.decoder_conv(x, mask, skip, skip_mask, kernel, bias, self.impl, self.variant)
                 previous = skip_mask  # the skip has the finer mask of the two
             else:
-                y, updated = dispatch.conv(x, mask, kernel, bias, self.stride, self.impl)
+                y, updated = dispatch.conv(x, mask, kernel, bias, self.stride, self.impl, self.variant)
                 previous = mask_update.centres(mask, self.stride)
             return y, mask_update.update(updated, previous, self.mask_update)
-        x = x if skip is None else decoder.up_concat(x, skip)
+        x = x if skip is None else decoder.up_concat(x, skip, crop=self.variant.crop)
         y = dispatch.ordinary_conv(x, kernel, self.stride, self.impl)
         if bias is not None:
             y = y + bias.astype(y.dtype)

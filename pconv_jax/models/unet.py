@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from pconv_jax import errors
-from pconv_jax.models import layers
-from pconv_jax.ops import compositing
+from pconv_jax.models import layers, options
+from pconv_jax.ops import compositing, half_padded
 
 
 class Block(nn.Module):
@@ -77,6 +77,14 @@ class UNet(nn.Module):
         no layer receives.
       guess: take a value for every pixel of the hole as a further argument, and predict what to add to it. The input
         of the first layer is the image with the guess in its hole, and the mask as a channel.
+      negative_slope: of the decoder's leaky ReLU. This and the following are for weights that others have trained.
+      first_norm: normalise in `enc1`, too.
+      norm_bias: a bias also in layers with a normalisation, before it.
+      padding: "hole", or "circular": the width wraps around, as longitude does, and the height ends in holes.
+      any_size: accept sizes that are not multiples of `2 ** depth`; features are upsampled to the size of the skip.
+      input_mean: per channel, subtracted from the image; () for none.
+      input_std: per channel, by which the image is then divided; the output is scaled back; () for none.
+      renormalise_twice: `half_padded.Variant.twice` of `dec1`.
     """
 
     depth: int = 8
@@ -94,6 +102,14 @@ class UNet(nn.Module):
     conv_impl: str = "auto"
     mask_update: str = "shrink"
     guess: bool = False
+    negative_slope: float = 0.2
+    first_norm: bool = False
+    norm_bias: bool = False
+    padding: str = "hole"
+    any_size: bool = False
+    input_mean: tuple[float, ...] = ()
+    input_std: tuple[float, ...] = ()
+    renormalise_twice: bool = False
 
     @nn.compact
     def __call__(self, image, mask, guess=None, *, inside=None, train=False, freeze_encoder=False):
@@ -117,8 +133,8 @@ class UNet(nn.Module):
           `[N, H, W, 1]` of the pixels that depend on a valid pixel; None for types other than "partial".
 
         Raises:
-          UserError: the size is not a multiple of `2 ** depth`, the image has another number of channels, or
-            `norm` is "masked_batch" and the type of convolution has no mask, or a guess is missing or surplus.
+          UserError: the size is not a multiple of `2 ** depth`, the image has another number of channels, a guess is
+            missing or surplus, or options of the network exclude each other.
         """
         self._check(image, mask, guess)
         kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
@@ -129,25 +145,31 @@ class UNet(nn.Module):
             x, mask = self._guess_input(image - offset, mask)
             offset = image
         else:
-            x, mask = self._input(image - offset, mask)
+            x, mask = self._input(self._standardised(image - offset), mask)
         x, mask = _cut(x, mask, inside, 0)
         skips = []
         for level in range(self.depth):
             skips.append((x, mask))
-            norm = "none" if level == 0 else self.norm
+            norm = "none" if level == 0 and not self.first_norm else self.norm
             layer = self._block(f"enc{level + 1}", widths[level], kernels[level], 2, norm, 0.0)
             x, mask = layer(x, mask, None, None, train and not freeze_encoder)
             x, mask = _cut(x, mask, inside, level + 1)
         for level in reversed(range(1, self.depth)):
-            layer = self._block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, 0.2)
+            layer = self._block(f"dec{level + 1}", widths[level - 1], 3, 1, self.norm, self.negative_slope)
             x, mask = _cut(*layer(x, mask, *skips[level], train), inside, level)
         layer = self._block("dec1", self.channels, 3, 1, "none", None)
         x, mask = layer(x, mask, *skips[0], train)
-        return x.astype(jnp.promote_types(x.dtype, jnp.float32)) + offset, mask
+        return self._scaled_back(x.astype(jnp.promote_types(x.dtype, jnp.float32))) + offset, mask
 
     def _check(self, image, mask, guess):
         """Raises a UserError unless the arguments fit the network and each other."""
-        check_size(image.shape[1:3], self.depth)
+        if self.norm == "masked_batch" and self.conv_type != "partial":
+            raise errors.UserError(
+                f'norm "masked_batch" with kind "{self.conv_type}"; only "partial" has a mask: use norm "batch"'
+            )
+        options.check(self, self.conv_type)
+        if not self.any_size:
+            check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
             raise errors.UserError(
                 f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
@@ -156,10 +178,6 @@ class UNet(nn.Module):
             raise errors.UserError(
                 f"a guess is {'missing' if self.guess else 'given'} and the network was built with guess={self.guess}: "
                 "pass a guess to networks with model.guess, and to no others"
-            )
-        if self.norm == "masked_batch" and self.conv_type != "partial":
-            raise errors.UserError(
-                f'norm "masked_batch" with kind "{self.conv_type}"; only "partial" has a mask: use norm "batch"'
             )
 
     def _block(self, name, features, kernel_size, stride, norm, negative_slope):
@@ -170,17 +188,30 @@ class UNet(nn.Module):
             features,
             kernel_size,
             stride,
-            use_bias=norm == "none",
+            use_bias=norm == "none" or self.norm_bias,
             # A gate is an activation, and the last layer has none.
             conv_type="zero" if last and self.conv_type == "gated" else self.conv_type,
             dtype=self.dtype,
             impl=self.conv_impl,
             mask_update="shrink" if last else self.mask_update,
             zero=self.guess and last,  # so that training starts at the guess
+            variant=half_padded.Variant(self.padding == "circular", self.any_size, last and self.renormalise_twice),
         )
         norm = functools.partial(layers.Norm, norm, self.momentum, self.axis_name, self.dtype)
         block_type = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
         return block_type(conv, norm, negative_slope, name=name)
+
+    def _standardised(self, image):
+        """Returns the image in the units of the first layer."""
+        if not self.input_std:
+            return image
+        return (image - jnp.asarray(self.input_mean, image.dtype)) / jnp.asarray(self.input_std, image.dtype)
+
+    def _scaled_back(self, x):
+        """Returns the last layer's output in the units of the image."""
+        if not self.input_std:
+            return x
+        return x * jnp.asarray(self.input_std, x.dtype) + jnp.asarray(self.input_mean, x.dtype)
 
     def _input(self, image, mask):
         """Returns the input of the first layer, 0 in holes whatever the image holds there, and its mask."""
@@ -215,9 +246,10 @@ def from_section(section, axis_name: str | None = None) -> UNet:
     Raises:
       TypeError, KeyError: the section has a key that is no option of the network, or lacks one.
     """
-    options = {**section, "kernels": tuple(section["kernels"]), "dtype": jnp.dtype(section["dtype"])}
-    options["conv_type"] = options.pop("kind")
-    return UNet(**options, axis_name=axis_name)
+    values = {**section, "dtype": jnp.dtype(section["dtype"])}
+    values |= {key: tuple(section[key]) for key in ("kernels", "input_mean", "input_std") if key in section}
+    values["conv_type"] = values.pop("kind")
+    return UNet(**values, axis_name=axis_name)
 
 
 def prepared(variables, dtype):

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import partial_conv, windows
+from pconv_jax.ops import half_padded
 
 
 def upsample(x: Shaped[ArrayLike, "n h w c"]) -> Shaped[Array, "n h2 w2 c"]:
@@ -17,19 +17,26 @@ def upsample(x: Shaped[ArrayLike, "n h w c"]) -> Shaped[Array, "n h2 w2 c"]:
     return jnp.broadcast_to(x[:, :, None, :, None, :], (n, h, 2, w, 2, c)).reshape(n, 2 * h, 2 * w, c)
 
 
-def up_concat(low: Shaped[ArrayLike, "n h w c"], skip: Shaped[ArrayLike, "n h2 w2 d"]) -> Shaped[Array, "n h2 w2 e"]:
+def up_concat(
+    low: Shaped[ArrayLike, "n h w c"], skip: Shaped[ArrayLike, "n h2 w2 d"], *, crop: bool = False
+) -> Shaped[Array, "n h2 w2 e"]:
     """Returns `concat(upsample(low), skip)` over channels.
 
     Args:
       low: features or masks at half the resolution of `skip`.
       skip: features or masks of the encoder.
+      crop: also accept a `skip` of one row or column less than twice the size, from which an encoder of stride 2 makes
+        a `low` of the same size. Nearest-neighbour upsampling to the size of `skip` is upsampling by two, cropped.
 
     Returns:
-      `[N, 2 H, 2 W, C + D]`.
+      `[N, 2 H, 2 W, C + D]`, or with `crop` the size of `skip`.
 
     Raises:
       ValueError: `skip` is not twice the size of `low`.
     """
+    rows, columns = skip.shape[1:3]
+    if crop and (-(-rows // 2), -(-columns // 2)) == tuple(low.shape[1:3]):
+        return jnp.concatenate([upsample(low)[:, :rows, :columns], skip], axis=-1)
     if skip.shape[1:3] != (2 * low.shape[1], 2 * low.shape[2]):
         raise ValueError(f"skip is {skip.shape[1:3]}; needs twice the size of low, which is {low.shape[1:3]}")
     return jnp.concatenate([upsample(low), skip], axis=-1)
@@ -42,6 +49,8 @@ def decoder_conv(
     skip_mask: Shaped[ArrayLike, "n h2 w2 1"],
     kernel: Float[ArrayLike, "k k e o"],
     bias: Float[ArrayLike, " o"] | None = None,
+    *,
+    variant: half_padded.Variant = half_padded.PAPER,
 ) -> tuple[Float[Array, "n h2 w2 o"], Float[Array, "n h2 w2 1"]]:
     """Computes a partial convolution of the upsampled `low` and the `skip`, each with its own holes.
 
@@ -54,6 +63,7 @@ def decoder_conv(
       skip_mask: mask of `skip`.
       kernel: square kernel, its inputs in the order `low`, `skip`.
       bias: one per output channel; None: no bias.
+      variant: differences from the paper.
 
     Returns:
       `(y, m')` at the size of `skip`, as `partial_conv.partial_conv`.
@@ -61,11 +71,11 @@ def decoder_conv(
     Raises:
       ValueError: `skip` is not twice the size of `low`, or the kernel does not fit.
     """
-    return partial_conv.partial_conv(
-        up_concat(low, skip),
-        up_concat(low_mask, skip_mask),
+    return half_padded.conv(
+        up_concat(low, skip, crop=variant.crop),
+        up_concat(low_mask, skip_mask, crop=variant.crop),
         kernel,
         bias,
-        padding=windows.half_padding(kernel.shape[:2]),
         group_sizes=(low.shape[-1], skip.shape[-1]),
+        variant=variant,
     )

@@ -5,7 +5,7 @@ import os
 
 from pconv_jax import errors
 from pconv_jax.data import masks, pipeline, sources
-from pconv_jax.models import layers, unet
+from pconv_jax.models import layers, options, unet
 from pconv_jax.ops import losses, mask_update
 from pconv_jax.ops.cpu import dispatch
 
@@ -39,6 +39,10 @@ def _kernels(value):
         and len(value) > 0
         and all(type(k) is int and k > 0 and k % 2 == 1 for k in value)
     )
+
+
+def _numbers(value):
+    return isinstance(value, (tuple, list)) and all(type(x) in (int, float) and abs(x) < float("inf") for x in value)
 
 
 _TEXT = (lambda v: isinstance(v, str), "a text")
@@ -85,6 +89,14 @@ RULES = {
     "model.dtype": _choice(("float32", "bfloat16")),
     "model.conv_impl": _choice(dispatch.IMPLS),
     "model.mask_update": _choice(mask_update.RULES),
+    "model.negative_slope": _number(0, 1),
+    "model.first_norm": _SWITCH,
+    "model.norm_bias": _SWITCH,
+    "model.padding": _choice(options.PADDINGS),
+    "model.any_size": _SWITCH,
+    "model.input_mean": (_numbers, "numbers, one per channel, or none"),
+    "model.input_std": (lambda v: _numbers(v) and all(x > 0 for x in v), "positive numbers, one per channel, or none"),
+    "model.renormalise_twice": _SWITCH,
     **{f"loss.weights.{term}": _number(0) for term in losses.term_names()},
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
@@ -120,7 +132,18 @@ RULES = {
 RENAMED = {"data.key": "data.image_feature", "train.keep": "train.max_to_keep"}
 
 # Keys that runs of older versions lack, with the values that describe those runs.
-ADDED = {"eval.buckets": True, "eval.native": False}
+ADDED = {
+    "eval.buckets": True,
+    "eval.native": False,
+    "model.negative_slope": 0.2,
+    "model.first_norm": False,
+    "model.norm_bias": False,
+    "model.padding": "hole",
+    "model.any_size": False,
+    "model.input_mean": [],
+    "model.input_std": [],
+    "model.renormalise_twice": False,
+}
 
 
 def validate(config):
@@ -198,6 +221,7 @@ def _combinations(config):
     check("masks", train_masks, config)
     check("eval.masks", evaluation_masks, config)
     check("data.size", unet.check_size, (config.data.size, config.data.size), config.model.depth)
+    check("model", options.check, config.model, config.model.kind)
     problems += _wrong_sources(config.data)
     if config.train.samples > config.eval.batch_size:
         problems.append(

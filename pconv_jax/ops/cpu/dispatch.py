@@ -20,7 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import decoder, partial_conv, windows
+from pconv_jax.ops import decoder, half_padded, partial_conv, windows
 from pconv_jax.ops.cpu import onednn, primitives, split_conv, subpixel_conv
 
 IMPLS = ("auto", "onednn", "xla")
@@ -33,6 +33,7 @@ def conv(
     bias: Float[ArrayLike, " o"] | None,
     stride: int,
     impl: str,
+    variant: half_padded.Variant = half_padded.PAPER,
 ) -> tuple[Float[Array, "n p q o"], Float[Array, "n p q 1"]]:
     """Computes a partial convolution with half padding.
 
@@ -42,13 +43,14 @@ def conv(
       kernel: square kernel.
       bias: one per output channel; None: no bias.
       stride: of both axes.
-      impl: one of `IMPLS`.
+      impl: one of `IMPLS`; "xla" computes all variants but the paper's.
+      variant: differences from the paper.
 
     Returns:
       `(y, m')` as `partial_conv.partial_conv`.
     """
-    plain = functools.partial(partial_conv.partial_conv, strides=stride, padding=_half_padding(kernel))
-    if impl == "xla":
+    plain = functools.partial(half_padded.conv, strides=stride, variant=variant)
+    if impl == "xla" or variant != half_padded.PAPER:
         return plain(x, mask, kernel, bias)
     fast = functools.partial(_encoder_layer, stride=stride, backend=_backend(impl, x.dtype))
     return lax.platform_dependent(x, mask, kernel, bias, cpu=fast, default=plain)
@@ -86,6 +88,7 @@ def decoder_conv(
     kernel: Float[ArrayLike, "k k e o"],
     bias: Float[ArrayLike, " o"] | None,
     impl: str,
+    variant: half_padded.Variant = half_padded.PAPER,
 ) -> tuple[Float[Array, "n h2 w2 o"], Float[Array, "n h2 w2 1"]]:
     """Computes a partial convolution of the upsampled `low` concatenated with `skip`.
 
@@ -96,14 +99,15 @@ def decoder_conv(
       skip_mask: mask of `skip`.
       kernel: square kernel, its inputs in the order `low`, `skip`.
       bias: one per output channel; None: no bias.
-      impl: one of `IMPLS`.
+      impl: one of `IMPLS`; "xla" computes all variants but the paper's.
+      variant: differences from the paper.
 
     Returns:
       `(y, m')` as `decoder.decoder_conv`.
     """
     arrays = (low, low_mask, skip, skip_mask, kernel, bias)
-    if impl == "xla":
-        return decoder.decoder_conv(*arrays)
+    if impl == "xla" or variant != half_padded.PAPER:
+        return decoder.decoder_conv(*arrays, variant=variant)
     subpixel = kernel.shape[:2] == (3, 3) and not split_conv.low_resolution((*skip.shape[:3], kernel.shape[-1]))
     layer = _subpixel_decoder_layer if subpixel else _decoder_layer
     fast = functools.partial(layer, backend=_backend(impl, low.dtype))

@@ -1,0 +1,70 @@
+"""Partial convolution with half padding, as a layer of the U-Net computes it, and what networks of others do otherwise.
+
+Layout `[N, H, W, C]`, masks `[N, H, W, G]`, 1 = valid.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Shaped
+
+from pconv_jax.ops import partial_conv, windows
+
+
+class Variant(NamedTuple):
+    """The options of a layer in which networks of others differ from the paper's; the defaults are the paper's.
+
+    Attributes:
+      circular: the width wraps around, as longitude does, instead of ending in holes; the height ends in holes.
+      crop: the decoder crops upsampled features to the size of the skip, which may be odd (`decoder.up_concat`).
+      twice: the result is multiplied by sum(1) / sum(M) a second time, after the bias, as in the last layer of
+        github.com/tanimutomo/partialconv.
+    """
+
+    circular: bool = False
+    crop: bool = False
+    twice: bool = False
+
+
+PAPER = Variant()
+
+
+def conv(
+    x: Float[ArrayLike, "n h w c"],
+    mask: Shaped[ArrayLike, "n h w g"],
+    kernel: Float[ArrayLike, "k k c o"],
+    bias: Float[ArrayLike, " o"] | None = None,
+    *,
+    strides: int = 1,
+    group_sizes: Sequence[int] | None = None,
+    variant: Variant = PAPER,
+) -> tuple[Float[Array, "n p q o"], Float[Array, "n p q 1"]]:
+    """Computes a partial convolution with half padding.
+
+    Args:
+      x: features.
+      mask: 1 valid, 0 hole.
+      kernel: square kernel.
+      bias: one per output channel; None: no bias.
+      strides: of both axes.
+      group_sizes: as in `partial_conv.partial_conv`.
+      variant: differences from the paper; `crop` does not matter here.
+
+    Returns:
+      `(y, m')` as `partial_conv.partial_conv`.
+    """
+    rows, columns = windows.half_padding(kernel.shape[:2])
+    if variant.circular:
+        around = ((0, 0), (0, 0), columns, (0, 0))
+        x, mask = (jnp.pad(jnp.asarray(a), around, mode="wrap") for a in (x, mask))
+        columns = (0, 0)
+    padding = (rows, columns)
+    options = {"strides": strides, "padding": padding, "group_sizes": group_sizes}
+    y, updated = partial_conv.partial_conv(x, mask, kernel, bias, **options)
+    if variant.twice:
+        sums = partial_conv.mask_sum(mask, kernel.shape[:2], strides, padding, group_sizes or (x.shape[-1],))
+        y = y * (math.prod(kernel.shape[:-1]) / jnp.maximum(sums, 1)).astype(y.dtype)
+    return y, updated
