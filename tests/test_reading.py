@@ -12,6 +12,7 @@ import pytest
 import tifffile
 
 import bad_files
+import fuzz_reading
 import pictures
 from pconv_jax import errors
 from pconv_jax.data import sources
@@ -303,3 +304,17 @@ def test_hidden_colours_are_reported_in_training(caplog):
         assert source[0][1] == 0
     (record,) = caplog.records
     assert "image0.png:" in record.getMessage() and "wholly transparent" in record.getMessage()
+
+
+def test_damaged_files_are_user_errors(tmp_path):
+    """A hundred randomly changed files are read or refused in one line, and so is a TIFF that claims gigabytes.
+
+    `tests/fuzz_reading.py` does the same for as long as wanted.
+    """
+    assert fuzz_reading.main(2, 0, tmp_path) == 0
+    claim = bytearray(tiff(np.zeros((32, 48), np.uint8), photometric="minisblack", compression="zlib"))
+    for tag in (256, 257, 278):
+        at = claim.index(struct.pack("<HHI", tag, 4, 1))
+        claim[at + 8 : at + 12] = struct.pack("<I", 14_000)
+    with pytest.raises(errors.UserError, match="is damaged: its tags claim 196000000 bytes of pixels"):
+        images.decode(bytes(claim), 200_000_000)

@@ -22,6 +22,8 @@ _UNSIGNED = 1
 _ORIENTATION, _ICC, _XMP, _DNG_VERSION = 274, 34675, 700, 50706
 _COLORIMETRY = (301, 318, 319)  # TransferFunction, WhitePoint, PrimaryChromaticities.
 _MAX_PAGES = 64
+# No compression makes more than so many bytes of one, beside the first 128 MiB (a blank page of black and white).
+_MAX_RATIO, _SLACK = 2000, 2**27
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # It logs every oddity of a file as an error.
 
@@ -36,14 +38,14 @@ def header(encoded: bytes) -> headers.Header:
     _check(page)
     tag = page.tags.get(_ORIENTATION)
     orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
-    return headers.Header(page.imagewidth, page.imagelength, orientation, page)
+    return headers.Header(int(page.imagewidth), int(page.imagelength), orientation, page)
 
 
 def decode(encoded: bytes, head: headers.Header, channels: int | None = None) -> headers.Samples:
     """Decodes the pixels: white is the maximum, palettes become RGB, alpha is not premultiplied.
 
     Args:
-      encoded: not used: the page of the header has the file.
+      encoded: the bytes of the file.
       head: its header.
       channels: not used.
 
@@ -51,8 +53,11 @@ def decode(encoded: bytes, head: headers.Header, channels: int | None = None) ->
       UserError: the compression is not read.
       Exception: it cannot be decoded.
     """
-    del encoded, channels
+    del channels
     page, warnings = head.details, []
+    size = head.width * head.height * page.samplesperpixel * (2 if page.bitspersample == 16 else 1)
+    if size > _MAX_RATIO * len(encoded) + _SLACK:
+        raise errors.UserError(f"is damaged: its tags claim {size} bytes of pixels, and it has {len(encoded)} bytes")
     array = _stored(page)
     if page.bitspersample == 1:
         array = array.astype(np.uint8) * 255
