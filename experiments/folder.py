@@ -4,7 +4,7 @@
 
 Photographs in sub-folders are included, and a tenth is held out for evaluation. The network is the paper's for
 256 x 256 (7 + 7 layers, 25.8 million parameters) and is meant for a GPU; time and scores have not been measured.
-Without VGG16 weights the perceptual and style terms are off, and a log line says so.
+Without VGG16 weights the perceptual and style terms are off, and the log reports it.
 """
 
 from experiments import default

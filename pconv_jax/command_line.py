@@ -46,40 +46,34 @@ def run(
     keeps its traceback.
 
     Args:
-      main: does the work. Called with the parsed flags and the positional arguments; returns an exit code, or None
-        for 0.
+      main: does the work. It is called with the parsed flags and the positional arguments, and returns an exit
+        code, or None for 0.
       define_flags: adds the flags of the command.
       argument: description of the one required positional argument; None where the command requires none.
       optional: number of further positional arguments that may be given.
-      interrupted: what Ctrl-C prints.
+      interrupted: message that Ctrl-C prints.
       leave: ends the process with a message and exit code 1.
       argv: the command line, program name first; `sys.argv` by default.
     """
     flag_values, home = flags.FLAGS, os.path.expanduser("~")
-    # Shells leave the `~` of --out=~/x.png alone, which would become a directory of that name.
+    # Shells do not expand the `~` of --out=~/x.png, so it would become a directory of that name.
     argv = [re.sub(r"(?:(?<==)|(?<=,))~(?=/|$)", lambda _: home, word) for word in argv or sys.argv]
     define_flags(flag_values)
     flags.DEFINE_bool("traceback", False, "Show where in the program a reported error was found.", flag_values)
 
-    def call(words):
-        expected = 1 if argument else 0
-        if len(words) - 1 < expected:
-            raise app.UsageError(f"needs {argument}")
-        if len(words) - 1 > expected + optional:
-            raise app.UsageError(
-                f"unexpected argument {words[1 + expected + optional]}: options are given as --name=value, see --help"
-            )
+    def call(positional):
+        _check_positional(positional[1:], argument, optional)
         if flag_values["verbosity"].using_default_value:
             logging.set_verbosity(logging.INFO)
         quiet_libraries()
-        jax.config.update("jax_enable_x64", False)  # Whatever the shell sets: checkpoints have 32 bits.
-        code = main(flag_values, *words[1:])
-        sys.stdout.flush()  # Here, where a closed pipe is noticed, and not while the interpreter ends.
+        jax.config.update("jax_enable_x64", False)  # Checkpoints have 32 bits, whatever the environment sets.
+        code = main(flag_values, *positional[1:])
+        sys.stdout.flush()  # A closed pipe raises an error here, and not while the interpreter ends.
         return code
 
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # Names of files may be no text.
+            stream.reconfigure(errors="backslashreplace")  # File names may contain bytes that are not text.
     try:
         app.run(call, argv, flags_parser=_parse)
     except KeyboardInterrupt:
@@ -90,16 +84,30 @@ def run(
     except (errors.UserError, OSError) as error:
         if isinstance(error, OSError) and error.errno is None:  # raised by a program, not by the operating system
             raise
-        if flag_values["traceback"].value:
-            traceback.print_exc()
-        leave(f"error: {error}")
+        _leave(f"error: {error}", flag_values, leave)
     except RuntimeError as error:
         if not str(error).startswith(_NO_BACKEND):
             raise
-        if flag_values["traceback"].value:
-            traceback.print_exc()
         platforms = os.environ.get("JAX_PLATFORMS", "")
-        leave(f"error: {str(error).splitlines()[0]} (JAX_PLATFORMS is {platforms}: unset it, or set it to cpu)")
+        hint = f"JAX_PLATFORMS is {platforms}: unset it, or set it to cpu"
+        _leave(f"error: {str(error).splitlines()[0]} ({hint})", flag_values, leave)
+
+
+def _check_positional(arguments, argument, optional):
+    """Raises a UsageError if there are too few or too many positional arguments."""
+    required = 1 if argument else 0
+    if len(arguments) < required:
+        raise app.UsageError(f"needs {argument}")
+    if len(arguments) > required + optional:
+        surplus = arguments[required + optional]
+        raise app.UsageError(f"unexpected argument {surplus}: options are given as --name=value, see --help")
+
+
+def _leave(message, flag_values, leave):
+    """Ends the process with a message about the current exception, whose traceback --traceback shows."""
+    if flag_values["traceback"].value:
+        traceback.print_exc()
+    leave(message)
 
 
 def define_config(flag_values: flags.FlagValues, *, required: bool = True):
@@ -107,7 +115,7 @@ def define_config(flag_values: flags.FlagValues, *, required: bool = True):
 
     Args:
       flag_values: the flags to add to.
-      required: whether the command cannot do without.
+      required: whether the command needs it.
     """
     about = "Experiment file, e.g. experiments/quickstart.py."
     config_flags.DEFINE_config_file("config", None, about, flag_values=flag_values)
@@ -116,13 +124,14 @@ def define_config(flag_values: flags.FlagValues, *, required: bool = True):
 
 
 def experiment(flag_values: flags.FlagValues) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Runs the experiment file once more, for all that it defines.
+    """Runs the experiment file once more, to read everything that it defines.
 
     Args:
       flag_values: parsed flags, with those of `define_config`.
 
     Returns:
-      The file's path, what it defines by name, and the values that flags override by dotted key.
+      `(path, names, overrides)`: the path of the file, the objects that it defines by name, and the values of the
+      `--config.key=value` flags by key.
 
     Raises:
       UserError: the file raises an exception.
@@ -137,11 +146,11 @@ def call_experiment(path: str, function: Callable, *arguments) -> Any:
 
     Args:
       path: the experiment file.
-      function: defined in it, or running it.
-      *arguments: of the function.
+      function: a function that the file defines, or one that runs the file.
+      *arguments: arguments of the function.
 
     Returns:
-      What the function returns.
+      The result of the function.
 
     Raises:
       UserError: the function raises an exception; the message names the file and the line.
@@ -153,10 +162,10 @@ def call_experiment(path: str, function: Callable, *arguments) -> Any:
 
 
 def quiet_libraries():
-    """Leaves INFO messages of installed libraries out of the log, orbax's and JAX's dozens per checkpoint above all.
+    """Leaves INFO messages of installed libraries out of the log. Orbax and JAX write dozens for each checkpoint.
 
-    Warnings of libraries stay, and all messages of this package. The pages that orbax logs about a save that failed
-    are left out, too: it raises the same error, which checkpoints.py reports in a line.
+    Warnings of libraries stay, and so do all messages of this package. The pages that orbax logs about a failed save
+    are also left out, because orbax raises the same error, which checkpoints.py reports in one line.
     """
     ours = os.path.dirname(os.path.abspath(__file__)) + os.sep
     orbax = f"{os.sep}orbax{os.sep}"
@@ -167,7 +176,7 @@ def quiet_libraries():
         return record.pathname.startswith(ours) or (record.levelno >= std_logging.WARNING and not raised)
 
     def show_others(unraisable):
-        # Orbax's reads and writes that an error overtook end so, in threads of their own.
+        # This error ends orbax's threads when another error has already ended the read or write that they belong to.
         if str(unraisable.exc_value) != "Event loop is closed":
             show(unraisable)
 
@@ -176,7 +185,7 @@ def quiet_libraries():
 
 
 def _parse(argv):
-    """Parses the command line into `flags.FLAGS`, and returns what is left of it; a mistake is a UserError."""
+    """Parses the command line into `flags.FLAGS` and returns the positional arguments; a mistake is a UserError."""
     if "config" in flags.FLAGS:
         return _parse_with_config(argv)
     try:

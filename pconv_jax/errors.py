@@ -1,9 +1,10 @@
-"""The error that tells a user what to change, as opposed to a bug."""
+"""The exception for mistakes of a user, as opposed to bugs of the program."""
 
 
 class UserError(ValueError):
-    """An input that a person can mend: a flag, a config, a file, a directory, the shape of an image.
+    """A mistake in the input that the user can correct, e.g. in a flag, a config, a file or the shape of an image.
 
-    Its message says what was found, what is needed and what to do, in full sentences. Commands print it as one line
-    without a traceback (`pconv_jax.command_line.run`); every other exception keeps its traceback.
+    The message states what was found, what is needed and what to do. Commands print it as one line without a traceback
+    (`pconv_jax.command_line.run`). Every other exception is a bug and keeps its traceback, except for errors of the
+    operating system, such as a full disk.
     """

@@ -66,7 +66,7 @@ def fill_file(
     Args:
       network: fills the hole.
       job: the paths of the files.
-      options: for reading and growing the hole.
+      options: options for reading and growing the hole.
       read_mask: reads the mask file, as `photograph.read` does.
 
     Returns:
@@ -152,7 +152,7 @@ def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> d
     Args:
       network: fills the holes.
       matched: the paths of each photograph, its mask and its result.
-      options: for reading and growing holes.
+      options: options for reading and growing holes.
 
     Returns:
       The errors, by path of the photograph.

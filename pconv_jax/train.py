@@ -35,7 +35,8 @@ def train(config, workdir: str, images: tuple | None = None):
     Args:
       config: a validated config (training/validation.py).
       workdir: the run directory. It is created, or continued if its config is the same.
-      images: the result of `SOURCES[data.source].load`, if the caller has it; None to load it here.
+      images: training and evaluation images, as `load` of an entry of `sources.SOURCES` returns them; None to load
+        those of the config.
 
     Returns:
       The state after the last step.
@@ -44,9 +45,9 @@ def train(config, workdir: str, images: tuple | None = None):
       UserError: the data, the devices or the run directory do not fit the config, or another process trains in it.
         Nothing has been written then.
       reporting.NonFinite: a loss, gradient or parameter is NaN or infinite.
-      preemption.Stopped: SIGTERM or SIGINT arrived; the state is saved. In the evaluation at the end, too: the same
-        call then only evaluates.
-      OSError: the disk is full, the data cannot be read, and the like.
+      preemption.Stopped: SIGTERM or SIGINT arrived, and the state is saved. The same call continues: with training,
+        or, if the signal arrived in the evaluation at the end, with that alone.
+      OSError: a file cannot be read or written, e.g. because the disk is full.
     """
     with contextlib.ExitStack() as stack:
         signals = stack.enter_context(preemption.requests())
@@ -80,7 +81,7 @@ class _Outputs:
 
 
 def _run(experiment, workdir, initial, signals):
-    """Restores or creates the state, trains, and evaluates at the end; the run directory is locked by this process."""
+    """Restores or creates the state, trains, and evaluates at the end. This process has locked the run directory."""
     evaluation = evaluator.Evaluator(
         experiment.model, experiment.evaluation_set, experiment.eval_batch_size, experiment.threads
     )
@@ -115,7 +116,7 @@ def _run(experiment, workdir, initial, signals):
             state = train_state.with_parameters(state, *initial)
         state, transferred = parallel.from_first_host((state, np.array(initial is not None)))
         if transferred:
-            _checkpoint(state, evaluation, outputs, signals)  # from here on the run does not need the other one
+            _checkpoint(state, evaluation, outputs, signals)  # A resumed run then does not need init_from.
         state = _loop(experiment, state, evaluation, outputs, signals)
     if parallel.is_first_host():
         evaluator.evaluate_and_report(evaluation, state, workdir, "last", signals)
@@ -190,9 +191,9 @@ def _flush(pending, progress, rate, outputs):
 
 
 def _checkpoint(state, evaluation, outputs, signals):
-    """Evaluates the network and saves the state with its PSNR. All hosts evaluate, so that none runs ahead.
+    """Evaluates the network and saves the state with its PSNR. All hosts evaluate, so that they stay at the same step.
 
-    A signal ends the evaluation early, because saving is more urgent. Such a checkpoint counts as the worst.
+    A signal ends the evaluation early, because saving is more urgent. Without a PSNR the checkpoint ranks last.
     """
     step, psnr = int(state.step), math.nan
     with contextlib.suppress(preemption.Stopped):

@@ -237,7 +237,7 @@ def test_normalisation_is_folded(tmp_path, few_layers):
     ("change", "message"),
     [
         ({"Conv2d_1a_3x3.bn.weight": None}, "lacks Conv2d_1a_3x3.bn.weight: give pt_inception-2015-12-05-6726825d.pth"),
-        ({"fc.bias": np.ones(1000, np.float32)}, "knows 1000 classes and not 1008, so it is torchvision's Inception"),
+        ({"fc.bias": np.ones(1000, np.float32)}, "has 1000 classes and not 1008, so it is torchvision's Inception"),
         ({"Mixed_5b.branch1x1.conv.weight": np.ones((2, 4, 3, 3), np.float32)}, r"shape \(2, 4, 3, 3\); needs \(2, 4"),
         ({"Mixed_5b.branch1x1.bn.running_var": -np.ones(2, np.float32)}, "running_var in .* is negative"),
         ({"Conv2d_1a_3x3.bn.bias": np.full(4, np.inf, np.float32)}, "bn.bias in .* not finite"),

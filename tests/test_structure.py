@@ -15,7 +15,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "pconv_jax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
-# What a room may import from, beside itself. The verbs are the files of the package's top level.
+# The directories that a directory may import from, beside itself. Commands are the files of the package's top level.
 MAY_IMPORT = {
     "ops": set(),
     "reading": set(),
@@ -25,9 +25,9 @@ MAY_IMPORT = {
     "inpainting": {"ops", "models", "reading", "data", "training"},
     "evaluation": {"ops", "models", "data", "training", "inpainting"},
     "sweeping": {"ops", "models", "data", "training", "evaluation"},
-    "verbs": {"ops", "reading", "models", "data", "training", "inpainting", "evaluation", "sweeping"},
-    "tools": {"ops", "reading", "models", "data", "training", "inpainting", "evaluation", "sweeping", "verbs"},
-    "benchmark": {"ops", "models", "data", "training", "inpainting", "evaluation", "sweeping", "verbs"},
+    "commands": {"ops", "reading", "models", "data", "training", "inpainting", "evaluation", "sweeping"},
+    "tools": {"ops", "reading", "models", "data", "training", "inpainting", "evaluation", "sweeping", "commands"},
+    "benchmark": {"ops", "models", "data", "training", "inpainting", "evaluation", "sweeping", "commands"},
 }
 EVERYWHERE = {"pconv_jax.errors"}  # imports nothing itself
 NEVER_IN = {
@@ -49,7 +49,7 @@ DEVICE_NAMES = {
     "NamedSharding",
     "PartitionSpec",
 }
-DRAWERS = {"utils", "util", "common", "helpers", "helper", "misc"}
+VAGUE_NAMES = {"utils", "util", "common", "helpers", "helper", "misc"}
 
 
 def module_name(path):
@@ -84,11 +84,11 @@ def imported_modules(path):
 
 
 def room(module):
-    """The room of a module; the verbs' for the files of the top level, and None for the package itself."""
+    """Returns the directory of a module, "commands" for files of the top level, and None for the package itself."""
     parts = module.split(".")
     if len(parts) == 1:
         return None
-    return parts[1] if (PACKAGE / parts[1]).is_dir() else "verbs"
+    return parts[1] if (PACKAGE / parts[1]).is_dir() else "commands"
 
 
 def wrong_imports(module, own):
@@ -218,17 +218,17 @@ def test_one_file_names_devices(module):
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_only_verbs_read_flags(module):
+def test_only_commands_read_flags(module):
     """Library code takes (config, workdir) and does not read flags."""
     read = any(
         name == "flags" or source == "absl.flags" for source, name in imports(ast.parse(MODULES[module].read_text()))
     )
-    assert not read or room(module) in ("verbs", "tools", "benchmark")
+    assert not read or room(module) in ("commands", "tools", "benchmark")
 
 
-def test_no_drawers():
+def test_no_file_has_a_vague_name():
     """No file has a name like utils, which names no subject."""
-    assert not {path.stem for path in FILES} & DRAWERS
+    assert not {path.stem for path in FILES} & VAGUE_NAMES
 
 
 def test_main_is_short():

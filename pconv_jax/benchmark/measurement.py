@@ -163,7 +163,12 @@ def with_shares(rows: list[dict]) -> list[dict]:
 
 
 def save_examples(config, directory: str) -> str:
-    """Writes `examples(config)` to a file in `directory` and returns the file's path."""
+    """Writes `examples(config)` to a file and returns the file's path.
+
+    Args:
+      config: validated experiment config.
+      directory: the directory of the file.
+    """
     path = os.path.join(directory, "batch.npz")
     np.savez(path, **examples(config))
     return path

@@ -34,6 +34,12 @@ class PartialConv(nn.Module):
         self.kernel_sum = float(inputs * kernel_size**2)
 
     def forward(self, x, mask):
+        """Applies the partial convolution.
+
+        Args:
+          x: features `[N, C, H, W]`.
+          mask: a mask of every feature, `[N, C, H, W]`, 1 = valid.
+        """
         with torch.no_grad():
             mask_sum = F.conv2d(mask, self.ones, **self.geometry)
             hole = mask_sum == 0
@@ -64,6 +70,12 @@ class Block(nn.Module):
         self.slope = slope
 
     def forward(self, x, mask):
+        """Applies the block.
+
+        Args:
+          x: features `[N, C, H, W]`.
+          mask: a mask of every feature, `[N, C, H, W]`, 1 = valid.
+        """
         x, mask = self.conv(x, mask)
         if self.norm is not None:
             x = self.norm(x)
@@ -96,7 +108,12 @@ class UNet(nn.Module):
         )
 
     def forward(self, image, mask):
-        """Returns the raw output for an image and a mask, all `[N, C, H, W]`."""
+        """Returns the raw output `[N, C, H, W]`.
+
+        Args:
+          image: `[N, C, H, W]` in [0, 1].
+          mask: `[N, C, H, W]`, 1 = valid.
+        """
         x, skips = image, []
         for block in self.encoder:
             skips.append((x, mask))
@@ -108,8 +125,7 @@ class UNet(nn.Module):
         return x
 
     def freeze_encoder(self):
-        """Makes the encoder's batch normalisation use and keep its running statistics, as in the second training phase
-        (section 4.2)."""
+        """Freezes the running statistics of the encoder's batch normalisation, as in the second phase (section 4.2)."""
         for block in self.encoder:
             if block.norm is not None:
                 block.norm.eval()

@@ -4,7 +4,7 @@ Example k is a function of (seed, k), and batch k of (seed, k, batch size), for 
 hosts. A run resumes by starting at another batch: there is no iterator state to save. Images and masks stay uint8 until
 they are on the device.
 
-Grain is imported inside functions: with orbax, which it brings along, it takes half a second of every start.
+Grain is imported inside functions, because importing it takes half a second.
 """
 
 import dataclasses
@@ -80,7 +80,7 @@ def train_batches(
       seed: seed of order, crops, flips and masks.
       batch_size: examples per batch of this shard.
       start: index of the first batch; earlier ones are not computed.
-      shard: `(index, count)` of this host.
+      shard: index of this host and number of hosts.
       threads: number of threads that prepare batches, in this process or in each worker.
       workers: number of processes that prepare batches; 0 uses threads only.
 
@@ -101,7 +101,7 @@ def train_batches(
 
 
 def _with_shared_memory(dataset):
-    """Yields the batches of worker processes, which cross in shared memory; a full one is a UserError."""
+    """Yields the batches of worker processes, which pass them in shared memory; raises a UserError if it is full."""
     batches = iter(dataset)
     try:
         yield from batches
@@ -166,7 +166,7 @@ def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
       uint8 `[size, size, C]`. Shrinking averages areas, enlarging is bilinear.
 
     Raises:
-      UserError: the view is native, and the image is smaller than it.
+      UserError: the view is native and larger than the image.
     """
     height, width = image.shape[:2]
     side = view.size if view.native else max(1, round(min(height, width) * rng.uniform(*view.scale)))
@@ -183,7 +183,7 @@ def crop(image: np.ndarray, view: View, rng: np.random.Generator) -> np.ndarray:
     if side != view.size:
         method = cv2.INTER_AREA if side > view.size else cv2.INTER_LINEAR
         cut = cv2.resize(cut, (view.size, view.size), interpolation=method)
-    # OpenCV takes a tenth of the time of NumPy's views and their copies.
+    # OpenCV takes a tenth of the time that NumPy takes for views and their copies.
     if flipped:
         cut = cv2.flip(cut, 1)
     if quarter_turns:
@@ -210,7 +210,7 @@ def epoch_order(seed: int, epoch: int, count: int) -> np.ndarray:
 
 
 class _TrainExample:
-    """Makes training example `index`. It is a class, and not a closure, so that it can be sent to worker processes."""
+    """Makes training example `index`. It is a class and not a closure, so that it can be sent to worker processes."""
 
     def __init__(self, source, view, family, seed):
         self.source, self.view, self.family, self.seed = source, view, family, seed

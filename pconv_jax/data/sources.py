@@ -207,7 +207,7 @@ class DecodedSource:
         return image
 
     def _warn(self, name, text):
-        """Logs a doubt about an image, once."""
+        """Logs a warning about an image, once."""
         if name not in self._doubtful:
             self._doubtful.add(name)
             logging.warning("%s: %s", files.printable(name), text)

@@ -96,7 +96,7 @@ def restore(path: str, shapes: train_state.TrainState, which: str) -> train_stat
       which: "last" or "best".
 
     Raises:
-      ValueError: there is no checkpoint, or it has other shapes.
+      UserError: there is no checkpoint, or it has other shapes.
     """
     return parallel.replicate(checkpoints.restore_chosen(path, shapes, which))
 

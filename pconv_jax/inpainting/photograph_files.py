@@ -27,7 +27,7 @@ def check(photo: photograph.Photograph, extension: str):
 
     Args:
       photo: the photograph.
-      extension: of the file to write, one of `WRITTEN`.
+      extension: extension of the file to write, one of `WRITTEN`.
 
     Raises:
       UserError: the format has fewer bits, no transparency, or smaller sides.
@@ -46,7 +46,7 @@ def losses(photo: photograph.Photograph, extension: str) -> list[str]:
 
     Args:
       photo: the photograph.
-      extension: of the file to write, one of `WRITTEN`.
+      extension: extension of the file to write, one of `WRITTEN`.
     """
     warnings = []
     if extension != ".png" and photo.icc is None and not _is_srgb(photo.colour):
@@ -68,7 +68,7 @@ def encode(photo: photograph.Photograph, extension: str) -> bytes:
 
     Args:
       photo: the photograph.
-      extension: of the file, one of `WRITTEN`.
+      extension: extension of the file, one of `WRITTEN`.
 
     Raises:
       UserError: the format cannot hold the pixels (`check`).

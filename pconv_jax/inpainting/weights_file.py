@@ -40,7 +40,7 @@ class Weights:
     Attributes:
       section: the `model` section of a config, as plain values.
       variables: parameters and running statistics, float32.
-      settings: of the image pyramid; None where the network is applied once.
+      settings: settings of the image pyramid; None where the network is applied once.
       about: `name`, `step`, `licence`, `credits`.
     """
 
@@ -65,7 +65,7 @@ def write(path: str, weights: Weights):
     """Writes a weights file; not atomically, which is left to the caller.
 
     Args:
-      path: of the file.
+      path: path of the file.
       weights: what to write; kernels are rounded to float16.
 
     Raises:
@@ -92,7 +92,7 @@ def read(path: str) -> Weights:
     """Reads a weights file.
 
     Args:
-      path: of the file.
+      path: path of the file.
 
     Raises:
       UserError: there is no such file, it is damaged, of another kind, or made by a later version.
@@ -133,7 +133,7 @@ def read(path: str) -> Weights:
 
 
 def sha256(variables) -> str:
-    """Returns the SHA-256 of variables as they are read from a file, to say which weights made a result."""
+    """Returns the SHA-256 of variables as they are read from a file, to identify the weights that made a result."""
     return _sha256(_flat(variables))
 
 

@@ -161,7 +161,7 @@ def load(path: str):
     """Reads a weights file.
 
     Args:
-      path: of an npz with the arrays of `expected`.
+      path: path of an npz with the arrays of `expected`.
 
     Returns:
       `(module, params)` such that `module.apply({"params": params}, image)` gives the features.

@@ -21,8 +21,8 @@ def kaiming(key, shape, dtype=jnp.float32):
 
     Args:
       key: JAX random key.
-      shape: of the kernel, output channels last.
-      dtype: of the weights.
+      shape: shape of the kernel, output channels last.
+      dtype: dtype of the weights.
 
     Returns:
       Normally distributed weights of variance 2 / fan-in, not truncated.
@@ -42,7 +42,7 @@ class Conv(nn.Module):
       conv_type: "partial" (paper, section 3.1); "zero" or "mask_channel", an ordinary convolution (the two differ in
         the input of the network); "gated", an ordinary convolution times a learned sigmoid gate (Yu et al. 2019,
         arXiv 1806.03589), with twice the parameters.
-      dtype: of the computation; parameters are float32.
+      dtype: dtype of the computation; parameters are float32.
       impl: implementation, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: for "partial", one of `ops.mask_update.RULES`.
       zero: start with a kernel of zeros, for a layer whose output is added to something.
@@ -102,9 +102,9 @@ class Norm(nn.Module):
     Attributes:
       norm_type: "batch"; "masked_batch", batch normalisation over valid positions (`MaskedBatchNorm`, with the same
         variables); "group", with up to 32 groups; "none", the identity.
-      momentum: of the running statistics of batch normalisation.
+      momentum: momentum of the running statistics of batch normalisation.
       axis_name: mapped axis over which batch normalisation is synchronised in training.
-      dtype: of the result.
+      dtype: dtype of the result.
     """
 
     norm_type: str = "batch"

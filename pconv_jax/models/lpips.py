@@ -68,7 +68,7 @@ def distance(features, others, linear):
     """Returns LPIPS from the features of two batches of images.
 
     Args:
-      features: of the first images, five maps as `Features` returns them.
+      features: features of the first images, five maps as `Features` returns them.
       others: of the second images.
       linear: five vectors `[channels]` of weights, none negative.
 
@@ -93,7 +93,7 @@ def load(path: str):
     """Reads a weights file.
 
     Args:
-      path: of an npz with `network` and the arrays of `expected`.
+      path: path of an npz with `network` and the arrays of `expected`.
 
     Returns:
       `(module, params, linear)` for `module.apply({"params": params}, image)` and `distance`.

@@ -17,7 +17,7 @@ def read(path: str, missing: str, tool: str) -> dict[str, np.ndarray]:
     """Reads all arrays of an npz, without executing anything that it holds.
 
     Args:
-      path: of the file.
+      path: path of the file.
       missing: the message if the file does not exist.
       tool: the command that makes such a file, for the message if it is not an npz.
 
@@ -41,9 +41,9 @@ def take(arrays: dict, path: str, name: str, shape: tuple[int, ...]) -> np.ndarr
 
     Args:
       arrays: all arrays by name.
-      path: of their file, for messages.
-      name: of the array.
-      shape: that it needs to have.
+      path: path of their file, for messages.
+      name: name of the array.
+      shape: shape that it needs to have.
 
     Raises:
       UserError: the array is missing or has another shape.
@@ -71,7 +71,7 @@ def params(arrays: dict, path: str, wanted: dict[str, tuple[int, ...]]):
 
     Args:
       arrays: the parameters by `"<layer>/<parameter>"`.
-      path: of their file, for messages.
+      path: path of their file, for messages.
       wanted: shapes by name, as `shapes` returns them.
 
     Returns:

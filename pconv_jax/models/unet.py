@@ -21,7 +21,7 @@ class Block(nn.Module):
     Attributes:
       conv: makes the convolution, `layers.Conv` with all arguments but the name.
       norm: makes the normalisation, `layers.Norm` with all arguments but the name.
-      negative_slope: of the activation, 0 for ReLU; None: no activation.
+      negative_slope: negative slope of the activation, 0 for ReLU; None: no activation.
     """
 
     conv: Callable[..., nn.Module]
@@ -62,15 +62,15 @@ class UNet(nn.Module):
       max_width: largest number of channels.
       kernels: odd kernel sizes of `enc1, enc2, ..`. The last value serves the remaining levels, and values for levels
         beyond `depth` are not used, so that `depth` can be changed alone.
-      channels: of the image.
+      channels: number of channels of the image.
       norm: "batch", "masked_batch", "group" or "none" (`layers.Norm`), on all layers but `enc1` and `dec1`.
       center: subtract the mean of each image's valid pixels from the input and add it to the output, which the paper
         does not. Without it, the output of windows with few valid pixels depends on the brightness of the image,
         amplified by the ratio, and the first steps of training are spent on reducing that.
       conv_type: the type of convolution under study (`layers.Conv`); everything else stays the same.
-      momentum: of batch normalisation's running statistics.
+      momentum: momentum of batch normalisation's running statistics.
       axis_name: mapped axis over which batch normalisation is synchronised in training.
-      dtype: of the features; parameters and masks stay float32.
+      dtype: dtype of the features; parameters and masks stay float32.
       remat: recompute the features inside a block in the backward pass instead of storing them.
       conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
       mask_update: "shrink" (the paper's), "keep" or "vanish" (`ops.mask_update`), of all layers but `dec1`, whose mask
@@ -256,8 +256,8 @@ def prepared(variables, dtype):
     """Moves the variables to the device and casts kernels to the compute dtype once, instead of at every call.
 
     Args:
-      variables: of a network, as arrays of the host or the device.
-      dtype: of the network's computation.
+      variables: variables of a network, as arrays of the host or the device.
+      dtype: dtype of the network's computation.
 
     Returns:
       The variables, with which the network's output is the same bit for bit.
@@ -295,5 +295,7 @@ def receptive_field_radius(depth: int, kernels: tuple[int, ...]) -> int:
       kernels: kernel sizes of `enc1, enc2, ..`; the last value serves the remaining levels.
     """
     kernels = (*kernels, *kernels[-1:] * depth)
-    convolutions = sum((kernels[level] // 2 + 1) * 2**level for level in range(depth))  # of encoder and decoder
+    convolutions = sum(
+        (kernels[level] // 2 + 1) * 2**level for level in range(depth)
+    )  # One term each for the encoder and the decoder.
     return convolutions + 2**depth - 1  # nearest upsampling shifts a feature by up to half a step per level

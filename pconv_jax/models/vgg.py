@@ -39,7 +39,7 @@ class VGG16Features(nn.Module):
       mean: per channel, in `order` and on `scale`; the input is normalised to `(scale * image - mean) / std`.
       std: per channel, in `order` and on `scale`.
       gain: factor that brings the features to the scale for which the loss weights are meant.
-      dtype: of the computation.
+      dtype: dtype of the computation.
       conv_impl: implementation of the convolutions, one of `dispatch.IMPLS`; all are equal up to rounding.
     """
 
@@ -59,7 +59,7 @@ class VGG16Features(nn.Module):
         x = x.astype(self.dtype)
         features = []
 
-        def convolve(x, kernel, *_, **__):  # nn.Conv also passes strides, padding and so on, all at their defaults
+        def convolve(x, kernel, *_, **__):  # The other arguments of nn.Conv have their defaults.
             return dispatch.ordinary_conv(x, kernel, 1, self.conv_impl)
 
         for layer in LAYERS:
@@ -92,9 +92,9 @@ def load(path, dtype=jnp.float32, impl="auto"):
     """Reads a weights file.
 
     Args:
-      path: of an npz with `<layer>/kernel` (HWIO) and `<layer>/bias` of each layer, `order`, `scale`, `mean`, `std`,
-        and optionally `gain` (1 if absent), as `VGG16Features` describes them.
-      dtype: of the computation.
+      path: path of an npz with `<layer>/kernel` (HWIO) and `<layer>/bias` of each layer, `order`, `scale`, `mean`,
+        `std`, and optionally `gain` (1 if absent), as `VGG16Features` describes them.
+      dtype: dtype of the computation.
       impl: implementation of the convolutions, one of `dispatch.IMPLS`.
 
     Returns:

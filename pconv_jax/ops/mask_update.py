@@ -47,8 +47,8 @@ def centres(mask: Shaped[ArrayLike, "n h w 1"], stride: int) -> Shaped[Array, "n
     """Returns the mask at the centre of each window of a convolution with half padding.
 
     Args:
-      mask: of the convolution's input.
-      stride: of the convolution.
+      mask: mask of the convolution's input.
+      stride: stride of the convolution.
 
     Returns:
       The mask at the resolution of the convolution's output.

@@ -5,7 +5,7 @@ Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions" (E
 
 Layout: features `[N, *S, C]`, mask `[N, *S, G]`, kernel `[*K, C / F, O]`, where `*S` are one to three spatial axes,
 `G` the number of channel groups that share a mask, and `F` the `feature_group_count`. A mask is exactly 0 or 1, and
-1 means valid, as M in the paper. Outside the image counts as hole, so zero padding is padding with holes.
+1 means valid, as M in the paper. Positions outside the image count as holes, so zero padding is padding with holes.
 """
 
 import math
@@ -38,10 +38,10 @@ def partial_conv(
 ) -> tuple[Float[Array, "n *t o"], Float[Array, "n *t f"]]:
     """Convolves the valid features, renormalises by the mask sum and updates the mask (paper, equations 1 and 2).
 
-    `y = W . (x * M) * sum(1) / sum(M) + b` and `m' = 1` where `sum(M) > 0`; both are 0 elsewhere. `sum(1)` is the whole
-    window, `prod(K) * C / F`, at the border too. Values in holes (NaN and infinity included) change neither the result
-    nor any gradient. Mask sum and ratio are float32 (float64 for float64 features), whatever the dtype of the features.
-    The mask carries no gradient.
+    `y = W . (x * M) * sum(1) / sum(M) + b` and `m' = 1` where `sum(M) > 0`; both are 0 elsewhere. `sum(1)` is the
+    number of values in a whole window, `prod(K) * C / F`, also at the border of the image. Values in holes (NaN and
+    infinity included) change neither the result nor any gradient. Mask sum and ratio are float32 for features of 16
+    and 32 bits, and float64 for float64 features. The mask has no gradient.
 
     Args:
       x: features.
@@ -49,13 +49,13 @@ def partial_conv(
         `feature_group_count` (one per convolution group), or `len(group_sizes)`. None: everything is valid.
       kernel: weights from `C / F` input to `O` output channels.
       bias: added after the renormalisation, and only where the output is valid. None: no bias.
-      strides: of the window, one for all axes or one per axis.
+      strides: strides of the window, one for all axes or one per axis.
       padding: "SAME", "VALID", or `(low, high)` per spatial axis.
-      dilation: of the kernel (atrous), one for all axes or one per axis.
+      dilation: dilation of the kernel (atrous), one for all axes or one per axis.
       feature_group_count: number of groups of a grouped convolution.
       group_sizes: channels per mask channel, in order, summing to `C`, e.g. `(64, 3)` for features concatenated from
         64 and 3 channels with different holes.
-      precision: as in `lax.conv_general_dilated`.
+      precision: precision of the products, as in `lax.conv_general_dilated`.
 
     Returns:
       `(y, m')`: `y` in the dtype of `x` with 0 in the remaining holes, and `m'` in float32 with one channel, or
@@ -99,12 +99,12 @@ def mask_sum(
     padding: windows.Padding,
     group_sizes: Sequence[int],
 ) -> Float[Array, "n p q 1"]:
-    """Returns sum(M) per window: the number of valid features that the kernel meets.
+    """Returns sum(M) per window, the number of valid features in it.
 
     Args:
       mask: 1 valid, 0 hole.
       kernel_size: extent of the kernel per spatial axis.
-      strides: of the window, one for all axes or one per axis.
+      strides: strides of the window, one for all axes or one per axis.
       padding: "SAME", "VALID", or `(low, high)` per spatial axis.
       group_sizes: features per mask channel.
 
@@ -125,14 +125,16 @@ def renormalise(
     bias: Float[Array, " o"] | None,
     dtype: jnp.dtype,
 ) -> tuple[Float[Array, "n *t o"], Float[Array, "n *t f"]]:
-    """Applies what follows the convolution: `(y * sum(1) / sum(M) + bias, m')`, both 0 where sum(M) is 0.
+    """Renormalises a convolution of the valid features, adds the bias and computes the new mask.
+
+    `y * sum(1) / sum(M) + bias` and `m' = 1` where `sum(M) > 0`; both are 0 elsewhere.
 
     Args:
       y: the convolution of the valid features, float32 or wider.
-      sums: sum(M) per window and convolution group.
+      sums: sum(M) per window and convolution group (`mask_sum`).
       full_sum: sum(1), the number of weights per output channel.
       bias: added after the renormalisation; None: no bias.
-      dtype: of the returned features, which are rounded to it once, here.
+      dtype: dtype of the returned features, to which they are rounded once.
 
     Returns:
       `(y, m')`: `y` in `dtype`, and `m'` in float32, exactly 0 or 1.
@@ -155,14 +157,14 @@ def propagate_mask(
     padding: windows.Padding = "SAME",
     dilation: int | Sequence[int] = 1,
 ) -> Float[Array, "n *t 1"]:
-    """Returns the mask that `partial_conv` returns, without the features: 1 where a window has any valid position.
+    """Returns the mask that `partial_conv` returns, without features: 1 where a window has any valid position.
 
     Args:
-      mask: 1 valid, 0 hole, of any number of channel groups.
+      mask: 1 valid, 0 hole, with any number of channel groups.
       kernel_size: extent of the kernel per spatial axis.
-      strides: of the window, one for all axes or one per axis.
+      strides: strides of the window, one for all axes or one per axis.
       padding: "SAME", "VALID", or `(low, high)` per spatial axis.
-      dilation: of the kernel (atrous), one for all axes or one per axis.
+      dilation: dilation of the kernel (atrous), one for all axes or one per axis.
 
     Returns:
       float32, exactly 0 or 1.
@@ -183,11 +185,11 @@ def _mask_sum(valid, weights, window):
 
     `weights [F, G]` are the channels of each convolution group that share each mask channel.
     """
-    # A mask that is a constant of the traced program would have its window sums folded by the compiler, which takes
-    # seconds for a 512 x 512 batch; the barrier leaves them to run time.
+    # If the mask is a constant of the traced function, the compiler would compute its window sums, which takes seconds
+    # for a 512 x 512 batch. The barrier leaves them to run time.
     valid = lax.optimization_barrier(valid.astype(jnp.float32))
     groups_out, groups_in = weights.shape
-    if groups_out <= groups_in:  # the window sums are over the fewer channels
+    if groups_out <= groups_in:  # The window sums are computed on whichever side has fewer channels.
         valid = _mix(valid, weights)
     sums = lax.reduce_window(
         valid,
@@ -219,7 +221,7 @@ def _per_channel(valid, group_sizes):
     """Broadcasts a mask of channel groups to the channels of the features."""
     if valid.shape[-1] == 1 or all(size == 1 for size in group_sizes):
         return valid
-    # Not jnp.repeat: it gathers, and onnxruntime does not select booleans as its ONNX translation does.
+    # Not jnp.repeat, which becomes a gather of booleans that onnxruntime cannot compute.
     groups = [jnp.broadcast_to(valid[..., g : g + 1], (*valid.shape[:-1], size)) for g, size in enumerate(group_sizes)]
     return jnp.concatenate(groups, axis=-1)
 
@@ -250,7 +252,7 @@ def _check_features(x, kernel, bias, feature_group_count):
         raise ValueError(f"kernel has shape {kernel.shape}; needs {rank + 2} axes [*K, C / F, O] for x {x.shape}")
     channels, out_channels = x.shape[-1], kernel.shape[-1]
     if 0 in kernel.shape:
-        raise ValueError(f"kernel has shape {kernel.shape}; needs at least one of each")
+        raise ValueError(f"kernel has shape {kernel.shape}; needs no axis of size 0")
     if not isinstance(feature_group_count, int) or feature_group_count < 1:
         raise ValueError(f"feature_group_count is {feature_group_count}; needs a positive integer")
     if channels % feature_group_count or out_channels % feature_group_count:

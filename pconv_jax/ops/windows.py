@@ -41,9 +41,9 @@ def resolve(
     Args:
       spatial: size of the input per spatial axis.
       kernel_size: extent of the kernel, one for all axes or one per axis.
-      strides: of the window, one for all axes or one per axis.
+      strides: strides of the window, one for all axes or one per axis.
       padding: "SAME", "VALID", or `(low, high)` per spatial axis.
-      dilation: of the kernel (atrous), one for all axes or one per axis.
+      dilation: dilation of the kernel (atrous), one for all axes or one per axis.
 
     Returns:
       The window, with at least one output position.
@@ -95,7 +95,7 @@ def integers(name: str, values: Sequence, wanted: str) -> tuple[int, ...]:
     """Returns the values as Python integers; NumPy's integers are accepted.
 
     Args:
-      name: of the argument, for the message.
+      name: name of the argument, for the message.
       values: the sequence to convert.
       wanted: what the argument needs to be, for the message.
 

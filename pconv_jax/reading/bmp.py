@@ -16,7 +16,7 @@ _MODES = ("1", "L", "P", "RGB", "RGBA")
 
 
 def header(encoded: bytes) -> headers.Header:
-    """Returns the size; `details` says whether it is 24 bits without compression, which most files are."""
+    """Returns the size; `details` is whether it has 24 bits without compression, as most files have."""
     (length,) = struct.unpack_from("<I", encoded, 14)
     if length == 12:  # OS/2's header has 16 bits per side.
         width, height, _, bits = struct.unpack_from("<HHHH", encoded, 18)

@@ -1,4 +1,4 @@
-"""Lists the images of a folder by one rule, and reports what is left out."""
+"""Lists the images of a folder by one rule, and reports the files that are left out."""
 
 import collections
 import os

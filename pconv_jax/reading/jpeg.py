@@ -76,7 +76,7 @@ def header(encoded: bytes) -> headers.Header:
 
 
 def decode(encoded: bytes, head: headers.Header, channels: int | None = None) -> headers.Samples:
-    """Decodes the pixels; a warning says so where data is missing inside the file.
+    """Decodes the pixels, with a warning if data is missing inside the file.
 
     Args:
       encoded: the bytes of the file.

@@ -20,9 +20,9 @@ from pconv_jax.tools import download, weight_files
 _TOOL = "python -m pconv_jax.tools.prepare_inception"
 _HOME = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights"
 SOURCE = download.Published(f"{_HOME}/pt_inception-2015-12-05-6726825d.pth", 95.6, "sha256:6726825d")
-EPSILON = 1e-3  # of Inception's batch normalisation
+EPSILON = 1e-3  # The epsilon of Inception's batch normalisation.
 
-_CLASSES = "fc.bias"  # of 1008 classes here, of 1000 in torchvision's
+_CLASSES = "fc.bias"  # It has 1008 classes here and 1000 in torchvision's file.
 _NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -65,7 +65,7 @@ def _convert(path):
     tensors = weight_files.tensors(path, [*names, _CLASSES])
     if tensors.get(_CLASSES, np.zeros(1008)).shape != (1008,):
         raise errors.UserError(
-            f"{path} knows {tensors[_CLASSES].size} classes and not 1008, so it is torchvision's Inception, whose "
+            f"{path} has {tensors[_CLASSES].size} classes and not 1008, so it is torchvision's Inception, whose "
             f"distances are not comparable with published FID: give {what}"
         )
     arrays = {}

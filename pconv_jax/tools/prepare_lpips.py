@@ -24,7 +24,7 @@ from pconv_jax.tools import download, weight_files
 _TOOL = "python -m pconv_jax.tools.prepare_lpips"
 _TORCH = "https://download.pytorch.org/models"
 _LINEAR = "https://raw.githubusercontent.com/richzhang/PerceptualSimilarity/master/lpips/weights/v0.1"
-SOURCES = {  # by network and flag
+SOURCES = {  # The published files, by network and flag.
     "alex": {
         "--backbone": download.Published(f"{_TORCH}/alexnet-owt-7be5be79.pth", 244.4, "sha256:7be5be79"),
         "--linear": download.Published(

@@ -4,7 +4,7 @@
     python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz --source=keras            # the original ones of Caffe
     python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz --file=vgg16-397923af.pth
 
-A file may be safetensors or a .pth with torchvision's names, Keras' .h5, or an npz; its content says which.
+A file may be safetensors or a .pth with torchvision's names, Keras' .h5, or an npz, and is recognised by its content.
 torchvision's weights stay in the cache of the hub's client (553 MB), Keras' are removed after conversion.
 """
 
@@ -32,7 +32,7 @@ SOURCES = {
         checksum="md5:6d6bbae143d832006294945121d1f1fc",  # the one that Keras compares with
     ),
 }
-_READERS = {"torchvision": "safetensors", "keras": "h5py"}  # of what is downloaded
+_READERS = {"torchvision": "safetensors", "keras": "h5py"}  # The package that reads each download.
 
 _TOOL = "python -m pconv_jax.tools.prepare_vgg16"
 

@@ -1,8 +1,9 @@
-"""Tensors of a torch checkpoint (.pth) as NumPy arrays, without torch and without running what the file says.
+"""Reads the tensors of a torch checkpoint (.pth) as NumPy arrays, without torch and without running its code.
 
-A checkpoint is a pickle and raw arrays: in a zip since torch 1.6, one after another before that, as in torchvision's
-vgg16-397923af.pth of 2017. A pickle calls whatever it names. Here it can name a dictionary and what rebuilds a tensor,
-each a stand-in that only notes where the tensor lies; any other name is refused. Format: torch/serialization.py.
+A checkpoint is a pickle and raw arrays: in a zip since torch 1.6, and one after another before, as in torchvision's
+vgg16-397923af.pth of 2017. Unpickling calls any function that the pickle names. Here it may only name a dictionary and
+the functions that rebuild a tensor, which are replaced by functions that record where the tensor lies. Any other name
+is refused. The format is that of torch/serialization.py.
 """
 
 import collections
@@ -15,7 +16,7 @@ import numpy as np
 
 from pconv_jax import errors
 
-LEGACY_START = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # the pickle of the magic number
+LEGACY_START = b"\x80\x02\x8a\x0a" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")  # The pickle of the magic number.
 
 
 class _Storage(typing.NamedTuple):
@@ -25,7 +26,7 @@ class _Storage(typing.NamedTuple):
 
 
 class _Tensor:
-    """Where a tensor lies: (storage, offset, shape, strides), counted in elements. Also stands for a Parameter."""
+    """The place of a tensor or a Parameter: storage, offset, shape and strides, counted in elements."""
 
     def __init__(self, data=None, *_):
         self.place = data.place if isinstance(data, _Tensor) else data
@@ -33,7 +34,7 @@ class _Tensor:
     def __setstate__(self, state):
         if len(state) == 4:  # a tensor as torch wrote it before _rebuild_tensor
             self.place = state
-        elif len(state) == 5:  # a Parameter of that time; later ones say only whether they need a gradient
+        elif len(state) == 5:  # An old Parameter; later ones have only the flag of the gradient.
             self.place = state[0].place
 
 
@@ -59,6 +60,12 @@ class _Unpickler(pickle.Unpickler):
         self.storages = {}
 
     def find_class(self, module, name):
+        """Returns the replacement of a name in the pickle, and refuses names that no tensor needs.
+
+        Args:
+          module: the module that the pickle names.
+          name: the name in it.
+        """
         if (module, name) not in _KNOWN:
             raise pickle.UnpicklingError(f"it names {module}.{name}, which no tensor needs; nothing was run")
         return _KNOWN[module, name]
@@ -89,7 +96,7 @@ def read(path: str, names) -> dict[str, np.ndarray]:
                 return _read_zip(archive, names)
         with open(path, "rb") as file:
             return _read_legacy(file, names)
-    except Exception as error:  # the bytes of a stranger can raise anything while they are unpickled
+    except Exception as error:  # Damaged or hostile bytes can raise any exception while they are unpickled.
         reason = str(error) or type(error).__name__
         raise errors.UserError(
             f"{path} is no torch state dict of floats ({reason}): download it again, or save model.state_dict()"

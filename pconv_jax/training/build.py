@@ -19,7 +19,7 @@ from pconv_jax.models import unet, vgg
 from pconv_jax.ops.cpu import dispatch
 from pconv_jax.training import parallel, phases, steps, train_state, validation
 
-EVALUATION_MASKS = "evaluation masks"  # in data.json
+EVALUATION_MASKS = "evaluation masks"  # The key of their fingerprint in data.json.
 
 
 def image_sources(config, images: tuple | None = None) -> tuple[sources.DecodedSource, sources.DecodedSource]:
@@ -27,10 +27,10 @@ def image_sources(config, images: tuple | None = None) -> tuple[sources.DecodedS
 
     Args:
       config: the config of the run.
-      images: `(train, evaluation)`, encoded images that were found before; by default, `data.source` finds them.
+      images: `(train, evaluation)`, encoded images that the caller has listed; None to list those of `data.source`.
 
     Raises:
-      ValueError: a folder is missing, empty or too small to split, or a TFDS dataset is not prepared.
+      UserError: a folder is missing, empty or too small to split, or a TFDS dataset is not prepared.
     """
     data = config.data
     pair = sources.SOURCES[data.source].load(data) if images is None else images
@@ -42,7 +42,7 @@ def check_masks(config):
     """Draws one mask for training and one per bucket for evaluation, so that wrong settings fail before training.
 
     Raises:
-      ValueError: a mask folder is missing or empty, or no mask has the wanted area.
+      UserError: a mask folder is missing or empty, or no mask has the wanted area.
     """
     size = (config.data.size, config.data.size)
     train, evaluation = validation.train_masks(config), validation.evaluation_masks(config)
@@ -151,11 +151,10 @@ def implementation(model) -> str:
 def vgg16_features(config):
     """Returns `(features, params)`, where `features(params, images)` computes VGG16's feature maps.
 
-    It is `(None, {})` if `loss.vgg16_weights` is empty: the terms that need them are off, and a log line says so.
+    It is `(None, {})` if `loss.vgg16_weights` is empty: the terms that need them are off, and the log reports it.
 
     Raises:
-      ValueError: the file does not hold VGG16's weights.
-      FileNotFoundError: there is no such file.
+      UserError: the file does not exist or does not hold VGG16's weights.
     """
     if not config.loss.vgg16_weights:
         logging.info("no loss.vgg16_weights: the perceptual and style terms are off")
@@ -257,8 +256,7 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
       evaluation_source: decoded evaluation images, or None.
 
     Raises:
-      ValueError: the file of VGG16's weights holds something else.
-      FileNotFoundError: there is no such file.
+      UserError: the file of VGG16's weights does not exist or holds something else.
     """
     model, adam = unet_model(config), optimizer(config)
     features, vgg16_params = vgg16_features(config)

@@ -116,7 +116,7 @@ def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = N
     try:
         saved, metadata = manager.item_metadata(step), manager.metadata(step).custom_metadata
     except Exception as error:
-        if _is_unrelated_to_the_files(error):
+        if is_unrelated_to_the_files(error):
             raise
         raise _damaged(step, error) from error
     if saved is None:
@@ -127,7 +127,7 @@ def restore(manager: ocp.CheckpointManager, abstract_state, step: int | None = N
     try:
         state = manager.restore(step, args=ocp.args.StandardRestore(arrays))
     except Exception as error:
-        if _is_unrelated_to_the_files(error):
+        if is_unrelated_to_the_files(error):
             raise
         raise _damaged(step, error) from error
     if (metadata or {}).get(_DIGEST) != digest(state):
@@ -264,7 +264,7 @@ def alone():
     )
 
 
-def _is_unrelated_to_the_files(error):
+def is_unrelated_to_the_files(error):
     """Returns whether an error while reading has another cause than damaged files, e.g. no memory or no permission."""
     missing = (None, errno.ENOENT, errno.ENOTDIR, errno.EISDIR)
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in missing)

@@ -24,7 +24,7 @@ _IMAGES = ("train", "evaluation")  # The uses that every data.json has; the othe
 
 
 class NotWritten(OSError):
-    """A file of a run could not be written; the message says what to do."""
+    """A file of a run could not be written; the message explains what to do."""
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The training step and the prediction, pure functions that are made from a network, an optimizer and a phase."""
+"""Makes the training step and the prediction, pure functions of arrays, from a network, an optimizer and a phase."""
 
 import functools
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pconv_jax.training import phases
 
 
 def loss_terms(output, target, mask, features: Callable | None):
-    """Returns the terms of the loss by name, each a scalar; without `features` those of images alone.
+    """Returns the terms of the loss by name, each a scalar. Without `features`, only the terms of images are computed.
 
     Args:
       output: the network's prediction, `[N, H, W, C]`, float32.
@@ -81,18 +81,20 @@ def make_train_step(
 
     def train_step(state, batch, vgg16):
         grads, metrics, batch_stats = gradients(state, batch, vgg16, weights(state.step))
-        if lax.axis_size(model.axis_name) > 1:  # on a CPU, XLA copies what a single device averages
+        if lax.axis_size(model.axis_name) > 1:  # On a single CPU device, XLA would copy all gradients for the average.
             grads, metrics = lax.pmean((grads, metrics), model.axis_name)
         grads = phase.mask_frozen(grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, phase.mask_frozen(updates))  # Adam's momentum outlives the gradient
+        params = optax.apply_updates(
+            state.params, phase.mask_frozen(updates)
+        )  # Adam's momentum goes on when gradients are 0.
         average = state.ema
         if average is not None:
             decay = jnp.minimum(ema, (1 + state.step) / (10 + state.step))
             average = optax.incremental_update(params, average, 1.0 - decay)
         skipped = lax.psum(jnp.sum(batch["skipped"]), model.axis_name).astype(jnp.float32)
         metrics |= {"grad_norm": _norm(grads), "skipped": skipped}
-        # Of the parameters after the update, so that the log refuses them before a checkpoint holds a value not finite.
+        # Computed after the update, so that parameters that are not finite are noticed before they are saved.
         metrics["param_norm"] = _norm(params)
         return state.replace(
             step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state, ema=average
@@ -141,7 +143,7 @@ def _norm(tree):
 
 
 def make_predict(model):
-    """Returns `predict(variables, image, mask) -> (output, composite)` from uint8 images to float32 in units of white.
+    """Returns `predict(variables, image, mask) -> (output, composite)` from uint8 images to float32, where 1 is white.
 
     The composite is in [0, 1], the output is not clipped. Batch normalisation uses its running statistics, so a
     prediction does not depend on the other examples of its batch.

@@ -37,6 +37,8 @@ def parameters(path: str, abstract_state) -> tuple:
         try:
             saved = manager.item_metadata(step).tree
         except Exception as error:
+            if checkpoints.is_unrelated_to_the_files(error):
+                raise
             raise errors.UserError(_unreadable(path, error)) from error
         name = "ema" if saved.get("ema") else "params"
         taken = {name: saved.get(name), "batch_stats": saved.get("batch_stats")}
@@ -48,6 +50,8 @@ def parameters(path: str, abstract_state) -> tuple:
         try:
             restored = manager.restore(step, args=arguments)
         except Exception as error:
+            if checkpoints.is_unrelated_to_the_files(error):
+                raise
             raise errors.UserError(_unreadable(path, error)) from error
     return restored[name], restored.get("batch_stats", {})
 

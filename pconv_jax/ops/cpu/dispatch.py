@@ -42,7 +42,7 @@ def conv(
       mask: 1 valid, 0 hole.
       kernel: square kernel.
       bias: one per output channel; None: no bias.
-      stride: of both axes.
+      stride: stride of both axes.
       impl: one of `IMPLS`; "xla" computes all variants but the paper's.
       variant: differences from the paper.
 
@@ -64,7 +64,7 @@ def ordinary_conv(
     Args:
       x: features.
       kernel: square kernel.
-      stride: of both axes.
+      stride: stride of both axes.
       impl: one of `IMPLS`; "auto" and "xla" are both XLA's own convolution.
 
     Returns:

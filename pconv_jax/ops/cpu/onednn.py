@@ -44,7 +44,7 @@ def conv(
     Args:
       x: features, float32 or bfloat16.
       kernel: `[K, L, C, O]` or, if `swapped`, `[K, L, O, C]`, in the dtype of `x`.
-      stride: of both axes.
+      stride: stride of both axes.
       padding: `((top, bottom), (left, right))`, not negative.
       swapped: the kernel's last axis holds the input channels.
 

@@ -29,7 +29,7 @@ def xla_conv(
     Args:
       x: features.
       kernel: `[K, L, C, O]` or, if `swapped`, `[K, L, O, C]`.
-      stride: of both axes.
+      stride: stride of both axes.
       padding: `((top, bottom), (left, right))`.
       swapped: the kernel's last axis holds the input channels.
 

@@ -41,7 +41,7 @@ def conv(
     Args:
       x: features.
       kernel: the weights.
-      stride: of both axes.
+      stride: stride of both axes.
       padding: `((top, bottom), (left, right))`, each from 0 to the kernel size less one.
       backend: the convolution and product to compute with.
 
