@@ -14,7 +14,7 @@ METHODS = [pytest.param(name, marks=needs_gmic) if name == "GMIC" else name for 
 
 
 def smooth(channels, height=20, width=24):
-    """A ramp, which any inpainting continues well."""
+    """Returns a ramp, which any inpainting continues well."""
     y, x = np.mgrid[:height, :width]
     return np.stack([60 + (c + 2) * x + 3 * y for c in range(channels)], axis=-1).astype(np.uint8)
 
@@ -22,7 +22,7 @@ def smooth(channels, height=20, width=24):
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
 def test_baselines_keep_valid_pixels_and_read_no_hole(method, channels):
-    """Valid pixels come back unchanged, and what lies in the hole decides nothing."""
+    """Valid pixels stay unchanged, and pixel values in the hole do not matter."""
     image, mask = pictures.noise(0, 20, 24, channels), scoring.hole()
     filled = baselines.BASELINES[method](image, mask)
     assert filled.dtype == np.uint8 and filled.shape == image.shape
@@ -35,14 +35,14 @@ def test_baselines_keep_valid_pixels_and_read_no_hole(method, channels):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_baselines_without_and_with_nothing_but_holes(method):
-    """No hole: the image itself. Nothing valid: some image, no error."""
+    """Without a hole the image is returned; without valid pixels some image is returned, without an error."""
     image, mask = pictures.noise(0, 20, 24), np.ones((20, 24, 1), np.uint8)
     np.testing.assert_array_equal(baselines.BASELINES[method](image, mask), image)
     assert baselines.BASELINES[method](image, 0 * mask).shape == image.shape
 
 
 def test_mean_fill_is_the_mean_of_the_valid_pixels():
-    """By hand: valid 10, 20 and 31 give 20, per channel; sums do not overflow uint8."""
+    """The valid values 10, 20 and 31 give 20 per channel, and sums do not overflow uint8."""
     image = np.asarray([[10, 20], [31, 99]], np.uint8)[..., None] * np.asarray([1, 2], np.uint8)
     mask = np.asarray([[1, 1], [1, 0]], np.uint8)[..., None]
     np.testing.assert_array_equal(baselines.mean_fill(image, mask)[1, 1], [20, 41])
@@ -54,7 +54,7 @@ def test_mean_fill_is_the_mean_of_the_valid_pixels():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("method", ["Telea", "Navier-Stokes", "FSR", pytest.param("GMIC", marks=needs_gmic)])
 def test_fillers_by_others_fill_holes_and_not_the_rest(method, channels):
-    """On a ramp they beat the mean by far: each gets the mask in its own polarity."""
+    """On a ramp each algorithm is far better than the mean, so each gets the mask in the polarity that it expects."""
     image, mask = smooth(channels), scoring.hole()
     error = np.abs(baselines.BASELINES[method](image, mask).astype(int) - image)[mask[..., 0] == 0].mean()
     mean_error = np.abs(baselines.mean_fill(image, mask).astype(int) - image)[mask[..., 0] == 0].mean()
@@ -62,7 +62,7 @@ def test_fillers_by_others_fill_holes_and_not_the_rest(method, channels):
 
 
 def test_biharmonic_is_scikit_images():
-    """Rounded to uint8; and a plane, whose biharmonic is zero, comes back."""
+    """The result is scikit-image's rounded to uint8, and a plane is restored, whose biharmonic is zero."""
     image, mask = pictures.noise(0, 20, 24), scoring.hole()
     expected = skimage.restoration.inpaint_biharmonic(image / 255.0, mask[..., 0] == 0, channel_axis=-1)
     filled = baselines.biharmonic(image, mask)
@@ -71,7 +71,7 @@ def test_biharmonic_is_scikit_images():
 
 
 def test_frequency_selective_extends_periodic_texture():
-    """Stripes go on through the hole, where Telea's smooth continuation loses them."""
+    """It continues stripes through the hole, where Telea's smooth continuation loses them."""
     stripes = np.round(128 + 100 * np.sin(2 * np.pi * np.arange(48) / 8)).astype(np.uint8)
     image = np.ascontiguousarray(np.broadcast_to(stripes[None, :, None], (48, 48, 3)))
     mask = np.ones((48, 48, 1), np.uint8)
@@ -95,13 +95,13 @@ def test_gmic_keeps_the_order_of_channels_and_the_users_home(monkeypatch, tmp_pa
 
 
 def test_gmic_that_is_not_installed(monkeypatch):
-    """The message names the flag to change."""
+    """If G'MIC is not installed, the message names the flag to change."""
     monkeypatch.setenv("PATH", "")
     with pytest.raises(UserError, match="gmic is not on PATH: install G'MIC, or leave GMIC out of --baselines"):
         baselines.gmic_pde(smooth(3), scoring.hole())
 
 
 def test_slow_fillers_are_left_to_the_user():
-    """Training ends with the quick ones, and the command evaluate adds the biharmonic one by default."""
+    """Training ends with the quick baselines, and `evaluate` adds the biharmonic one by default."""
     assert set(baselines.BASELINES) - set(baselines.DEFAULT) == {"FSR", "GMIC"}
     assert set(baselines.DEFAULT) - set(baselines.QUICK) == {"biharmonic"}

@@ -8,7 +8,7 @@ from pconv_jax.training import build
 
 
 def test_a_folder_of_evaluation_images_inside_the_training_folder(tmp_path):
-    """What lies below `data.eval_path` is evaluated on and left out of training."""
+    """Images below `data.eval_path` are evaluation images and are left out of training."""
     for k, name in enumerate(("a.png", "sub/b.png", "eval/c.png", "eval/d.png")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(pictures.encode(pictures.noise(k)))
@@ -19,7 +19,7 @@ def test_a_folder_of_evaluation_images_inside_the_training_folder(tmp_path):
 
 
 def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
-    """By `data.eval_fraction`, every photograph on one side."""
+    """Without `data.eval_path`, `data.eval_fraction` splits a folder, and every photograph is on one side."""
     for k in range(5):
         (tmp_path / f"{k}.png").write_bytes(pictures.encode(pictures.noise(k)))
     changes = {"data.source": "folder", "data.path": str(tmp_path), "data.eval_fraction": 0.4}
@@ -29,7 +29,7 @@ def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
 
 
 def test_fingerprints_of_all_that_a_run_is_fed_with(tmp_path):
-    """Images always; mask folders and VGG16's weights where the config has them."""
+    """There are fingerprints of the images, and of mask folders and VGG16's weights if the config has them."""
     config = runs.tiny()
     sources = build.image_sources(config)
     assert build.fingerprints(config, *sources).keys() == {"train", "evaluation"}

@@ -11,7 +11,7 @@ DTYPES = (np.uint8, np.uint16)
 
 
 def drawn(pixels, alpha=None, dtype=np.uint8):
-    """A photograph of `[H, W, C]` fractions of white."""
+    """Returns a photograph of `[H, W, C]` fractions of white."""
     white = np.iinfo(dtype).max
 
     def scaled(x):
@@ -23,7 +23,7 @@ def drawn(pixels, alpha=None, dtype=np.uint8):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_polarity_and_threshold(dtype, channels):
-    """More than half of white is white, whatever the depth; the two polarities are opposites."""
+    """Values above half of white count as white at every depth, and the two polarities are opposites."""
     grey = np.asarray([[0, 0.2, 0.49], [0.51, 0.9, 1]])
     image = drawn(np.repeat(grey[..., None], channels, -1), dtype=dtype)
     white_hole = drawn_masks.from_image(image, "white_hole")
@@ -34,14 +34,14 @@ def test_polarity_and_threshold(dtype, channels):
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_alpha(dtype):
-    """Transparent is hole, from half on, whatever the colours are."""
+    """With polarity alpha, pixels of at most half opacity are hole, whatever their colours are."""
     alpha = np.asarray([[0, 0.49, 0.51, 1]])[..., None]
     mask = drawn_masks.from_image(drawn(np.zeros((1, 4, 3)), alpha, dtype), "alpha")
     np.testing.assert_array_equal(mask, [[0, 0, 1, 1]])
 
 
 def test_a_mask_with_an_opaque_alpha_channel_is_a_mask():
-    """Editors add one to every file."""
+    """An opaque alpha channel, which editors add to every file, does not matter."""
     mask = drawn_masks.from_image(drawn([[[0.0], [1.0]]], [[[1.0], [1.0]]]), "white_hole")
     np.testing.assert_array_equal(mask, [[1, 0]])
 
@@ -68,13 +68,13 @@ def test_grey_share():
 
 
 def random_mask(seed, size=(24, 31)):
-    """A few holes."""
+    """Returns a mask with a few holes."""
     return (np.random.default_rng(seed).random(size) > 0.02).astype(np.uint8)
 
 
 @pytest.mark.parametrize("distance", [0, 1, 2, 3, 7])
 def test_grow_is_by_distance(distance):
-    """A pixel becomes hole if a hole lies within the distance; against every pair of pixels."""
+    """A pixel becomes hole if a hole lies within the distance, as a loop over all pairs of pixels finds."""
     mask = random_mask(distance)
     holes = np.argwhere(mask == 0)
     expected = np.ones_like(mask)
@@ -84,7 +84,7 @@ def test_grow_is_by_distance(distance):
 
 
 def test_grow_by_one_is_less_than_a_square():
-    """It is round: the loop's 3x3 window covers more."""
+    """Growing is round, so it covers less than a 3x3 window does."""
     mask = random_mask(5)
     assert (drawn_masks.grow(mask, 1) >= 1 - loops.dilate(1 - mask, (3, 3))).all()
 
@@ -97,7 +97,7 @@ def test_grow_of_no_hole_is_none():
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize(("grown_by", "distance"), [(1, 1), (4, 4), (4, 2), (4, 0)])
 def test_feather_stays_in_the_band(grown_by, distance, channels):
-    """Nothing changes outside the grown hole; the hole as drawn holds the filling; the band lies between the two."""
+    """Nothing changes outside the grown hole, the drawn hole has the filling, and values in the band lie between."""
     mask = np.ones((30, 40), np.uint8)
     mask[10:20, 12:25] = 0
     grown = drawn_masks.grow(mask, grown_by)
@@ -113,7 +113,7 @@ def test_feather_stays_in_the_band(grown_by, distance, channels):
 
 
 def test_feather_by_hand():
-    """16 bits, from 0 to 60000 over two pixels of a band of three: a third, two thirds, all of it."""
+    """Over two of three pixels of a band, 0 to 60000 becomes a third, two thirds and all of it."""
     mask = np.asarray([[1, 1, 1, 1, 0, 1, 1, 1, 1]], np.uint8)
     grown = drawn_masks.grow(mask, 3)
     image = np.zeros((1, 9, 1), np.uint16)

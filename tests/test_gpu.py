@@ -15,7 +15,7 @@ pytestmark = pytest.mark.gpu
 
 @pytest.fixture(autouse=True)
 def gpu():
-    """The GPU, with products in full float32: TF32 rounds to ten bits."""
+    """Returns the GPU, with products in full float32, because TF32 rounds to ten bits."""
     if jax.default_backend() != "gpu":
         pytest.skip(f"needs a GPU; the default device is a {jax.default_backend()}")
     with jax.default_matmul_precision("highest"):
@@ -23,7 +23,7 @@ def gpu():
 
 
 def step_on(device, config, batch):
-    """One training step on one device: the state after it and the metrics, on the host."""
+    """Runs one training step on one device and returns the state after it and the metrics, on the host."""
     train_step = jax.pmap(
         runs.train_step(config, runs.phases(config)[0]),
         axis_name="batch",
@@ -50,7 +50,10 @@ def test_partial_conv_is_the_loop(stride, impl):
 
 @pytest.mark.parametrize("norm", ["batch", "masked_batch"])
 def test_a_step_is_that_of_the_cpu(gpu, norm):
-    """Statistics, momentum and metrics agree: Adam's first update is a sign, and would hide what the gradients do."""
+    """Statistics, momentum and metrics agree.
+
+    Parameters are not compared, because Adam's first update is a sign, which would hide errors of the gradients.
+    """
     config = runs.tiny(**{"model.norm": norm})
     batch = runs.batch(config)
     (state, metrics), (expected, expected_metrics) = (
@@ -65,7 +68,7 @@ def test_a_step_is_that_of_the_cpu(gpu, norm):
 
 
 def test_bfloat16_is_near_float32(gpu):
-    """The loss within a percent, everything finite, parameters and statistics still float32."""
+    """The loss is within a percent, everything is finite, and parameters and statistics stay float32."""
     (state, metrics), (_, expected) = (
         step_on(gpu, config, runs.batch(config))
         for config in (runs.tiny(**{"model.dtype": dtype}) for dtype in ("bfloat16", "float32"))

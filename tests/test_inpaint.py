@@ -24,20 +24,20 @@ HEIGHT, WIDTH = 45, 61
 
 
 def content(channels=3, seed=0, dtype=np.uint8):
-    """Noise: any pixel that changes is noticed."""
+    """Returns noise, so that any pixel that changes is noticed."""
     white = np.iinfo(dtype).max
     return np.random.default_rng(seed).integers(0, white + 1, (HEIGHT, WIDTH, channels)).astype(dtype)
 
 
 def hole():
-    """bool `[H, W]`, a block of 8.7 % of the image, in from the border."""
+    """Returns a bool `[H, W]` block of 8.7 % of the image, away from the border."""
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[10:22, 20:40] = True
     return mask
 
 
 def save(path, array, **options):
-    """An 8-bit file of any kind."""
+    """Writes an 8-bit file of any kind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     PIL.Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array).save(path, **options)
 
@@ -47,13 +47,13 @@ def pixels(path):
 
 
 def tree(path):
-    """Everything under a directory, with sizes and times of change."""
+    """Returns all files under a directory with their sizes and modification times."""
     return {p: (p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(pathlib.Path(path).rglob("*"))}
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run directory."""
+    """Returns a run directory."""
     config = runs.tiny()
     return networks.save_run(tmp_path_factory.mktemp("runs") / "run", config, [(networks.random_state(config), 20.0)])
 
@@ -65,7 +65,7 @@ def network(run):
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """The current directory, with photo.png, mask.png (white holes) and black.png (the same, black holes)."""
+    """Enters a directory with photo.png, mask.png (white holes) and black.png (the same with black holes)."""
     monkeypatch.chdir(tmp_path)
     save(tmp_path / "photo.png", content())
     save(tmp_path / "mask.png", hole() * np.uint8(255))
@@ -74,7 +74,7 @@ def place(tmp_path, monkeypatch):
 
 
 def fill(network, image, mask, out, polarity="white_hole", **options):
-    """`fill_file`, and the pixels of what it wrote."""
+    """Calls `fill_file`, and returns its result and the pixels that it wrote."""
     about, warnings, count = inpaint.fill_file(
         network, jobs.Job(image, mask, out), inpaint.Options(polarity, **options)
     )
@@ -84,7 +84,7 @@ def fill(network, image, mask, out, polarity="white_hole", **options):
 
 @pytest.mark.usefixtures("place")
 def test_a_photograph_is_filled(network):
-    """Valid pixels are the photograph's, holes the network's; the polarities mean what they say."""
+    """Valid pixels are the photograph's, pixels in holes the network's, with either polarity."""
     filled, warnings = fill(network, "photo.png", "mask.png", "new/out.png")
     assert not warnings and os.listdir("new") == ["out.png"]
     np.testing.assert_array_equal(filled, network(content(), ~hole()))
@@ -109,7 +109,7 @@ def test_jpeg_says_that_it_is_lossy(network):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_16_bits(network, place, channels):
-    """Valid pixels are the same 16 bits, and the hole uses all of them."""
+    """Valid pixels keep their 16 bits, and the filling uses all 16."""
     array = content(channels, dtype=np.uint16)
     cv2.imwrite("deep.png", array[..., ::-1])
     photo = photograph.read("deep.png", 10**6)
@@ -122,7 +122,7 @@ def test_16_bits(network, place, channels):
 
 
 def test_alpha_is_the_hole(network, place):
-    """Transparent pixels are filled and opaque then; the others keep their colour and their alpha."""
+    """Transparent pixels are filled and become opaque; the others keep their colour and their alpha."""
     alpha = np.where(hole(), 100, 200).astype(np.uint8)
     save(place / "cut.png", np.dstack([content(), alpha]))
     filled, warnings = fill(network, "cut.png", None, "out.png", "alpha")
@@ -138,7 +138,7 @@ def test_a_drawn_mask_leaves_alpha_alone(network, place):
 
 
 def test_a_turned_photograph(network, place):
-    """The mask is drawn on what a person sees, and the result is upright."""
+    """The mask fits the photograph as viewers show it, and the result is upright."""
     exif = PIL.Image.Exif()
     exif[274] = 6
     turned = np.rot90(content())
@@ -149,7 +149,10 @@ def test_a_turned_photograph(network, place):
 
 @pytest.mark.usefixtures("place")
 def test_dilate_and_feather(network):
-    """The grown hole is filled, nothing else changes; feathering leaves nothing of what was in the hole as drawn."""
+    """The grown hole is filled, and nothing else changes.
+
+    Feathering leaves nothing of the original content of the drawn hole.
+    """
     grown = drawn_masks.grow((~hole()).astype(np.uint8), 4)
     filled, _ = fill(network, "photo.png", "mask.png", "out.png", dilate=4)
     np.testing.assert_array_equal(filled, network(content(), grown))
@@ -160,7 +163,7 @@ def test_dilate_and_feather(network):
 
 
 def test_doubts(network, place):
-    """No hole, a tiny or a huge one, a grey mask, more than the network sees: said, and done all the same."""
+    """A missing, tiny, huge or too deep hole and a grey mask cause a warning, and the photograph is filled."""
 
     def warned(hole):
         save(place / "m.png", hole)
@@ -224,7 +227,7 @@ CASES = {
 
 
 def parsed(**changes):
-    """The flags of a command line."""
+    """Returns the parsed flags of a command line."""
     flag_values = flags.FlagValues()
     inpaint.define_flags(flag_values)
     options = {"image": "photo.png", "mask": "mask.png", "polarity": "white_hole", "out": "out.png", **changes}
@@ -234,7 +237,7 @@ def parsed(**changes):
 
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input(case, run, network, place, monkeypatch, capsys):
-    """Each with a line that names it and says what would work; nothing is computed and nothing written."""
+    """The error names the wrong input and what would work; nothing is computed or written."""
     files, changes, message = CASES[case]
     for name, bytes_of in files.items():
         (place / name).unlink(missing_ok=True)
@@ -265,7 +268,7 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
     ],
 )
 def test_a_defect_while_filling_is_raised(error, kind, run, network, monkeypatch):
-    """What the network's code raises is neither reported as a user's error nor skipped as a bad photograph."""
+    """An exception in the network's code is neither reported as a user's error nor skipped as a bad photograph."""
 
     def fill(*_):
         raise error
@@ -301,7 +304,7 @@ def test_a_folder(network, place, capsys):
 
 
 def test_one_mask_is_read_once(network, place, monkeypatch):
-    """And serves all photographs of the folder."""
+    """One mask for a folder is read once and serves all photographs."""
     for k in range(3):
         save(place / "photos" / f"{k}.jpg", content(seed=k))
     read, paths = photograph.read, []
@@ -312,7 +315,7 @@ def test_one_mask_is_read_once(network, place, monkeypatch):
 
 @pytest.mark.usefixtures("place")
 def test_too_large_for_the_machine(network, monkeypatch):
-    """Memory that does not suffice is said with the flag that helps."""
+    """If the memory does not suffice, the message names the flag that helps."""
 
     def fail(*_):
         raise MemoryError("no more")
@@ -324,7 +327,7 @@ def test_too_large_for_the_machine(network, monkeypatch):
 
 @pytest.mark.usefixtures("place")
 def test_a_write_that_fails_leaves_nothing(network, monkeypatch):
-    """A full disk, say: neither the result nor a part of it."""
+    """If writing fails, e.g. because the disk is full, neither the result nor a part of it remains."""
 
     def fail(*_):
         raise OSError("No space left on device")
@@ -338,7 +341,7 @@ def test_a_write_that_fails_leaves_nothing(network, monkeypatch):
 
 @pytest.mark.usefixtures("place")
 def test_overwrite_and_best(run):
-    """By flags: the best checkpoint, in place of an older result."""
+    """--checkpoint=best uses the best checkpoint, and --overwrite replaces an older result."""
     inpaint.main(parsed(run=run))
     first = pixels("out.png")
     pathlib.Path("out.png").write_bytes(b"old")
@@ -348,7 +351,7 @@ def test_overwrite_and_best(run):
 
 @pytest.mark.usefixtures("place")
 def test_words_and_flags_name_the_same_files(run):
-    """Photograph, mask and result by position, by flags, or mixed; what is there twice is refused."""
+    """Photograph, mask and result are given by position, by flags or mixed; a file that is named twice is refused."""
     inpaint.main(parsed(run=run))
     expected = pixels("out.png")
     nothing = {"image": None, "mask": None, "out": None, "polarity": None, "run": run, "overwrite": True}
@@ -366,7 +369,7 @@ def test_words_and_flags_name_the_same_files(run):
 
 
 def test_no_mask_means_transparency(run, place):
-    """Two words, photograph and result: what is transparent is filled."""
+    """With two positional arguments, photograph and result, the transparent pixels are filled."""
     save(place / "cut.png", np.dstack([content(), np.where(hole(), 0, 255).astype(np.uint8)]))
     nothing = {"image": None, "mask": None, "out": None, "polarity": None}
     inpaint.main(parsed(**nothing, run=run), "cut.png", "filled.png")
@@ -377,7 +380,7 @@ def test_no_mask_means_transparency(run, place):
 
 @pytest.mark.usefixtures("place")
 def test_weights_in_place_of_a_run(run, monkeypatch):
-    """A file that was exported fills as the run does, up to its half precision; without flags the package's serves."""
+    """Exported weights fill as their run does, up to half precision. Without flags the package's weights are used."""
     inpaint.main(parsed(run=run))
     networks.export(run, "weights.safetensors")
     inpaint.main(parsed(weights="weights.safetensors", overwrite=True))
@@ -388,7 +391,7 @@ def test_weights_in_place_of_a_run(run, monkeypatch):
 
 
 def test_the_command(run, place):
-    """In processes of their own: a photograph, and the same again."""
+    """The command fills a photograph in a process of its own, and gives the same result again."""
     words = ["photo.png", "mask.png", "out.png", f"--run={run}"]
 
     def command():

@@ -21,7 +21,7 @@ from pconv_jax.training import rundir
 
 
 def picture(height, width, channels=3, seed=0):
-    """float32 in [0, 1]: waves and some noise."""
+    """Returns waves with some noise, float32 in [0, 1]."""
     y, x = np.mgrid[:height, :width]
     phase = np.arange(channels)
     waves = np.sin(y[..., None] / 7 + phase) * np.cos(x[..., None] / (5 + phase))
@@ -30,7 +30,7 @@ def picture(height, width, channels=3, seed=0):
 
 
 def hole(height, width):
-    """A block and a stroke along the whole width, thin enough to be seen across; touches the border."""
+    """Returns a block and a thin stroke along the whole width, which touch the border."""
     mask = np.ones((height, width), np.uint8)
     mask[height // 3 : height // 3 + 8, width // 4 : width // 2] = 0
     mask[-7:-2] = 0
@@ -39,7 +39,7 @@ def hole(height, width):
 
 @functools.cache
 def filler(tile=inpainter.TILE, **options):
-    """An Inpainter for `networks.random(**options)`: tests share its programs."""
+    """Returns an Inpainter for `networks.random(**options)`, whose compiled functions tests share."""
     return inpainter.Inpainter(*networks.random(**options), tile)
 
 
@@ -49,7 +49,7 @@ def compiled(model):
 
 
 def applied(model, variables, image, mask, **options):
-    """Applies the model by itself to `[H, W, C]` that needs no padding: raw output and where it saw."""
+    """Applies the model to an image `[H, W, C]` without padding, and returns the raw output and the pixels seen."""
     image, mask = jnp.asarray(image)[None], jnp.asarray(mask, jnp.float32)[None, ..., None]
     output, seen = compiled(model)(variables, image, mask, **options)
     return np.asarray(output)[0], None if seen is None else np.asarray(seen)[0, ..., 0]
@@ -85,7 +85,7 @@ def test_images_of_other_libraries():
 
 
 def check(filled, image, mask, output, tolerance=2e-6):
-    """Valid pixels are the image's bits, holes the clipped output."""
+    """Checks that valid pixels have the image's bits, and holes the clipped output."""
     assert filled.dtype == image.dtype and filled.shape == image.shape
     np.testing.assert_array_equal(filled[mask == 1], image[mask == 1])
     np.testing.assert_allclose(filled[mask == 0], np.clip(output, 0, 1)[mask == 0], atol=tolerance)
@@ -97,7 +97,7 @@ def check(filled, image, mask, output, tolerance=2e-6):
     ids=str,
 )
 def test_without_padding_it_is_the_network(options):
-    """On a size that needs no padding: the model's own output, for every kind of network."""
+    """On a size that needs no padding, the result is the model's own output, for every kind of network."""
     model, variables = networks.random(**options)
     image, mask = picture(44, 60), hole(44, 60)
     output, _ = applied(model, variables, image, mask)
@@ -108,7 +108,7 @@ def test_without_padding_it_is_the_network(options):
 
 
 def test_an_odd_size_is_padded_with_what_lies_beyond_an_image():
-    """451x300 as in many photographs: the model's output on the next multiple of eight, the rest is padding."""
+    """At 451x300 the result is the model's output on the next multiple of eight, where the padding is hole."""
     model, variables = networks.random(depth=3)
     image, mask = picture(300, 451), hole(300, 451)
     padded = np.pad(image, ((0, 4), (0, 5), (0, 0)), constant_values=np.nan)
@@ -120,7 +120,7 @@ def test_an_odd_size_is_padded_with_what_lies_beyond_an_image():
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1 + 1), (3, 50), (50, 3), (17, 17)])
 def test_small_sizes(height, width):
-    """Smaller than the multiple too: valid pixels stay, holes are filled with something finite."""
+    """Images smaller than the multiple keep their valid pixels, and their holes get finite values."""
     image, mask = picture(height, width), np.ones((height, width), bool)
     mask[-1, -1] = False
     filled = filler()(image, mask)
@@ -132,7 +132,7 @@ def test_small_sizes(height, width):
 @pytest.mark.parametrize("shape", [(41, 57), (41, 57, 1), (41, 57, 3)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_integers_come_back(dtype, shape, channels):
-    """Of the same shape and depth, valid pixels bit for bit, holes the rounded output, 16 bits in full."""
+    """Results have the shape and dtype of the image, valid pixels bit for bit, and holes the rounded output."""
     white = np.iinfo(dtype).max
     image = np.round(picture(41, 57, shape[-1] if len(shape) == 3 else 1) * white).astype(dtype).reshape(shape)
     mask = hole(41, 57)
@@ -147,7 +147,7 @@ def test_integers_come_back(dtype, shape, channels):
 
 
 def test_grey_is_seen_by_a_network_for_colour():
-    """As three equal channels, whose mean is the answer."""
+    """A network for RGB gets grey as three equal channels, and the result is their mean."""
     model, variables = networks.random()
     image, mask = picture(44, 60, 1), hole(44, 60)
     output, _ = applied(model, variables, np.repeat(image, 3, axis=-1), mask)
@@ -155,7 +155,7 @@ def test_grey_is_seen_by_a_network_for_colour():
 
 
 def test_colour_is_seen_by_a_network_for_grey():
-    """Channel by channel."""
+    """A network for grey gets the channels of RGB one by one."""
     model, variables = networks.random(channels=1)
     image, mask = picture(44, 60), hole(44, 60)
     output = np.concatenate([applied(model, variables, image[..., c : c + 1], mask)[0] for c in range(3)], axis=-1)
@@ -164,7 +164,7 @@ def test_colour_is_seen_by_a_network_for_grey():
 
 @pytest.mark.parametrize("size", [(44, 60), (150, 170)])
 def test_what_lies_in_a_hole_is_not_read(size):
-    """NaN included, with and without tiles; neither the image nor the mask is changed."""
+    """Values in holes, NaN included, change nothing, with and without tiles; image and mask are not modified."""
     image, mask = picture(*size), hole(*size)
     fill = filler(tile=48)
     expected = fill(image, mask)
@@ -183,7 +183,7 @@ def test_no_hole_gives_a_copy():
 
 
 def test_tiles_with_enough_overlap_change_nothing():
-    """Where the overlap is four times the reach, each pixel counts only where its tile holds all that it depends on."""
+    """If tiles overlap by four times the receptive field's radius, they give the result without tiles."""
     assert filler()._network.reach == 9
     image, mask = picture(301, 420), hole(301, 420)
     mask[:, 100:110] = mask[60:72] = 0
@@ -192,7 +192,7 @@ def test_tiles_with_enough_overlap_change_nothing():
 
 
 def steps(difference, mask):
-    """Mean step of a difference between neighbours that both lie in the hole, by row and by column."""
+    """Returns the mean difference between neighbours that both lie in the hole, by row and by column."""
     for axis in (0, 1):
         both = (np.delete(mask, 0, axis) == 0) & (np.delete(mask, -1, axis) == 0)
         size = np.where(both, np.abs(np.diff(difference, axis=axis)).mean(axis=-1), 0).sum(axis=1 - axis)
@@ -201,7 +201,7 @@ def steps(difference, mask):
 
 
 def test_small_tiles_show_no_seam():
-    """Tiles that lack context: along no row or column does the difference to the whole step by 1/255 on average."""
+    """With tiles that lack context, no row or column of the change to the whole has a mean step of 1/255."""
     image, mask = picture(301, 420), hole(301, 420)
     mask[:, 100:110] = mask[60:72] = 0
     whole, tiled = filler()(image, mask), filler(tile=96)(image, mask)
@@ -242,7 +242,7 @@ def test_few_functions_are_compiled_for_many_sizes():
 
 
 def test_what_the_network_cannot_see_is_said(caplog):
-    """The share of the hole, and those pixels hold the mean of the valid ones; never black silently."""
+    """A warning has the fraction of the hole that is out of sight; its pixels get the mean of the valid ones."""
     model, variables = networks.random()
     image, mask = picture(96, 96), np.zeros((96, 96), np.uint8)
     mask[:, :20] = 1
@@ -260,7 +260,7 @@ def test_what_the_network_cannot_see_is_said(caplog):
 
 
 def test_only_a_rim_is_filled_where_masks_stay(monkeypatch):
-    """`mask_update` "keep", at any depth: no more than the rim, which is said, and larger tiles are not tried."""
+    """With `mask_update` "keep" only the rim is filled, with a warning, and larger tiles are not tried."""
     options = {"mask_update": "keep", "depth": 3, "kernels": (7, 5, 3)}
     image, mask = picture(96, 120), np.ones((96, 120), np.uint8)
     mask[21:60, 20:59] = 0
@@ -278,7 +278,7 @@ def test_only_a_rim_is_filled_where_masks_stay(monkeypatch):
 
 
 def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
-    """What a tile shows nothing of, a larger one may: in the end as much is seen as without tiles."""
+    """Larger tiles are tried until as much of the hole is seen as without tiles."""
     model, variables = networks.random(depth=3, kernels=(7, 5, 3))
     image, mask = picture(96, 120), np.ones((96, 120), np.uint8)
     mask[20:60, 20:60] = 0
@@ -292,7 +292,7 @@ def test_a_hole_larger_than_a_tile_gets_a_larger_tile(monkeypatch):
 
 
 def averaging():
-    """A network that fills with the mean of the valid pixels near by, so that its results can be foreseen."""
+    """Returns a network that fills with the mean of nearby valid pixels, so that its results are predictable."""
     model = unet.UNet(depth=1, width=3, max_width=3, kernels=(7,), norm="none")
     same = np.eye(3, dtype=np.float32)
     encoder = {"kernel": np.broadcast_to(same / 49, (7, 7, 3, 3)), "bias": np.zeros(3, np.float32)}
@@ -301,7 +301,7 @@ def averaging():
 
 
 def deep_hole(height=160, width=200):
-    """A hole of 120 x 90 pixels that touches the border, and a small one."""
+    """Returns a hole of 120 x 90 pixels that touches the border, and a small one."""
     mask = np.ones((height, width), np.uint8)
     mask[30:150, 110:] = mask[100:110, 30:50] = 0
     return mask
@@ -309,7 +309,7 @@ def deep_hole(height=160, width=200):
 
 @pytest.mark.parametrize("tile", [1024, 64])
 def test_coarse_to_fine_shows_no_seam(tile):
-    """On a smooth image, neighbours in a deep hole differ by little: at the band, at tiles, at the hole's border."""
+    """In a deep hole of a smooth image, neighbours differ little at the band, at tiles and at the hole's border."""
     y, x = np.mgrid[:160, :200] / 200
     image = np.stack([x, y, 0.5 + 0.2 * np.sin(5 * x + 3 * y)], axis=-1).astype(np.float32)
     mask = deep_hole()
@@ -324,7 +324,7 @@ def test_coarse_to_fine_shows_no_seam(tile):
 
 
 def test_coarse_to_fine_asks_the_network_for_a_rim_only(monkeypatch):
-    """On each level but the coarsest, the network's holes are nowhere deeper than the band reaches from both sides."""
+    """On all levels but the coarsest, no hole of the network's input is deeper than the band."""
     settings = pyramid.Settings(threshold=8, band=4)
     fill, depths = inpainter.Inpainter(*averaging(), settings=settings), []
     predict = fill._network._predict_tile
@@ -340,7 +340,7 @@ def test_coarse_to_fine_asks_the_network_for_a_rim_only(monkeypatch):
 
 @pytest.mark.parametrize(("tile", "tolerance"), [(1024, 1e-4), (64, 3e-3)])
 def test_a_network_that_takes_a_guess_fills_as_in_training(tile, tolerance):
-    """The result is that of `ops.pyramid.coarse_to_fine`, which training applies; nearly so in tiles."""
+    """The result equals that of `ops.pyramid.coarse_to_fine`, which training applies, and nearly so in tiles."""
     model, variables = networks.random(guess=True, kernels=(3,))
     variables = jax.tree.map(lambda x: 0.5 * x, variables)
     image, mask = picture(96, 128), deep_hole(160, 200)[-96:, -128:]
@@ -357,7 +357,7 @@ def test_a_network_that_takes_a_guess_fills_as_in_training(tile, tolerance):
 
 
 def test_a_shallow_hole_is_filled_at_once():
-    """Within the threshold, coarse to fine is one application of the network."""
+    """If the hole is within the threshold, the network is applied once."""
     image, mask = picture(44, 60), hole(44, 60)
     mask[-7:-2] = 1
     model, variables = networks.random()
@@ -366,7 +366,7 @@ def test_a_shallow_hole_is_filled_at_once():
 
 
 def test_valid_pixels_and_repetitions_with_everything_on():
-    """With a pyramid, tiles and an ensemble: valid pixels keep their bits, two calls agree bit for bit."""
+    """With a pyramid, tiles and an ensemble, valid pixels keep their bits, and two calls agree bit for bit."""
     image = (picture(161, 203) * 255).astype(np.uint8)
     mask = deep_hole(161, 203)
     fill = inpainter.Inpainter(*networks.random(), tile=64, settings=pyramid.Settings(), ensemble=3)
@@ -378,7 +378,7 @@ def test_valid_pixels_and_repetitions_with_everything_on():
 
 
 def test_an_ensemble_is_the_mean_over_flips_and_turns():
-    """All eight, by hand; and of a square photograph, the result turns with it."""
+    """The result is the mean over all eight flips and turns, and a square photograph's result turns with it."""
     image, mask = picture(48, 48), hole(48, 48)
     single, fill = filler(), inpainter.Inpainter(*networks.random(), ensemble=8)
     filled = fill(image, mask)
@@ -428,14 +428,14 @@ MASK = hole(12, 16)
     ],
 )
 def test_bad_input(image, mask, message):
-    """Named before anything is computed."""
+    """Wrong images and masks are named before anything is computed."""
     model, _ = networks.random()
     with pytest.raises(ValueError, match=message):
         inpainter.Inpainter(model, None)(image, mask)
 
 
 def test_a_network_that_is_not_finite():
-    """An error, not black or random pixels."""
+    """An output that is not finite is an error."""
     model, variables = networks.random()
     variables = jax.tree.map(lambda x: x * jnp.nan, variables)
     with pytest.raises(ValueError, match="the network's output is not finite"):
@@ -454,7 +454,7 @@ def test_options_out_of_range():
 
 
 def test_from_run(tmp_path):
-    """The last or the best checkpoint, averaged parameters where there are any, and the config's network."""
+    """`from_run` loads the last or the best checkpoint, with averaged parameters if the run has them."""
     config = runs.tiny(**{"optim.ema": 0.9, "model.center": True, "train.checkpoint_every": 1})
     start = networks.random_state(config)
     best = start.replace(step=start.step + 1, ema=jax.tree.map(lambda x: 0.5 * x, start.params))
@@ -470,7 +470,7 @@ def test_from_run(tmp_path):
 
 
 def test_from_run_of_something_else(tmp_path):
-    """No run, a run before its first checkpoint, another network in it, a name that is no checkpoint."""
+    """A missing run, checkpoint or name of a checkpoint, and another network, are errors."""
     with pytest.raises(ValueError, match=r"holds no run \(config.json is missing\)"):
         inpainter.Inpainter.from_run(str(tmp_path))
     config = runs.tiny()

@@ -8,7 +8,7 @@ from pconv_jax.ops import pyramid as ops_pyramid
 
 
 def example(height, width, channels=3, share=0.6, seed=0):
-    """Noise and a random mask in which about `share` of the pixels are valid, at least one."""
+    """Returns noise, and a random mask in which about `share` of the pixels, at least one, are valid."""
     rng = np.random.default_rng(seed)
     valid = rng.random((height, width)) < share
     valid[0, 0] = True
@@ -17,7 +17,7 @@ def example(height, width, channels=3, share=0.6, seed=0):
 
 @pytest.mark.parametrize(("height", "width", "channels"), [(6, 8, 3), (7, 5, 1), (1, 3, 3)])
 def test_coarsen_is_the_mean_of_the_valid_pixels(height, width, channels):
-    """Each 2 x 2 block by a loop; blocks at the edge of odd sizes have fewer pixels."""
+    """Each pixel equals a loop over its 2 x 2 block; blocks at the edge of odd sizes have fewer pixels."""
     image, valid = example(height, width, channels)
     coarse, coarse_valid = pyramid.coarsen(image, valid)
     assert coarse.shape == ((height + 1) // 2, (width + 1) // 2, channels)
@@ -32,7 +32,7 @@ def test_coarsen_is_the_mean_of_the_valid_pixels(height, width, channels):
 @pytest.mark.parametrize("size", [(8, 10), (7, 9), (8, 9)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_enlarge_is_bilinear(size, channels):
-    """Each pixel is 9/16, 3/16, 3/16 and 1/16 of its four neighbours, by a loop; the border is repeated."""
+    """A loop gives each pixel 9/16, 3/16, 3/16 and 1/16 of its four neighbours; the border is repeated."""
     image, _ = example(4, 5, channels)
     padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
     enlarged = pyramid.enlarge(image, size)
@@ -60,7 +60,7 @@ def test_interpolate_keeps_valid_pixels_and_fills_the_rest():
 
 
 def test_how_many_levels():
-    """More for a deep hole, none below the smallest size."""
+    """A deeper hole needs more levels, and no level is below the smallest size."""
     image, valid = np.zeros((200, 300, 3), np.float32), np.ones((200, 300), bool)
     valid[50:150, 100:200] = False
 

@@ -21,7 +21,7 @@ SLURM = ROOT / "tests" / "slurm"
 
 @pytest.fixture
 def project(tmp_path):
-    """launch.sh and the experiments in a directory with a space in its name."""
+    """Returns a directory with a space in its name that holds launch.sh and the experiments."""
     folder = tmp_path / "a project"
     shutil.copytree(ROOT / "experiments", folder / "experiments")
     for name in ("launch.sh", "requirements.txt"):
@@ -31,7 +31,7 @@ def project(tmp_path):
 
 @pytest.fixture
 def commands(tmp_path):
-    """A PATH of few commands, without SLURM, and `add(name, script)` for stand-ins."""
+    """Returns `add(name, script)` for stand-ins of commands; `add.path` is a PATH of few commands, without SLURM."""
     folder = tmp_path / "bin"
     folder.mkdir()
     for name in ("env", "bash", "cat", "cksum", "dirname", "mkdir", "uname"):
@@ -46,26 +46,26 @@ def commands(tmp_path):
 
 
 def launch(project, *arguments, path=None, python=sys.executable, command="train"):
-    """`./launch.sh train ARGUMENTS`, with this interpreter in place of .venv."""
+    """Runs `./launch.sh COMMAND ARGUMENTS` with this interpreter in place of .venv."""
     environment = {**os.environ, "PATH": path or os.environ["PATH"], "PCONV_PYTHON": python}
     command = [project / "launch.sh", command, *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def dry_run(project, *arguments, **options):
-    """The script for experiments/folder.py."""
+    """Returns the job script for experiments/folder.py."""
     done = launch(project, "experiments/folder.py", *arguments, "--slurm", "--dry-run", **options)
     assert done.returncode == 0 and not done.stderr, done.stderr
     return done.stdout
 
 
 def directives(script):
-    """The options of sbatch in a script, those of one line together."""
+    """Returns the options of sbatch in a script, one text per line."""
     return re.findall(r"^#SBATCH (.*)$", script, re.MULTILINE)
 
 
 def test_dry_run_shows_the_script_and_does_nothing_else(project, commands):
-    """Without SLURM and Python: a bash script with the options asked for. No .venv, no runs/."""
+    """Without SLURM and Python, --dry-run prints a script with the given options, and makes neither .venv nor runs/."""
     before = sorted(project.rglob("*"))
     script = dry_run(project, "--nodes=2", "--gpus-per-node=8", "--cpus-per-task=12", path=commands.path, python="")
     assert sorted(project.rglob("*")) == before
@@ -85,7 +85,7 @@ def test_dry_run_shows_the_script_and_does_nothing_else(project, commands):
 
 
 def test_what_is_asked_for_when_nothing_is_said(project):
-    """One node, one GPU, four processors to a GPU, and four without a GPU."""
+    """By default a job has one node, one GPU and four processors per GPU, and also four without a GPU."""
     assert {"--nodes=1", "--gres=gpu:1", "--cpus-per-task=4"} <= set(directives(dry_run(project)))
     assert "--cpus-per-task=32" in directives(dry_run(project, "--gpus-per-node=8"))
     without = dry_run(project, "--gpus-per-node=0")
@@ -93,14 +93,17 @@ def test_what_is_asked_for_when_nothing_is_said(project):
 
 
 def test_other_options_come_last(project):
-    """As written, so that sbatch takes them before ours."""
+    """Options of --sbatch come last and unchanged, so that sbatch prefers them to ours."""
     options = ["--time=4:00:00 --account=y", '--comment="two words"', "--signal=TERM@300"]
     lines = directives(dry_run(project, *(f"--sbatch={option}" for option in options)))
     assert lines[-3:] == options
 
 
 def run_job(script, commands, tmp_path, status=0, **more):
-    """Runs a script with stand-ins for SLURM: `(exit code, directory and words of the call of srun, of scontrol)`."""
+    """Runs a script with stand-ins for SLURM.
+
+    Returns the exit code, and the directory and arguments with which srun and scontrol were called.
+    """
     for name, code in (("srun", status), ("scontrol", 0)):
         commands(name, f'printf \'%s\\0\' "$PWD" "$@" >{shlex.quote(str(tmp_path / name))}\nexit {code}')
     environment = {"PATH": commands.path, "SLURM_JOB_ID": "12", "SLURM_CPUS_PER_TASK": "4", **more}
@@ -110,7 +113,7 @@ def run_job(script, commands, tmp_path, status=0, **more):
 
 
 def test_arguments_reach_training_as_they_were(project, commands, tmp_path):
-    """Spaces, quotes, variables, newlines; and an interpreter and a project with a space in their paths."""
+    """Arguments with spaces, quotes, variables and newlines reach training unchanged, as do paths with spaces."""
     arguments = [
         "experiments/folder.py",
         "--config.data.path=/a b/c",
@@ -127,14 +130,14 @@ def test_arguments_reach_training_as_they_were(project, commands, tmp_path):
 
 @pytest.mark.parametrize("status", [0, 1, 2, 75, 137, 143])
 def test_only_a_saved_run_queues_again(project, commands, tmp_path, status):
-    """75 is training's word for it; an error is not tried again, and the job ends with training's exit code."""
+    """The job is requeued only after exit code 75, which means a saved run, and ends with training's exit code."""
     code, _, scontrol = run_job(dry_run(project), commands, tmp_path, status)
     assert code == status
     assert scontrol == ([str(project), "requeue", "12"] if status == 75 else None)
 
 
 def test_submits_what_the_dry_run_shows(project, commands, tmp_path):
-    """On standard input of sbatch, whose words are shown, with the log's directory there before the job is."""
+    """sbatch gets the script of --dry-run on standard input, after the directory of the log has been made."""
     commands("sbatch", f"cat >{shlex.quote(str(tmp_path / 'script'))}\necho Submitted batch job 12")
     done = launch(project, "experiments/folder.py", "--slurm", "--nodes=3", path=commands.path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "Submitted batch job 12\n", "")
@@ -143,14 +146,14 @@ def test_submits_what_the_dry_run_shows(project, commands, tmp_path):
 
 
 def test_a_refusal_of_sbatch_is_an_error(project, commands):
-    """Its exit code and words are ours."""
+    """If sbatch refuses the job, launch.sh ends with its exit code and its message."""
     commands("sbatch", "cat >/dev/null\necho 'sbatch: error: invalid partition' >&2\nexit 3")
     done = launch(project, "experiments/folder.py", "--slurm", path=commands.path)
     assert done.returncode == 3 and done.stderr == "sbatch: error: invalid partition\n"
 
 
 def test_installs_before_it_submits(project, commands):
-    """A broken installation stops on the submitting host; nothing is queued."""
+    """If the installation fails, launch.sh stops on the submitting host, and no job is queued."""
     commands("python3", "exit 1")
     commands("sbatch", "touch submitted")
     done = launch(project, "experiments/folder.py", "--slurm", path=commands.path, python="")
@@ -178,7 +181,7 @@ def test_installs_before_it_submits(project, commands):
     ],
 )
 def test_wrong_options_are_refused(project, commands, arguments, message):
-    """Before anything is installed or submitted."""
+    """Wrong options are refused before anything is installed or submitted."""
     commands("sbatch", "touch submitted")
     done = launch(project, "experiments/folder.py", *arguments, "--slurm", path=commands.path, python="")
     assert done.returncode == 2 and done.stderr.startswith("error: ") and message in done.stderr
@@ -186,7 +189,7 @@ def test_wrong_options_are_refused(project, commands, arguments, message):
 
 
 def test_a_config_that_is_not_there_is_refused(project, commands):
-    """Now, and not when the job starts; ml_collections' file:argument is a file."""
+    """A missing config is refused before the job is submitted; ml_collections' `file:argument` counts as the file."""
     done = launch(project, "experiments/floder.py", "--slurm", path=commands.path)
     assert done.returncode == 2 and "experiments/floder.py is not there; train needs a config file" in done.stderr
     done = launch(project, "experiments/folder.py:argument", "--slurm", "--dry-run")
@@ -213,7 +216,7 @@ def counter(commands, tmp_path):
 
 
 def test_a_sweep_is_an_array(project, commands, counter, tmp_path):
-    """One task per run, each told its number, with a log of its own; what is submitted is what the dry run shows."""
+    """A sweep is a job array with one task and one log per run, and --dry-run shows the script that is submitted."""
     options = {"path": commands.path, "python": counter("echo 6"), "command": "sweep"}
     before = sorted(project.iterdir())
     done = launch(project, *SWEEP, "--slurm", "--dry-run", "--gpus-per-node=2", **options)
@@ -233,7 +236,7 @@ def test_a_sweep_is_an_array(project, commands, counter, tmp_path):
 
 @pytest.mark.parametrize("python", ["wrong", "absent"])
 def test_a_wrong_sweep_is_not_submitted(project, commands, counter, python):
-    """It is checked on the submitting host, by the interpreter of the tasks."""
+    """A sweep is checked on the submitting host before anything is submitted, by the interpreter of the tasks."""
     commands("sbatch", "touch submitted")
     path = counter("echo 'error: the variant zer is unknown' >&2\nexit 1") if python == "wrong" else "/none/python"
     done = launch(project, *SWEEP, "--slurm", path=commands.path, python=path, command="sweep")
@@ -245,7 +248,7 @@ def test_a_wrong_sweep_is_not_submitted(project, commands, counter, python):
 
 
 class Cluster:
-    """A running SLURM, and a project to launch from."""
+    """A running SLURM, and a project whose jobs it runs."""
 
     def __init__(self, folder, project):
         self.folder = folder
@@ -255,7 +258,7 @@ class Cluster:
         self.digests = {}
 
     def call(self, *command):
-        """Output of a command that must succeed."""
+        """Runs a command that must succeed, and returns its output."""
         done = subprocess.run(
             command, cwd=self.project, env=self.environment, capture_output=True, text=True, check=False
         )
@@ -263,9 +266,9 @@ class Cluster:
         return done.stdout
 
     def submit(self, workdir, *arguments, nodes=1, steps=None):
-        """Number of a job that trains the tiny experiment on one processor of each node.
+        """Submits a job that trains the tiny experiment on one processor of each node, and returns its number.
 
-        Most of its steps, ten seconds of them, are left after the first checkpoint, when a test does something to it.
+        About ten seconds of its steps are left after the first checkpoint, in which a test can act on the job.
         """
         steps = steps or {1: 600, 2: 200}[nodes]
         settings = {
@@ -280,16 +283,16 @@ class Cluster:
         return re.fullmatch(r"Submitted batch job (\d+)\n", out)[1]
 
     def field(self, job, name):
-        """Of `scontrol show job`."""
+        """Returns a field of `scontrol show job`."""
         return re.search(rf"\b{name}=(\S+)", self.call("scontrol", "show", "job", job))[1]
 
     def log(self, job):
-        """What the job has printed, in all its lives."""
+        """Returns everything that the job has printed, over all its restarts."""
         path = self.project / "runs" / f"tiny_experiment-{job}.out"
         return path.read_text() if path.exists() else ""
 
     def wait(self, job, what, condition, seconds=600):
-        """Until `condition()`; else fails with everything that explains it."""
+        """Waits until `condition()` is true, and fails with the job's logs after `seconds`."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -304,7 +307,7 @@ class Cluster:
         assert self.field(job, "JobState") == state, self.log(job)[-5000:]
 
     def undisturbed(self, nodes):
-        """Digest of a run that nothing happened to."""
+        """Returns the digest of the parameters of an undisturbed run."""
         if nodes not in self.digests:
             workdir = self.project / "runs" / f"undisturbed_{nodes}"
             job = self.submit(workdir, nodes=nodes)
@@ -315,7 +318,7 @@ class Cluster:
 
 
 def newest(workdir):
-    """Step of the newest checkpoint, or 0."""
+    """Returns the step of the newest checkpoint, or 0."""
     folder = pathlib.Path(workdir) / "checkpoints"
     return max(
         [int(path.name) for path in folder.iterdir() if path.name.isdigit()] if folder.exists() else [], default=0
@@ -328,7 +331,7 @@ def digest(workdir):
 
 @pytest.fixture(scope="module")
 def cluster():
-    """SLURM's daemons with all their files in a directory that goes with them."""
+    """Starts SLURM's daemons with all their files in a temporary directory."""
     missing = [
         name
         for name in ("munged", "slurmctld", "slurmd", "sbatch")
@@ -356,7 +359,7 @@ def cluster():
 @pytest.mark.xdist_group("slurm")  # shares `cluster`
 @pytest.mark.parametrize("nodes", [1, 2])
 def test_a_requeued_job_resumes_and_completes(cluster, nodes):
-    """`scontrol requeue`, as a preemption and a failed node do, in the middle of training: the same parameters."""
+    """A job that is requeued in the middle of training, as after a preemption, ends with the same parameters."""
     workdir = cluster.project / "runs" / f"requeued_{nodes}"
     job = cluster.submit(workdir, nodes=nodes)
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
@@ -373,7 +376,7 @@ def test_a_requeued_job_resumes_and_completes(cluster, nodes):
 @pytest.mark.slow
 @pytest.mark.xdist_group("slurm")  # shares `cluster`
 def test_a_job_at_its_time_limit_queues_again(cluster):
-    """SLURM signals the tasks, worker processes too, not the script: training saves, and the job requeues itself."""
+    """After a signal to the tasks and worker processes alone, training saves and the job requeues itself."""
     workdir = cluster.project / "runs" / "limited"
     job = cluster.submit(workdir, "--config.data.workers=2")
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
@@ -387,7 +390,7 @@ def test_a_job_at_its_time_limit_queues_again(cluster):
 @pytest.mark.slow
 @pytest.mark.xdist_group("slurm")  # shares `cluster`
 def test_a_cancelled_job_stays_cancelled(cluster):
-    """Training saves and exits with 75 here too; the job must not come back."""
+    """After scancel training saves and exits with 75, and the job is not requeued."""
     workdir = cluster.project / "runs" / "cancelled"
     job = cluster.submit(workdir, steps=100_000)
     cluster.wait(job, "a checkpoint", lambda: newest(workdir) > 0)
@@ -400,7 +403,7 @@ def test_a_cancelled_job_stays_cancelled(cluster):
 @pytest.mark.slow
 @pytest.mark.xdist_group("slurm")  # shares `cluster`
 def test_a_job_that_fails_is_not_tried_again(cluster):
-    """Its exit code is training's, and the log has the reason."""
+    """A job whose training fails ends with training's exit code, and its log has the reason."""
     workdir = cluster.project / "runs" / "failed"
     job = cluster.submit(
         workdir, "--config.data.source=folder", "--config.data.path=/not there", "--sbatch=--comment='a b'"

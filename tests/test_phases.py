@@ -9,7 +9,7 @@ from test_steps import step_on
 
 
 def test_phases_of_a_config():
-    """Lengths by config; a phase without steps does not exist."""
+    """Phases have the config's numbers of steps, and a phase without steps is left out."""
     both = runs.phases(runs.tiny(**{"train.steps": 5, "finetune.steps": 3}))
     assert [(p.start, p.stop) for p in both] == [(0, 5), (5, 8)]
     assert not both[0].freeze_statistics and not both[0].freeze_affine
@@ -21,13 +21,13 @@ def test_phases_of_a_config():
 
 @pytest.fixture(scope="module")
 def trained():
-    """Three steps of the first phase: statistics and Adam's momentum have left their initial values."""
+    """Returns the state after three steps of the first phase, in which statistics and momentum have changed."""
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3})
     return step_on(1, config, [runs.batch(config, k) for k in range(3)])[0]
 
 
 def norm_leaves(state, part):
-    """`{path: array}` of the normalisation of the layers whose name starts with `part`: affine and statistics."""
+    """Returns scale, shift and statistics by path, of the normalisation of layers whose name starts with `part`."""
     result = {}
     for use in ("params", "batch_stats"):
         for path, leaf in jax.tree.leaves_with_path(getattr(state, use)):
@@ -50,7 +50,7 @@ def norm_leaves(state, part):
     ],
 )
 def test_the_second_phase_holds_the_encoder_still(trained, norm, statistics, affine):
-    """Ten steps: what is frozen is the same bit for bit, Adam's momentum notwithstanding; all the rest has moved."""
+    """In ten steps the frozen values stay bit for bit, despite Adam's momentum, and all others change."""
     changes = {"finetune.freeze_statistics": statistics, "finetune.freeze_affine": affine, "model.norm": norm}
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3, **changes})
     second = runs.phases(config)[1]
@@ -68,7 +68,7 @@ def test_the_second_phase_holds_the_encoder_still(trained, norm, statistics, aff
 
 
 def test_frozen_statistics_normalise():
-    """The frozen encoder normalises by its running statistics: its features do not depend on their batch mates."""
+    """The frozen encoder uses its running statistics, so features do not depend on other examples."""
     config = runs.tiny(**{"finetune.steps": 1, "optim.lr": 0.0})
     batch = runs.batch(config)
     polluted = {**batch, "image": batch["image"].copy()}
@@ -83,7 +83,7 @@ def test_frozen_statistics_normalise():
 
 @pytest.mark.slow
 def test_four_devices_fine_tune_as_one(trained):
-    """Frozen statistics need no synchronisation, the decoder's do."""
+    """Frozen statistics need no synchronisation, but those of the decoder do."""
     config = runs.tiny(**{"finetune.steps": 10, "finetune.lr": 1e-3})
     batches, second = [runs.batch(config, k) for k in range(3, 6)], runs.phases(config)[1]
     one, four = (step_on(devices, config, batches, trained, second)[0] for devices in (1, 4))

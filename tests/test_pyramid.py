@@ -32,7 +32,7 @@ def test_coarsen_equals_the_loop(size):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_enlarge_equals_the_loop(size):
-    """Bilinear, by the distances between pixel centres; also to one row or column less than twice the size."""
+    """Enlarging is bilinear, also to one row or column less than twice the size."""
     image, _ = example(size)
     expected = loops.enlarge(image)
     height, width = expected.shape[1:3]
@@ -42,7 +42,7 @@ def test_enlarge_equals_the_loop(size):
 
 
 def test_enlarge_keeps_a_ramp():
-    """Away from the border a plane comes back with half the slope."""
+    """Away from the border, a plane has half the slope when it is enlarged."""
     ramp = np.arange(8, dtype=np.float32).reshape(1, 8, 1, 1) * np.ones((1, 1, 8, 1), np.float32)
     np.testing.assert_allclose(pyramid.enlarge(ramp, (16, 16))[0, 1:-1, 3, 0], np.arange(14) / 2 + 0.25, rtol=1e-6)
 
@@ -65,7 +65,7 @@ def test_interpolate_without_a_valid_pixel_is_zero():
 
 
 def test_coarse_to_fine_guides_each_level_by_the_one_below():
-    """A network that records its inputs: sizes, masks, and the enlarged composite of the level below as the guess."""
+    """Each level gets the enlarged composite of the coarser level as the guess, with the right sizes and masks."""
     image, mask = example((12, 8), valid=0.05)
     seen = []
 
@@ -85,7 +85,7 @@ def test_coarse_to_fine_guides_each_level_by_the_one_below():
 
 
 def test_levels_are_trained_one_by_one():
-    """No gradient leads from a level to the one below: each answers for its own output alone."""
+    """No gradient flows from a level to the coarser one, so the loss of each level trains its own output."""
     image, mask = example((8, 8), valid=0.05)
 
     def finest(scales):
@@ -97,7 +97,7 @@ def test_levels_are_trained_one_by_one():
 
 
 def test_more_levels_than_the_size_has_are_harmless():
-    """A level of one pixel has one pixel below it, too."""
+    """A level of one pixel may have a coarser level, which also has one pixel."""
     image, mask = example((4, 4), valid=0.05)
     outputs = pyramid.coarse_to_fine(lambda image, mask, guess: guess, image, mask, 5)
     assert [output.shape[1:3] for output in outputs] == [(4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]
