@@ -44,6 +44,8 @@ def test_many_dark_values_are_an_error():
     dark[0, :2] = 0, 1
     with pytest.raises(errors.UserError, match="whose brightest value is 2 of 255, so that nothing is white: save it"):
         mask(dark)
+    with pytest.raises(errors.UserError, match="whose brightest value is 127 of 255"):
+        mask(np.full((9, 9), 127, np.uint8))
     assert not mask(np.zeros((9, 9), np.uint8)).any()  # No hole is no error here: a folder has such masks.
 
 

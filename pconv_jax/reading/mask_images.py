@@ -32,7 +32,7 @@ def hole(image: images.Image, polarity: str) -> np.ndarray:
     pixels, brightest = image.pixels, int(image.pixels.max())
     threshold = image.white / 2
     if 0 < brightest <= threshold:
-        if not np.isin(pixels, (0, brightest)).all():
+        if pixels.min() > 0 or not np.isin(pixels, (0, brightest)).all():
             raise errors.UserError(
                 f"is a mask whose brightest value is {brightest} of {image.white}, so that nothing is white: save it "
                 f"with 0 and {image.white}"
