@@ -1,4 +1,4 @@
-"""The evaluation of weights for photographs: 256-pixel crops at native resolution, masks of a folder as they are.
+"""Evaluates weights for photographs: 256-pixel crops at native resolution, masks of a folder as they are.
 
     ./launch.sh evaluate --config=experiments/evaluate_photographs.py --config.data.path=A --config.eval.masks.path=B \\
         --out=scores --baselines="mean fill,Telea,Navier-Stokes,biharmonic,FSR,GMIC"

@@ -69,7 +69,7 @@ def gram(features):
 
 
 def coarsen(image, mask):
-    """The mean of the valid pixels of each 2 x 2 block, and where there is one."""
+    """Returns the mean of the valid pixels of each 2 x 2 block, and 1 where there is one."""
     n, h, w, c = image.shape
     rows, columns = -(-h // 2), -(-w // 2)
     coarse, coarse_mask = np.zeros((n, rows, columns, c)), np.zeros((n, rows, columns, 1))
@@ -82,7 +82,7 @@ def coarsen(image, mask):
 
 
 def enlarge(image):
-    """Bilinear interpolation at the centres of pixels of half the size, the border repeated."""
+    """Interpolates bilinearly at the centres of pixels of half the size, and repeats the border."""
     n, h, w, c = image.shape
     large = np.zeros((n, 2 * h, 2 * w, c))
     for i, j in np.ndindex(2 * h, 2 * w):

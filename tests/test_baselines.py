@@ -1,4 +1,4 @@
-"""Fillings without learning keep valid pixels, read no hole, and do what their names say."""
+"""Tests of the baselines: they keep valid pixels, read no hole, and fill as documented."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""From a config to its sources: training and evaluation photographs stay apart."""
+"""Tests of the sources that a config describes: training and evaluation share no photograph."""
 
 import hashlib
 

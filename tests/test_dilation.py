@@ -1,4 +1,4 @@
-"""The dilation by runs of bits equals OpenCV's."""
+"""Tests that the dilation by runs of bits equals OpenCV's."""
 
 import cv2
 import numpy as np

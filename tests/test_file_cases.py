@@ -1,4 +1,4 @@
-"""What other programs write comes out as the right picture or as an error that names the kind."""
+"""Tests that files of other programs are read as the right picture, or refused with an error that names the kind."""
 
 import collections
 

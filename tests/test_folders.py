@@ -1,4 +1,4 @@
-"""Folders are listed by one rule for training, masks and filling, and nothing is left out without a word."""
+"""Tests of listing folders: one rule for training, masks and filling, and every file left out is reported."""
 
 import os
 import pathlib

@@ -1,4 +1,4 @@
-"""On a GPU: `./launch.sh test -m gpu -n0`. The operator and the step are those of the CPU, and bfloat16 trains."""
+"""Tests on a GPU (`./launch.sh test -m gpu -n0`): operator and step equal those of the CPU, and bfloat16 trains."""
 
 import jax
 import jax.numpy as jnp

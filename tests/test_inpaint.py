@@ -1,4 +1,4 @@
-"""The command: photographs in, photographs out, with what a person has to know, and nothing half-done."""
+"""Tests of the inpaint command: its results, warnings and errors, and that no file is written in part."""
 
 import os
 import pathlib
@@ -281,7 +281,7 @@ def test_a_defect_while_filling_is_raised(error, kind, run, network, monkeypatch
 
 
 def test_a_folder(network, place, capsys):
-    """What is bad is reported and counted, the rest is done, with progress, rates and warnings by name."""
+    """Images that fail are reported and counted; the others are filled, with progress, rates and warnings by name."""
     for k in range(4):
         save(place / "photos" / "deep" / f"{k}.png", content(seed=k))
         save(place / "masks" / "deep" / f"{k}.png", hole() * np.uint8(255))

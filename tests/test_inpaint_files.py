@@ -1,4 +1,4 @@
-"""Filling tells what is wrong with files as it is, goes on with the others, and never shows hidden colours."""
+"""Tests of inpainting odd files: problems are reported, other files are filled, and hidden colours never appear."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Filling is the network's output in the hole and the image elsewhere, whatever the size, depth and tiles."""
+"""Tests of the Inpainter: the network's output in the hole and the image elsewhere, for any size, depth and tiles."""
 
 import functools
 import logging

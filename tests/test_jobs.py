@@ -1,4 +1,4 @@
-"""Files are matched by name before anything is read, and nothing is replaced unasked."""
+"""Tests of jobs: files are matched by name before anything is read, and no file is replaced without --overwrite."""
 
 import os
 import unicodedata

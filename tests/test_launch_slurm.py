@@ -1,4 +1,4 @@
-"""`./launch.sh train .. --slurm`: the script that it submits, and jobs of a real SLURM (slow)."""
+"""Tests of `./launch.sh train .. --slurm`: the script that it submits, and jobs of a real SLURM (slow)."""
 
 import json
 import os
@@ -206,7 +206,7 @@ SWEEP = ["experiments/ablation.py", "--variants=zero,gated", "--seeds=0,4", "--c
 
 @pytest.fixture
 def counter(commands, tmp_path):
-    """`counter(script)`: path of a stand-in for Python, which alone can tell how many runs a sweep has."""
+    """Returns `counter(script)`: it makes a stand-in for the Python that counts runs, and returns its path."""
 
     def make(script):
         commands("counter", f"printf '%s\\0' \"$@\" >{shlex.quote(str(tmp_path / 'counted'))}\n{script}")

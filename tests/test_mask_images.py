@@ -1,4 +1,4 @@
-"""One rule says what a mask image shows, in training and in filling."""
+"""Tests that training and filling read mask images by the same rule."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""Masks are exact, have the wanted area, and are the same bytes everywhere."""
+"""Tests of masks: they are exact, have the wanted area, and are the same bytes everywhere."""
 
 import hashlib
 import itertools

@@ -1,4 +1,4 @@
-"""What describes a photograph is carried over unchanged, or a warning says that it is not."""
+"""Tests of metadata: it is carried over unchanged, or a warning names what is lost."""
 
 import io
 import struct

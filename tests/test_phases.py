@@ -1,4 +1,4 @@
-"""The second phase: the encoder's normalisation is held still, the rest learns on."""
+"""Tests of the second phase: the encoder's normalisation is frozen, and all other parameters are trained."""
 
 import jax
 import numpy as np

@@ -1,4 +1,4 @@
-"""What a file holds comes back from the file that is written: pixels, depth, alpha, colour profile, EXIF."""
+"""Tests of reading and writing photographs: pixels, depth, alpha, colour profile and EXIF are kept."""
 
 import io
 import pathlib
@@ -19,13 +19,13 @@ MANY = 10**6
 
 
 def noise(channels, dtype=np.uint8, height=21, width=30):
-    """Every value of the dtype may occur: 16 bits that are not 8 bits twice."""
+    """Returns noise in which every value of the dtype may occur, so that 16 bits are not 8 bits twice."""
     rng = np.random.default_rng(channels)
     return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels)).astype(dtype)
 
 
 def save(path, array, mode=None, **options):
-    """An 8-bit file by Pillow."""
+    """Writes an 8-bit file by Pillow."""
     array = array[..., 0] if array.shape[-1] == 1 else array
     image = PIL.Image.fromarray(array)
     (image if mode is None else image.convert(mode)).save(path, **options)
@@ -33,14 +33,14 @@ def save(path, array, mode=None, **options):
 
 
 def save_16(path, array):
-    """A 16-bit file by OpenCV."""
+    """Writes a 16-bit file by OpenCV."""
     order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[array.shape[-1]]
     assert cv2.imwrite(str(path), array[..., order])
     return str(path)
 
 
 def png(array, colour_type, *extra):
-    """A 16-bit PNG of any kind, by the specification: chunks `extra` come before the pixels."""
+    """Writes a 16-bit PNG of any kind by the specification; the chunks `extra` come before the pixels."""
 
     def chunk(kind, content):
         return len(content).to_bytes(4, "big") + kind + content + zlib.crc32(kind + content).to_bytes(4, "big")
@@ -58,14 +58,14 @@ def write(path, content):
 
 
 def whole(photo):
-    """All channels of a photograph."""
+    """Returns all channels of a photograph, alpha included."""
     return photo.pixels if photo.alpha is None else np.concatenate([photo.pixels, photo.alpha], axis=-1)
 
 
 @pytest.mark.parametrize("extension", photograph_files.LOSSLESS)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_8_bits_come_back(tmp_path, channels, extension):
-    """Grey, grey with alpha, RGB, RGBA: read, written, read, with colours under transparency. WebP has no grey."""
+    """Grey and RGB, with and without alpha, keep all values and the colours under transparency. WebP has no grey."""
     array = noise(channels)
     first = photograph.read(save(tmp_path / "in.png", array), MANY)
     np.testing.assert_array_equal(whole(first), array)
@@ -79,7 +79,7 @@ def test_8_bits_come_back(tmp_path, channels, extension):
 @pytest.mark.parametrize("extension", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
 def test_16_bits_come_back(tmp_path, channels, extension):
-    """All sixteen, from PNG and TIFF, and Pillow and OpenCV agree on what was written."""
+    """PNG and TIFF keep all 16 bits, and Pillow and OpenCV agree on what was written."""
     array = noise(channels, np.uint16)
     first = photograph.read(save_16(tmp_path / f"in{extension}", array), MANY)
     assert first.pixels.dtype == np.uint16
@@ -101,7 +101,7 @@ def test_16_bit_grey_with_alpha(tmp_path):
 
 
 def test_16_bit_transparent_colour(tmp_path):
-    """tRNS: one colour of an RGB file is transparent, and the alpha channel says which pixels have it."""
+    """With a tRNS chunk, one colour of an RGB file is transparent, and the alpha channel marks its pixels."""
     array = noise(3, np.uint16)
     key = array[3, 4].astype(">u2").tobytes()
     photo = photograph.read(write(tmp_path / "in.png", png(array, 2, (b"tRNS", key))), MANY)
@@ -110,7 +110,7 @@ def test_16_bit_transparent_colour(tmp_path):
 
 
 def test_palettes_and_bits_become_8_bit(tmp_path):
-    """A palette is RGB, with transparency RGBA; a bitmap is grey; none is a palette afterwards."""
+    """A palette becomes RGB, or RGBA with transparency, and a bitmap becomes grey."""
     palette = PIL.Image.fromarray(noise(3)).quantize(16)
     palette.save(tmp_path / "p.png")
     np.testing.assert_array_equal(
@@ -126,7 +126,7 @@ def test_palettes_and_bits_become_8_bit(tmp_path):
 
 @pytest.mark.parametrize("extension", [".jpg", ".jpeg"])
 def test_jpeg_is_close_and_not_more(tmp_path, extension):
-    """Smooth content within a few levels. An opaque alpha channel may go, a transparent one may not."""
+    """Smooth content differs by a few levels. An opaque alpha channel is dropped, a transparent one is refused."""
     y, x = np.mgrid[:40, :50]
     photo = photograph.Photograph(np.stack([x * 4, y * 5, x + y], axis=-1).astype(np.uint8), icc=ICC)
     again = photograph.read(write(tmp_path / f"o{extension}", photograph_files.encode(photo, extension)), MANY)
@@ -141,7 +141,7 @@ def test_jpeg_is_close_and_not_more(tmp_path, extension):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_orientation(tmp_path, orientation, dtype):
-    """Pixels as a person sees them (as Pillow turns them), and a file that turns them no further."""
+    """Pixels are upright, as Pillow turns them, and the written file does not turn them again."""
     array = noise(3, dtype)
     exif = PIL.Image.Exif()
     exif[274] = orientation
@@ -160,7 +160,7 @@ def test_orientation(tmp_path, orientation, dtype):
 
 
 def described():
-    """EXIF as a camera writes it: turned, described, with settings, a place, a maker's note, and sizes."""
+    """Returns EXIF as a camera writes it, with orientation, description, settings, place, maker's note and sizes."""
     exif = PIL.Image.Exif()
     exif[274], exif[0x10F], exif[0x11A] = 6, "Maker", 72.0
     exif[0x8769] = {0x9003: "2020:02:03 04:05:06", 0x927C: b"preview of what is removed", 0xA002: 30, 0xA003: 21}
@@ -170,7 +170,7 @@ def described():
 
 @pytest.mark.parametrize("extension", [".png", ".webp", ".tif", ".jpg"])
 def test_exif_and_profile_are_kept(tmp_path, extension):
-    """What is said of the photograph stays; what is said of its file, and previews, go."""
+    """EXIF about the photograph stays; entries about its file, and previews, are removed."""
     photo = photograph.read(save(tmp_path / "in.jpg", noise(3), exif=described(), icc_profile=ICC), MANY)
     encoded = photograph_files.encode(photo, extension)
     assert b"preview" not in encoded and b"preview" not in photo.exif
@@ -183,7 +183,7 @@ def test_exif_and_profile_are_kept(tmp_path, extension):
 
 
 def test_exif_and_profile_are_kept_with_16_bits(tmp_path):
-    """The PNG that OpenCV writes."""
+    """EXIF and profile are also kept in the PNG that OpenCV writes."""
     exif = described().tobytes().removeprefix(b"Exif\0\0")
     profile = b"profile\0\0" + zlib.compress(ICC)
     path = write(tmp_path / "in.png", png(noise(3, np.uint16), 2, (b"iCCP", profile), (b"eXIf", exif)))
@@ -195,7 +195,7 @@ def test_exif_and_profile_are_kept_with_16_bits(tmp_path):
 
 
 def test_a_thumbnail_goes(tmp_path):
-    """IFD1 shows the photograph as it was before the filling."""
+    """IFD1 is removed, because it shows the photograph as it was before the filling."""
     thumbnail = b"\xff\xd8thumbnail\xff\xd9"
 
     def ifd(entries, following):
@@ -220,7 +220,7 @@ def test_a_thumbnail_goes(tmp_path):
 
 
 def test_a_telephones_jpeg(tmp_path):
-    """MPO: a second picture behind the first (a gain map, another view); the first is the photograph."""
+    """Of an MPO, which has a second picture behind the first, the first is the photograph."""
     first, second = (PIL.Image.fromarray(pictures.noise(k)) for k in (1, 2))
     first.save(tmp_path / "in.jpg", "MPO", save_all=True, append_images=[second])
     assert photograph.read(str(tmp_path / "in.jpg"), MANY).pixels.shape == (40, 60, 3)
@@ -267,7 +267,7 @@ def test_files_that_are_refused(tmp_path):
 
 
 def test_the_pixel_limit(tmp_path):
-    """Applies to what the header claims, before anything is decoded; ours alone, not Pillow's."""
+    """The limit applies to the size in the header, before anything is decoded, and replaces Pillow's limit."""
     limit = PIL.Image.MAX_IMAGE_PIXELS
     path = save(tmp_path / "in.png", noise(3))
     assert photograph.read(path, 630).pixels.shape == (21, 30, 3)

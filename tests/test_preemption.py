@@ -1,4 +1,4 @@
-"""Signals stop a run after its step, with the state saved; checkpoints that a disk damages are noticed."""
+"""Tests of interrupted runs: signals stop a run after its step with the state saved; damaged checkpoints are noticed."""
 
 import errno
 import json
@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed run of four steps, and its last state on the host."""
+    """Returns an undisturbed run of four steps, and its last state on the host."""
     workdir = tmp_path_factory.mktemp("finished") / "run"
     return workdir, jax.device_get(train.train(runs.tiny(), str(workdir)))
 
@@ -50,7 +50,7 @@ def signal_at(monkeypatch, step, number):
     ("step", "number"), [(1, signal.SIGTERM), (2, signal.SIGTERM), (3, signal.SIGTERM), (2, signal.SIGINT)]
 )
 def test_a_signal_saves_and_the_run_goes_on(finished, tmp_path, monkeypatch, capfd, number, step):
-    """After any step, due for a checkpoint or not: nothing is lost, and the run ends with the same bits."""
+    """After a signal at any step the state is saved, and the continued run ends with the same bits."""
     before = signal.getsignal(number)
     signal_at(monkeypatch, step, number)
     with pytest.raises(preemption.Stopped, match=f"stopped by {number.name} after step {step} of 4, which is saved"):
@@ -64,7 +64,7 @@ def test_a_signal_saves_and_the_run_goes_on(finished, tmp_path, monkeypatch, cap
 
 
 def test_a_signal_in_the_evaluation_of_a_checkpoint(finished, tmp_path, monkeypatch):
-    """It is cut short, the state saved as the worst, and the run ends with the same bits."""
+    """The evaluation is cut short, the checkpoint ranks last, and the continued run ends with the same bits."""
     batches = pipeline.evaluation_batches
 
     def interrupted(*arguments, **options):
@@ -83,7 +83,7 @@ def test_a_signal_in_the_evaluation_of_a_checkpoint(finished, tmp_path, monkeypa
 
 
 def test_a_signal_in_the_last_evaluation(finished, tmp_path, monkeypatch):
-    """The parameters are saved by then: the run stops between two batches, and the same call only evaluates."""
+    """The parameters are saved by then, so the run stops between two batches, and the same call only evaluates."""
     workdir, batches = tmp_path / "run", inputs.batches
 
     def signalled(*arguments):
@@ -106,7 +106,7 @@ def test_a_signal_in_the_last_evaluation(finished, tmp_path, monkeypatch):
 
 
 def test_a_second_signal_ends_at_once():
-    """A process that has one signal behind it and is still busy."""
+    """A second signal ends a process at once that is still busy after the first."""
     code = (
         "import time\nfrom pconv_jax.training import preemption\n"
         "with preemption.requests() as signals:\n    print('ready', flush=True)\n    time.sleep(60)\n    time.sleep(60)"
@@ -122,7 +122,7 @@ def test_a_second_signal_ends_at_once():
 
 
 def test_a_signal_whose_line_nobody_reads():
-    """Ctrl-C ends `tee` as well in `.. 2>&1 | tee log`: the run goes on to save, and ends with its code."""
+    """If Ctrl-C also ends `tee` in `.. 2>&1 | tee log`, the run still saves and ends with its exit code."""
     code = (
         "import time\nfrom pconv_jax.training import preemption\n"
         "with preemption.requests() as signals:\n    print('ready', flush=True)\n"
@@ -139,7 +139,7 @@ def test_a_signal_whose_line_nobody_reads():
 
 
 def test_a_signal_before_the_first_step(tmp_path, monkeypatch):
-    """While images are listed, say: no step is compiled any more, and nothing is saved."""
+    """A signal before the first step, e.g. while images are listed, stops the run before it compiles or saves."""
     check = build.check_masks
     monkeypatch.setattr(parallel, "map_step", None)
     monkeypatch.setattr(build, "check_masks", lambda config: (check(config), os.kill(os.getpid(), signal.SIGTERM)))
@@ -149,7 +149,7 @@ def test_a_signal_before_the_first_step(tmp_path, monkeypatch):
 
 
 def test_threads_get_no_signals():
-    """As a library in somebody's thread, training leaves signals alone."""
+    """In another thread than the main one, training leaves the signal handlers alone."""
     before, seen = signal.getsignal(signal.SIGTERM), []
 
     def body():
@@ -206,7 +206,7 @@ def removed(folder):
 
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped, without_arrays, without_names, removed])
 def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
-    """Reported, kept for whoever wants to look, and the one before is used."""
+    """A damaged checkpoint is reported and moved to damaged/, and the one before is used."""
     workdir = copy_of(finished, tmp_path)
     damage(workdir / "checkpoints" / "4")
     with checkpoints.open_manager(str(workdir)) as manager:
@@ -220,7 +220,7 @@ def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
 
 
 def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
-    """The same bits in the end, twice: what was put aside before is not written over."""
+    """A run continues from the checkpoint before, twice, with the same bits, and no file in damaged/ is replaced."""
     workdir = copy_of(finished, tmp_path)
     for _ in range(2):
         flipped(workdir / "checkpoints" / "4")
@@ -231,7 +231,7 @@ def test_a_run_goes_on_from_the_checkpoint_before(finished, tmp_path):
 
 
 def test_a_changed_array_is_noticed(finished, tmp_path):
-    """Readable, and not what was saved: the digest knows."""
+    """An array that can be read but was changed is noticed by its digest."""
     abstract = build.state_shapes(runs.tiny())
     with checkpoints.open_manager(str(tmp_path / "other")) as manager:
         state = finished[1]
@@ -243,7 +243,7 @@ def test_a_changed_array_is_noticed(finished, tmp_path):
 
 
 def test_nothing_is_moved_when_all_are_damaged(finished, tmp_path):
-    """Then it is for a person to decide."""
+    """If all checkpoints are damaged, none is moved, and the user has to decide."""
     workdir = copy_of(finished, tmp_path)
     for step in ("2", "4"):
         truncated(workdir / "checkpoints" / step)
@@ -261,7 +261,7 @@ def test_evaluate_names_a_damaged_checkpoint(finished, tmp_path):
 
 
 def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
-    """Before anything of a checkpoint is written: how much is missing, and where the run goes on."""
+    """Without room for a checkpoint nothing of it is written, and the error has the missing room and the step."""
     usage = types.SimpleNamespace(free=1000)
     save = checkpoints.save
 
@@ -281,7 +281,7 @@ def test_a_full_disk_leaves_what_is_there(finished, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, monkeypatch, step):
-    """In the background, in orbax's words and pages: a line of ours, whether another one follows or it is the last."""
+    """If the disk fills while orbax writes in the background, one line reports it, also for the last checkpoint."""
     write, workdir = checkpoints.ocp.StandardCheckpointHandler.async_save, tmp_path / "run"
 
     async def full(self, directory, *arguments, **options):
@@ -311,7 +311,10 @@ def test_a_disk_that_fills_while_a_checkpoint_is_written(finished, tmp_path, mon
 
 
 def test_a_disk_that_fills_while_something_else_is_written(tmp_path):
-    """Metrics, pictures, events: what to do. tensorboardX, whose thread has ended at its error, is not waited for."""
+    """A disk that fills while metrics, pictures or events are written is reported with what to do.
+
+    tensorboardX, whose thread has ended with its error, is not waited for.
+    """
     messages = "No space left on device: make room, and the same command goes on"
     with pytest.raises(rundir.NotWritten, match=messages), rundir.explain_full_disk(str(tmp_path)):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -323,8 +326,10 @@ def test_a_disk_that_fills_while_something_else_is_written(tmp_path):
 
 
 def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
-    """By training alone, in one line; evaluation, which holds no lock, leaves it: somebody may be writing it. What else
-    lies there is somebody's own."""
+    """Training removes what killed saves have left, and reports it in one line.
+
+    Evaluation holds no lock and leaves it, because another process may be writing it. Other files are left alone.
+    """
     workdir = copy_of(finished, tmp_path)
     left = [workdir / "checkpoints" / name for name in ("6.orbax-checkpoint-tmp", "8.orbax-checkpoint-tmp-1234")]
     for path in (*left, workdir / "checkpoints" / "my own"):
@@ -341,7 +346,7 @@ def test_what_killed_saves_left_is_removed(finished, tmp_path, caplog):
 
 @pytest.mark.parametrize("which", ["last", "best"])
 def test_evaluation_takes_the_next_when_training_removes_a_checkpoint(finished, tmp_path, monkeypatch, which):
-    """Between the list and the reading: the newest is taken then, and a damaged one is damaged still."""
+    """If training removes the listed checkpoint, evaluation reads the newest; a damaged one stays an error."""
     workdir, restore = copy_of(finished, tmp_path), checkpoints.restore
     shutil.move(workdir / "checkpoints" / "4", tmp_path / "next")
 
@@ -360,7 +365,7 @@ def test_evaluation_takes_the_next_when_training_removes_a_checkpoint(finished, 
 
 
 def run_once(workdir, **options):
-    """A process that trains 300 steps, with a checkpoint every other step."""
+    """Starts a process that trains 300 steps with a checkpoint at every other step."""
     settings = {"train.steps": 300, "train.checkpoint_every": 2, "train.sample_every": 300, "eval.examples": 8}
     command = [sys.executable, "-m", "pconv_jax.main", "--config=tests/tiny_experiment.py", f"--workdir={workdir}"]
     command += [f"--config.{key}={value}" for key, value in settings.items()]
@@ -369,7 +374,7 @@ def run_once(workdir, **options):
 
 
 def finish(workdir):
-    """Trains to the end: the SHA-256 of the parameters."""
+    """Trains to the end and returns the SHA-256 of the parameters."""
     with run_once(workdir) as process:
         messages = process.stderr.read()
     assert process.returncode == 0, messages
@@ -377,11 +382,11 @@ def finish(workdir):
 
 
 def interrupted(workdir, number, times, seed):
-    """Starts a run again and again and signals it: the exit codes.
+    """Starts a run again and again, signals it each time, and returns the exit codes.
 
-    After one to four checkpoints have been begun, some milliseconds later, so that many signals fall into the writing
-    of one; of SIGKILL some come while the run starts. Counted in checkpoints, not in seconds, so that neither a fast
-    nor a busy machine is at its end before the last signal.
+    A signal is sent some milliseconds after one to four checkpoints have been begun, so that many signals arrive
+    while one is written. Some of the SIGKILLs are sent while the run starts. Counting checkpoints and not seconds
+    makes the test independent of the speed of the machine.
     """
     rng, codes = np.random.default_rng(seed), []
     for index in range(times):
@@ -401,7 +406,7 @@ def interrupted(workdir, number, times, seed):
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
-    """SHA-256 of the parameters of a run that nothing happened to."""
+    """Returns the SHA-256 of the parameters of an undisturbed run."""
     return finish(tmp_path_factory.mktemp("undisturbed") / "run")
 
 
@@ -411,7 +416,7 @@ def undisturbed(tmp_path_factory):
     ("number", "times", "code"), [(signal.SIGKILL, 20, -signal.SIGKILL), (signal.SIGTERM, 6, preemption.EXIT_CODE)]
 )
 def test_signals_at_random_instants_change_nothing(undisturbed, tmp_path, number, times, code):
-    """The same parameters as without them."""
+    """Signals at random times do not change the parameters at the end."""
     codes = interrupted(tmp_path / "run", number, times, seed=int(number))
     print(f"exit codes {codes}, newest checkpoint {checkpoints._newest(tmp_path / 'run' / 'checkpoints')}")
     assert codes == [code] * times

@@ -1,4 +1,4 @@
-"""The preparation works without TensorFlow, can be killed, and answers what a person can mend with instructions."""
+"""Tests of preparing TFDS datasets: without TensorFlow, after kills, and with instructions where a file is missing."""
 
 import io
 import os
@@ -24,14 +24,14 @@ ARCHIVE = "img_align_celeba.zip"
 
 @pytest.fixture
 def raw(tmp_path):
-    """The five files of a small CelebA."""
+    """Returns a directory with the five files of a small CelebA."""
     tiny_tfds.celeba(tmp_path / "raw")
     return tmp_path / "raw"
 
 
 @pytest.fixture
 def offline(monkeypatch):
-    """No connection in this process; the host of every attempt is listed."""
+    """Refuses all connections of this process, and returns the list of the hosts that were tried."""
     tried = []
 
     def refuse(address, *_, **__):
@@ -45,7 +45,7 @@ def offline(monkeypatch):
 
 
 def tool(*arguments):
-    """Runs the tool where every way into the network is closed; `(exit code, output)`."""
+    """Runs the tool without a network and returns `(exit code, output)`."""
     closed = "http://127.0.0.1:9"
     environment = {**os.environ, "HTTP_PROXY": closed, "HTTPS_PROXY": closed, "no_proxy": "", "NO_PROXY": ""}
     command = [sys.executable, "-m", MODULE, *map(str, arguments)]
@@ -54,7 +54,7 @@ def tool(*arguments):
 
 
 def test_offline_says_what_to_download(tmp_path):
-    """At once: names, sizes, addresses and the place of the files, and the command to go on with."""
+    """The message has names, sizes, addresses and the directory of the files, and the command to run then."""
     code, output = tool("celeb_a", f"--data_dir={tmp_path / 'data'}")
     assert code not in (0, None) and "Traceback" not in output
     assert "error: celeb_a cannot be prepared: img_align_celeba.zip is missing, and drive.google.com does not" in output
@@ -71,7 +71,7 @@ def test_offline_says_what_to_download(tmp_path):
 
 
 def test_wrong_file_is_named(tmp_path, raw):
-    """With what is wrong about it, before anything is read or downloaded."""
+    """A file of the wrong size is named with its size before anything is read or downloaded."""
     code, output = tool("celeb_a", f"--manual_dir={raw}", f"--data_dir={tmp_path / 'data'}")
     assert code not in (0, None) and "Traceback" not in output
     size = (raw / "list_eval_partition.txt").stat().st_size
@@ -98,7 +98,7 @@ def test_wrong_file_is_named(tmp_path, raw):
     ],
 )
 def test_command_line_mistakes_are_told_without_a_traceback(tmp_path, arguments, message):
-    """Other datasets get their instructions from their builders."""
+    """Mistakes are reported without a traceback; the instructions for a dataset come from its builder."""
     code, output = tool(*(argument.format(tmp_path) for argument in arguments))
     assert code not in (0, None) and "Traceback" not in output
     assert message in output
@@ -106,7 +106,7 @@ def test_command_line_mistakes_are_told_without_a_traceback(tmp_path, arguments,
 
 
 def test_files_at_hand_need_no_network(tmp_path, raw, offline):
-    """Prepared once; the second time nothing happens."""
+    """With all files the dataset is prepared without a network, and the second run does nothing."""
     assert tiny_tfds.prepare("celeb_a", raw, tmp_path / "data")
     assert not offline
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -115,7 +115,7 @@ def test_files_at_hand_need_no_network(tmp_path, raw, offline):
 
 
 def test_one_missing_file_needs_the_network(tmp_path, raw, offline):
-    """It alone is called missing."""
+    """If one file is missing, only that file is reported as missing."""
     (raw / "identity_CelebA.txt").unlink()
     with pytest.raises(ValueError, match=r"identity_CelebA.txt is missing, and drive\.google\.com does") as caught:
         tiny_tfds.prepare("celeb_a", raw, tmp_path / "data")
@@ -126,7 +126,7 @@ def test_one_missing_file_needs_the_network(tmp_path, raw, offline):
 
 
 def test_same_size_and_other_bytes(tmp_path, raw, offline):
-    """TFDS's checksum finds it, and the answer are the instructions."""
+    """A file of the right size with other bytes is found by TFDS's checksum, and the error has the instructions."""
     with tiny_tfds.originals("celeb_a", raw):
         path = raw / "identity_CelebA.txt"
         path.write_bytes(path.read_bytes()[::-1])
@@ -137,7 +137,7 @@ def test_same_size_and_other_bytes(tmp_path, raw, offline):
 
 
 class Drive:
-    """Google Drive's answers to TFDS: a page without a form in it, or these bytes as the file, or an exception."""
+    """Google Drive's answers to TFDS: a page without a form, these bytes as the file, or an exception."""
 
     def __init__(self, answer):
         self.answer = answer
@@ -158,7 +158,7 @@ def serve(monkeypatch, answer):
 
 
 def test_downloads_are_kept(tmp_path, raw, monkeypatch, request):
-    """A file that was downloaded is not needed again, nor the network, when the dataset has to be made once more."""
+    """If the dataset has to be made again, a file that was downloaded is used without a network."""
     with tiny_tfds.originals("celeb_a", raw), monkeypatch.context() as online:
         serve(online, (raw / "identity_CelebA.txt").read_bytes())
         (raw / "identity_CelebA.txt").unlink()
@@ -179,7 +179,7 @@ def test_downloads_are_kept(tmp_path, raw, monkeypatch, request):
     ],
 )
 def test_google_drive_refuses(tmp_path, raw, monkeypatch, answer, message):
-    """The page of a file in demand, a page in place of the file, no answer: instructions; later the file is there."""
+    """If Google Drive answers with a page or not at all, the error has the instructions; later the file is there."""
     serve(monkeypatch, answer)
     with tiny_tfds.originals("celeb_a", raw):
         preparation = prepare_tfds.Preparation("celeb_a", str(raw), str(tmp_path / "data"))
@@ -208,7 +208,7 @@ tiny_tfds.prepare("celeb_a", sys.argv[1], sys.argv[2])
 
 
 def test_killed_and_started_again(tmp_path, raw, capsys):
-    """SIGKILL in the middle leaves no dataset; a second process is kept off; the same command then ends the work."""
+    """After SIGKILL there is no dataset, and the same command completes it; a second process is refused meanwhile."""
     data = tmp_path / "data"
     command = [sys.executable, "-c", STOPPING, str(raw), str(data)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"}
@@ -229,7 +229,7 @@ def test_killed_and_started_again(tmp_path, raw, capsys):
 
 
 def test_a_directory_that_is_no_dataset(tmp_path, raw):
-    """TFDS would call it ready."""
+    """An incomplete directory, which TFDS would take for the dataset, is refused."""
     (tmp_path / "data" / "celeb_a" / "2.1.0").mkdir(parents=True)
     with pytest.raises(
         ValueError, match=r"celeb_a/2.1.0 holds an incomplete dataset: remove it, and run the command again"
@@ -238,7 +238,7 @@ def test_a_directory_that_is_no_dataset(tmp_path, raw):
 
 
 def test_reachable(monkeypatch):
-    """A host that listens, one that refuses, a proxy in between, and a name server that never answers."""
+    """It is tested with a host that listens, one that refuses, a proxy, and a name server that never answers."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         monkeypatch.setenv("no_proxy", "127.0.0.1")

@@ -1,4 +1,4 @@
-"""The VGG16 tool: every origin gives the same features, and whatever is wrong leaves nothing behind."""
+"""Tests of the VGG16 tool: every origin gives the same features, and wrong files are refused without a trace."""
 
 import functools
 import hashlib
@@ -25,7 +25,7 @@ def features(path):
 
 @pytest.fixture(scope="module")
 def wanted(tmp_path_factory):
-    """Of the network in the layout that `vgg.load` reads, made without the tool."""
+    """Returns the features of the network in the layout that `vgg.load` reads, made without the tool."""
     path = str(tmp_path_factory.mktemp("wanted") / "vgg16.npz")
     vgg_files.write_own(path)
     return features(path)
@@ -33,7 +33,7 @@ def wanted(tmp_path_factory):
 
 @pytest.fixture
 def refused(tmp_path):
-    """`refused(message, **arguments of prepare)`: an error that says so, and the folder as it was."""
+    """Returns `refused(message, **arguments)`, which checks that `prepare` raises the message and writes nothing."""
 
     def check(message, error=(ValueError, OSError), **arguments):
         def listing():
@@ -48,7 +48,7 @@ def refused(tmp_path):
 
 
 def published(content, endpoint, cache=None):
-    """Both sources at another address, and with the checksum of `content`."""
+    """Serves `content` at the addresses of both published files, with its checksum."""
     checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
     hub = download.HubFile("timm/vgg16", loopback.COMMIT, "model.safetensors", endpoint, str(cache))
     return {
@@ -88,7 +88,7 @@ def test_every_origin_gives_the_same_features(tmp_path, wanted, name):
 
 
 def test_real_weights(tmp_path, shared_data):
-    """Caffe's published weights: each kernel turned by hand, and what they see is BGR in [0, 255]."""
+    """Caffe's published kernels are transposed as by hand, and the network's inputs are BGR in [0, 255]."""
     file, out = shared_data("vgg16") / "vgg16_caffe_conv1_1-conv3_3.npz", tmp_path / "out.npz"
     prepare_vgg16.prepare(str(out), file=str(file))
     with np.load(file) as original, np.load(out) as written:
@@ -127,7 +127,7 @@ def test_wrong_shape(tmp_path, refused, write):
     ],
 )
 def test_another_network(tmp_path, refused, change, message):
-    """What has the shapes of VGG16 and is not it, or wants another input, would be a silently wrong loss."""
+    """Networks of VGG16's shapes with other weights or inputs are refused, as the loss would be silently wrong."""
     vgg_files.write_safetensors(tmp_path / "file", change)
     refused(message, ValueError, file=str(tmp_path / "file"))
 
@@ -169,7 +169,7 @@ def test_not_weights(tmp_path, refused):
 
 
 def test_checksum_in_the_name(tmp_path, refused):
-    """torch puts the first digits of the sha256 into the name; the name of Keras' file promises its md5."""
+    """The digits of the sha256 in torch's file names are checked, and the md5 of Keras' file."""
     vgg_files.write_torch(tmp_path / "file")
     digits = hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()[:8]
     for name, message in {
@@ -187,7 +187,7 @@ def test_checksum_in_the_name(tmp_path, refused):
 
 
 def test_out_is_kept(tmp_path, refused, monkeypatch):
-    """Only --overwrite replaces a file, and only by a whole one."""
+    """Only --overwrite replaces a file, and only with a complete one."""
     vgg_files.write_own(tmp_path / "own.npz")
     out, arguments = tmp_path / "out.npz", {"file": str(tmp_path / "own.npz")}
     out.write_text("mine")
@@ -204,7 +204,7 @@ def test_out_is_kept(tmp_path, refused, monkeypatch):
 
 
 def test_download(tmp_path, wanted, refused):
-    """Keras' file from a server: the right one is converted and removed, another one refused."""
+    """Keras' file is downloaded and converted; a file with another checksum is refused and removed."""
     vgg_files.write_keras(tmp_path / "weights.h5")
     content = (tmp_path / "weights.h5").read_bytes()
     os.remove(tmp_path / "weights.h5")
@@ -219,7 +219,7 @@ def test_download(tmp_path, wanted, refused):
 
 
 def test_download_from_the_hub(tmp_path, wanted):
-    """torchvision's file, which is what there is without --source."""
+    """Without --source, torchvision's file is downloaded from the hub."""
     vgg_files.write_safetensors(tmp_path / "model")
     content = (tmp_path / "model").read_bytes()
     with loopback.serving(content) as url:
@@ -229,7 +229,7 @@ def test_download_from_the_hub(tmp_path, wanted):
 
 @pytest.mark.parametrize(("source", "name"), [("keras", "weights.h5"), ("torchvision", "model.safetensors")])
 def test_offline(tmp_path, refused, source, name):
-    """What to download, how large, from where, where to put it, and the command."""
+    """The error has the file's size and address, the directory to put it into, and the command."""
     sources = published(b"", loopback.closed_port(), tmp_path.parent / "no_cache")
     message = (
         rf"cannot download {name} \(.*[Cc]onnection refused\).*\((58.9|553.4) MB\)\n  {sources[source].url}\n"
@@ -240,7 +240,7 @@ def test_offline(tmp_path, refused, source, name):
 
 
 def test_missing_libraries(tmp_path, refused, monkeypatch):
-    """Said before anything is downloaded, with what to install; without the hub's client there is the way by hand."""
+    """A missing library is reported with what to install before anything is downloaded."""
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     refused("huggingface_hub is not installed: pip install huggingface_hub.*By hand", errors.UserError)
     monkeypatch.setitem(sys.modules, "h5py", None)
@@ -260,7 +260,7 @@ def test_missing_libraries(tmp_path, refused, monkeypatch):
     ],
 )
 def test_command(tmp_path, missing, arguments, message):
-    """One line on stderr, an exit code, no traceback."""
+    """A mistake ends the command with one line on stderr, an exit code and no traceback."""
     code = (
         f"import runpy, sys; sys.modules['{missing}'] = None; sys.argv[0] = 'prepare_vgg16';"
         "runpy.run_module('pconv_jax.tools.prepare_vgg16', run_name='__main__')"
@@ -272,7 +272,7 @@ def test_command(tmp_path, missing, arguments, message):
 
 
 def test_training_names_the_tool(tmp_path):
-    """Weights that are missing, or straight from another program, are answered with the command."""
+    """Weights that are missing or not converted are reported with the command that makes them."""
     with pytest.raises(errors.UserError, match=r"run python -m pconv_jax.tools.prepare_vgg16 --out=.*nothing.npz"):
         vgg.load(str(tmp_path / "nothing.npz"))
     for name in ("legacy.pth", "keras.h5", "model.safetensors"):

@@ -1,4 +1,4 @@
-"""The image pyramid against slow loops, and what coarse-to-fine filling must hold whatever the network is."""
+"""Tests of the image pyramid against slow loops, and of coarse-to-fine filling with any network."""
 
 import itertools
 
@@ -22,7 +22,7 @@ def example(size, seed=0, valid=0.4):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_coarsen_equals_the_loop(size):
-    """The mean of the valid pixels of each block, 0 and hole where there is none; odd sizes are rounded up."""
+    """A pixel is the mean of its block's valid pixels, or hole if there is none; odd sizes are rounded up."""
     image, mask = example(size)
     coarse, coarse_mask = pyramid.coarsen(np.where(mask != 0, image, np.nan), mask)
     expected, expected_mask = loops.coarsen(image, mask)

@@ -1,4 +1,4 @@
-"""What a run tells is complete, ends where its checkpoint ends, and does not hide a NaN; sheets show true colours."""
+"""Tests of a run's metrics, progress and image grids, also after a kill and with a NaN."""
 
 import json
 import struct
@@ -16,7 +16,7 @@ from pconv_jax.training import reporting
 
 
 class Clock:
-    """In place of `time.perf_counter`: it goes on when it is told to."""
+    """A stand-in for `time.perf_counter` that advances only when it is set."""
 
     def __init__(self, monkeypatch):
         self.now = 100.0
@@ -31,7 +31,7 @@ def lines(workdir):
 
 
 def records(workdir):
-    """The events in all event files, in order; a record is length, checksum, event, checksum."""
+    """Yields the events of all event files in order; a record is length, checksum, event and checksum."""
     for path in sorted(workdir.glob("events.*")):
         content = path.read_bytes()
         while content:
@@ -41,12 +41,12 @@ def records(workdir):
 
 
 def events(workdir):
-    """The scalars in all event files: `{(step, name): value}`."""
+    """Returns the scalars of all event files, `{(step, name): value}`."""
     return {(event.step, value.tag): value.simple_value for event in records(workdir) for value in event.summary.value}
 
 
 def test_interval_averages_and_sums_the_skipped():
-    """Means over the steps of the interval, whatever kind of number they are; skipped images add up."""
+    """Metrics are means over the steps of the interval, for any number type; skipped images add up."""
     pending = [
         (1, {"loss": np.float32(1.0), "hole": 0.5, "skipped": 2.0}),
         (2, {"loss": np.float32(2.0), "hole": 0.0, "skipped": 0.0}),
@@ -58,7 +58,7 @@ def test_interval_averages_and_sums_the_skipped():
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("name", ["loss", "grad_norm"])
 def test_interval_names_the_first_step_that_is_not_finite(bad, name):
-    """Later steps are NaN because of it; all terms of that step are told, and what to do."""
+    """The error has the first step that is not finite, all its terms, and what to do."""
     pending = [(step, {"loss": 1.0, "grad_norm": 2.5, "skipped": 0.0}) for step in (11, 12, 13, 14)]
     pending[1][1][name] = bad
     pending[2][1].update(loss=np.nan, grad_norm=np.nan)
@@ -72,7 +72,7 @@ def test_interval_names_the_first_step_that_is_not_finite(bad, name):
 
 @pytest.mark.parametrize("step", [0, 10])
 def test_a_resumed_run_purges_the_events_after_its_checkpoint(tmp_path, step):
-    """TensorBoard drops what has the purge step or a later one: what came after the checkpoint, not its own."""
+    """TensorBoard drops events from the purge step on, which is the step after the checkpoint's."""
     with reporting.MetricsLog(str(tmp_path), step):
         pass
     starts = [event.step for event in records(tmp_path) if event.session_log.status == event_pb2.SessionLog.START]
@@ -80,7 +80,7 @@ def test_a_resumed_run_purges_the_events_after_its_checkpoint(tmp_path, step):
 
 
 def test_metrics_are_lines_and_events(tmp_path):
-    """One JSON line per logged step, readable before the run ends, and the same numbers for TensorBoard."""
+    """Each logged step is a JSON line, readable before the run ends, and has the same numbers in TensorBoard."""
     with reporting.MetricsLog(str(tmp_path), 0) as log:
         log.write(10, {"loss": 0.5, "lr": 0.25})
         assert lines(tmp_path) == [{"step": 10, "loss": 0.5, "lr": 0.25}]
@@ -93,7 +93,7 @@ def test_metrics_are_lines_and_events(tmp_path):
 
 
 def test_resumed_metrics_go_on_where_the_checkpoint_is(tmp_path):
-    """What a killed run wrote after its last checkpoint is dropped: no step twice; earlier lines stay as they are."""
+    """Lines that a killed run wrote after its last checkpoint are dropped; earlier lines stay unchanged."""
     with reporting.MetricsLog(str(tmp_path), 0) as log:
         for step in (10, 20, 30, 40):
             log.write(step, {"loss": step / 10})
@@ -106,7 +106,7 @@ def test_resumed_metrics_go_on_where_the_checkpoint_is(tmp_path):
 
 
 def test_a_run_without_checkpoint_starts_its_metrics_anew(tmp_path):
-    """Killed before its first checkpoint, it starts at step 0, and so does the file."""
+    """A run that was killed before its first checkpoint starts at step 0, and so does the file."""
     with reporting.MetricsLog(str(tmp_path), 0) as log:
         log.write(10, {"loss": 1.0})
     with reporting.MetricsLog(str(tmp_path), 0) as log:
@@ -116,7 +116,7 @@ def test_a_run_without_checkpoint_starts_its_metrics_anew(tmp_path):
 
 @pytest.mark.parametrize("torn", ['{"step": 20, "lo', '{"step": 2', "{", '{"step": 20, "loss": 2.0'])
 def test_a_torn_last_line_is_dropped(tmp_path, torn):
-    """A run that is killed while it writes leaves half a line; the next one does not append to it."""
+    """Half a line, as a killed run leaves it, is dropped before the next one is appended."""
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 10, "loss": 1.0}\n' + torn)
     with reporting.MetricsLog(str(tmp_path), 1000) as log:
@@ -137,12 +137,12 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     ],
 )
 def test_duration(seconds, text):
-    """The two or three largest units."""
+    """A duration is shown in its two or three largest units."""
     assert reporting.duration(seconds) == text
 
 
 def test_progress_measures_training_alone(monkeypatch):
-    """Rates by a clock that we move; time for evaluation and checkpoints counts neither for the rate nor as left."""
+    """Time for evaluation and checkpoints counts neither for the rate nor for the time left."""
     clock = Clock(monkeypatch)
     progress = reporting.Progress(step=0, steps=100, batch_size=8)
     clock.passes(50)  # compilation
@@ -163,7 +163,7 @@ def test_progress_measures_training_alone(monkeypatch):
 
 
 class Step:
-    """In place of a step's metrics: ready when `done` is set."""
+    """A stand-in for a step's metrics that is ready when `done` is set."""
 
     def __init__(self):
         self.done = threading.Event()
@@ -174,7 +174,7 @@ class Step:
 
 
 def test_only_waiting_without_a_step_under_way_counts(monkeypatch):
-    """Before the first step, after the last one's end, and of the rest of a fetch in the middle of which it ends."""
+    """Waiting counts before the first step, after the end of the last one, and from the moment at which a step ends."""
     clock = Clock(monkeypatch)
     progress, step = reporting.Progress(0, 100, 1), Step()
 
@@ -202,7 +202,7 @@ def test_only_waiting_without_a_step_under_way_counts(monkeypatch):
 
 
 def test_progress_of_a_resumed_run(monkeypatch):
-    """Steps of earlier runs are done, but not in this one's time."""
+    """Steps of earlier runs count as done, but not for this run's time."""
     clock = Clock(monkeypatch)
     progress = reporting.Progress(step=90, steps=100, batch_size=2)
     clock.passes(3)
@@ -210,7 +210,7 @@ def test_progress_of_a_resumed_run(monkeypatch):
 
 
 def test_progress_before_anything_was_timed(monkeypatch):
-    """The first step compiles and is not timed; a log that is due there has no rate, and is no error."""
+    """The step that compiles is not timed, so a log line after it has no rate, and is no error."""
     clock = Clock(monkeypatch)
     progress = reporting.Progress(step=0, steps=1, batch_size=8)
     progress.restart(1)
@@ -219,7 +219,7 @@ def test_progress_before_anything_was_timed(monkeypatch):
 
 
 def test_progress_line(monkeypatch):
-    """Step, share, terms, rate and time left; corrupt images only where there were any."""
+    """The line has step, fraction, terms, rate and time left, and corrupt images if there were any."""
     Clock(monkeypatch)
     progress = reporting.Progress(0, 400, 8)
     rate = {"images_per_s": 12.34, "data_wait": 0.5, "seconds_left": 65}
@@ -233,7 +233,7 @@ def colour(red, green, blue, height=64, width=64):
 
 
 def test_grid_places_images():
-    """Rows and columns with gaps of 4 pixels, below a bar of titles; small images are enlarged by whole factors."""
+    """Rows and columns have gaps of 4 pixels below a bar of titles; small images are enlarged by whole factors."""
     rows = [[colour(255, 0, 0), colour(0, 255, 0), colour(0, 0, 255)], [colour(i, i, i) for i in (10, 20, 30)]]
     sheet = image_grids.grid(rows)
     assert sheet.dtype == np.uint8 and sheet.shape == (2 * 128 + 4, 3 * 128 + 8, 3)
@@ -251,7 +251,7 @@ def test_grid_places_images():
 @pytest.mark.parametrize(("side", "shown"), [(16, 128), (64, 128), (100, 100), (300, 300)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_samples(side, shown, channels):
-    """Masked, prediction, composite, original: holes white in the first, valid pixels untouched in the third."""
+    """A row shows masked (white holes), prediction, composite (valid pixels unchanged) and original."""
     image = np.stack([pictures.noise(i, side, side, channels) for i in range(2)])
     mask = np.ones((2, side, side, 1), np.uint8)
     mask[:, side // 2 :] = 0
@@ -274,7 +274,7 @@ def test_samples(side, shown, channels):
 
 
 def test_labels_say_the_share_of_holes():
-    """A label changes with the hole, and nothing but the first image's upper left corner."""
+    """A label depends on the hole, and changes only the upper left corner of the first image."""
     image, output = np.zeros((1, 64, 64, 3), np.uint8), np.zeros((1, 64, 64, 3))
     mask = np.ones((1, 64, 64, 1), np.uint8)
     mask[:, :16] = 0
@@ -284,7 +284,7 @@ def test_labels_say_the_share_of_holes():
 
 
 def test_sheet_is_a_png_with_true_colours(tmp_path):
-    """Read by Pillow: RGB, exact, in a directory that is made; nothing else is left in it."""
+    """The file is an exact RGB PNG in a directory that is created, without other files."""
     sheet = np.concatenate([colour(250, 10, 20), colour(0, 200, 100), pictures.noise(0, 64, 64)])
     path = tmp_path / "samples" / "step_1.png"
     image_grids.save(str(path), sheet)
@@ -297,7 +297,7 @@ def test_sheet_is_a_png_with_true_colours(tmp_path):
 
 
 def test_sheet_that_cannot_be_written(tmp_path):
-    """A file where the directory should be is an OSError."""
+    """A file in the place of the directory causes an OSError."""
     (tmp_path / "samples").write_text("")
     with pytest.raises(OSError):
         image_grids.save(str(tmp_path / "samples" / "step_1.png"), colour(1, 2, 3))

@@ -1,4 +1,4 @@
-"""A run directory belongs to one config, and a file in it is whole or not there."""
+"""Tests of the run directory: it belongs to one config, and a file in it is complete or absent."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def config():
 
 
 def test_claim_creates_the_directory(tmp_path, config):
-    """With its parents; config.json, data.json and versions.json in it and nothing else."""
+    """The directory and its parents are created, with config.json, data.json and versions.json alone."""
     workdir = tmp_path / "runs" / "new"
     rundir.claim(str(workdir), config, DATA)
     assert sorted(os.listdir(workdir)) == ["config.json", "data.json", "versions.json"]
@@ -30,13 +30,13 @@ def test_claim_creates_the_directory(tmp_path, config):
 
 
 def test_claim_takes_an_empty_directory(tmp_path, config):
-    """As a container's mounted volume is."""
+    """An empty directory, such as a container's mounted volume, is used."""
     rundir.claim(str(tmp_path), config, DATA)
     assert (tmp_path / "config.json").is_file()
 
 
 def test_the_same_config_goes_on(tmp_path, config):
-    """Tuples are lists in JSON: no difference. Neither the file nor what lies beside it is touched."""
+    """The same config continues a run, although JSON turns tuples into lists; no file is changed."""
     workdir = tmp_path / "run"
     rundir.claim(str(workdir), config, DATA)
     (workdir / "metrics.jsonl").write_text("{}\n")
@@ -48,7 +48,7 @@ def test_the_same_config_goes_on(tmp_path, config):
 
 
 def test_another_config_is_refused(tmp_path, config):
-    """Each differing key with both values, those that agree not; the run stays as it was."""
+    """The refusal lists each differing key with both values, and the run stays unchanged."""
     workdir = tmp_path / "run"
     rundir.claim(str(workdir), config, DATA)
     before = (workdir / "config.json").read_bytes()
@@ -64,7 +64,7 @@ def test_another_config_is_refused(tmp_path, config):
 
 
 def test_a_key_that_is_new_or_gone_is_a_difference(tmp_path, config):
-    """A run of another version of the project: the key is listed as absent."""
+    """A key that only one of two versions of the project has is listed as absent."""
     rundir.claim(str(tmp_path), config, DATA)
     values = json.loads((tmp_path / "config.json").read_text())
     del values["optim"]["ema"]
@@ -75,7 +75,7 @@ def test_a_key_that_is_new_or_gone_is_a_difference(tmp_path, config):
 
 
 def test_a_file_in_its_place_is_refused(tmp_path, config):
-    """It is left as it is."""
+    """A file in the place of the run directory is refused and left unchanged."""
     (tmp_path / "run").write_text("mine")
     with pytest.raises(ValueError, match=r"run is a file; needs a directory: choose another --workdir"):
         rundir.claim(str(tmp_path / "run"), config, DATA)
@@ -91,7 +91,7 @@ def test_somebody_elses_directory_is_refused(tmp_path, config):
 
 
 def test_config_is_read_back(tmp_path, config):
-    """Every key, in a form that passes the rules."""
+    """Every key is read back in a form that passes the rules."""
     rundir.claim(str(tmp_path), config, DATA)
     read = rundir.read_config(str(tmp_path))
     assert isinstance(read, ml_collections.ConfigDict)
@@ -101,14 +101,14 @@ def test_config_is_read_back(tmp_path, config):
 
 @pytest.mark.parametrize("make", [lambda p: None, lambda p: p.mkdir(), lambda p: p.write_text("")])
 def test_no_run_is_an_error(tmp_path, make):
-    """Nothing, an empty directory, a file: give the directory that training wrote."""
+    """A missing directory, an empty one and a file are errors that ask for the directory that training wrote."""
     make(tmp_path / "run")
     with pytest.raises(ValueError, match=r"run holds no run \(config.json is missing\): give the directory that"):
         rundir.read_config(str(tmp_path / "run"))
 
 
 def test_a_broken_config_is_an_error(tmp_path, config):
-    """It names the file; starting the run again does not overwrite it."""
+    """The error names the file, and starting the run again does not overwrite it."""
     (tmp_path / "config.json").write_text('{"name": "qui')
     for call in (lambda: rundir.read_config(str(tmp_path)), lambda: rundir.claim(str(tmp_path), config, DATA)):
         with pytest.raises(
@@ -119,7 +119,7 @@ def test_a_broken_config_is_an_error(tmp_path, config):
 
 
 def test_write_atomically(tmp_path):
-    """The text, over an older one, and no temporary file."""
+    """The file has the new text, also over an older one, and no temporary file remains."""
     path = tmp_path / "table.md"
     for text in ("first, longer\n", "zweite ä\n"):
         rundir.write_atomically(str(path), text)
@@ -128,7 +128,7 @@ def test_write_atomically(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    """A crash before the last moment: the old file is whole."""
+    """A crash just before the end leaves the old file complete."""
     path = tmp_path / "table.md"
     rundir.write_atomically(str(path), "old")
 
@@ -142,14 +142,14 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_versions_of_what_decides_results():
-    """Written into every evaluation."""
+    """Every evaluation records the versions of the libraries that decide its results."""
     installed = versions.libraries()
     assert {"jax", "jaxlib", "flax", "optax", "grain", "numpy", "opencv"} == installed.keys()
     assert all(version[0].isdigit() for version in installed.values())
 
 
 def test_other_images_are_refused(tmp_path, config):
-    """By use, with what was there and what is now; the same ones go on."""
+    """Other images are refused by their use, with both fingerprints; the same images continue the run."""
     rundir.claim(str(tmp_path / "run"), config, DATA)
     rundir.claim(str(tmp_path / "run"), config, dict(DATA))
     with pytest.raises(ValueError, match=r"other images \(train: 3 files there, 4 files now\): choose"):
@@ -157,7 +157,7 @@ def test_other_images_are_refused(tmp_path, config):
 
 
 def test_a_claim_that_was_killed_can_be_made_again(tmp_path, config):
-    """What it leaves, data.json or an unfinished file, is not somebody else's."""
+    """Files of a claim that was killed, data.json or an unfinished one, do not make the directory foreign."""
     (tmp_path / "config.json.123.tmp").write_text("{")
     (tmp_path / "data.json").write_text(json.dumps(DATA))
     rundir.claim(str(tmp_path), config, DATA)
@@ -165,7 +165,7 @@ def test_a_claim_that_was_killed_can_be_made_again(tmp_path, config):
 
 
 def test_one_process_at_a_time(tmp_path):
-    """The second is refused while the first holds the directory, and goes on when that one is gone, even by SIGKILL."""
+    """A second process is refused until the first has ended, even by SIGKILL."""
     hold = "import sys, time; from pconv_jax.training import rundir\n"
     hold += "with rundir.lock(sys.argv[1]):\n    print('held', flush=True)\n    time.sleep(60)"
     with subprocess.Popen([sys.executable, "-c", hold, str(tmp_path)], cwd=ROOT, stdout=subprocess.PIPE) as first:
@@ -182,7 +182,10 @@ def test_one_process_at_a_time(tmp_path):
 
 
 def test_other_versions_are_told(tmp_path, config, caplog):
-    """The run goes on; what changed is named, what did not is not. A run from before there was such a file goes on."""
+    """A run continues under other versions, and a warning names those that changed.
+
+    A run without a record of versions continues.
+    """
     workdir = tmp_path / "run"
     rundir.claim(str(workdir), config, DATA)
     before = json.loads((workdir / "versions.json").read_text())
@@ -198,7 +201,7 @@ def test_other_versions_are_told(tmp_path, config, caplog):
 
 
 def test_the_implementation_of_the_convolutions_is_recorded(tmp_path, config, caplog):
-    """A resume by another implementation is a warning; a run from before there was a record continues in silence."""
+    """A resume by another implementation is a warning; a run without a record of it continues without one."""
     rundir.claim(str(tmp_path / "run"), config, DATA, "onednn")
     assert json.loads((tmp_path / "run" / "versions.json").read_text()) == {
         **versions.libraries(),
@@ -232,7 +235,7 @@ FED = {**DATA, "train masks": "9 files", "VGG16 weights": "sha256 ab"}
 
 
 def test_other_masks_and_weights_are_refused(tmp_path, config):
-    """Each with what was there and what is now; nothing is changed."""
+    """Other masks and weights are refused with both fingerprints, and nothing is changed."""
     rundir.claim(str(tmp_path), config, FED)
     rundir.claim(str(tmp_path), config, dict(FED))
     before = (tmp_path / "data.json").read_bytes()
@@ -243,7 +246,7 @@ def test_other_masks_and_weights_are_refused(tmp_path, config):
 
 
 def test_a_run_without_a_record_of_its_masks_goes_on(tmp_path, config, caplog):
-    """Of an older version: said once, recorded, and refused from then on."""
+    """A run of an older version without a record of its masks continues with a log line; they are recorded then."""
     rundir.claim(str(tmp_path), config, DATA)
     rundir.claim(str(tmp_path), config, FED)
     (message,) = [record.getMessage() for record in caplog.records]
@@ -256,7 +259,7 @@ def test_a_run_without_a_record_of_its_masks_goes_on(tmp_path, config, caplog):
 
 
 def test_the_config_is_claimed_under_the_lock(tmp_path, config, monkeypatch):
-    """Of two that start at once in a new directory, one with another config: the second has written nothing."""
+    """Of two processes with different configs that start at once in a new directory, the second writes nothing."""
     workdir = str(tmp_path / "run")
     with rundir.own(workdir, config, DATA):
         first = (tmp_path / "run" / "config.json").read_bytes()
@@ -272,7 +275,7 @@ def test_the_config_is_claimed_under_the_lock(tmp_path, config, monkeypatch):
 
 
 def test_a_killed_claim_leaves_a_lock_alone(tmp_path, config):
-    """Killed between the lock and config.json: the same command goes on. A directory that is refused gets no lock."""
+    """A run killed between its lock and config.json can start again. A directory that is refused gets no lock."""
     (tmp_path / "new").mkdir()
     (tmp_path / "new" / "lock").write_text("")
     with rundir.own(str(tmp_path / "new"), config, DATA):
@@ -285,7 +288,7 @@ def test_a_killed_claim_leaves_a_lock_alone(tmp_path, config):
 
 
 def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch):
-    """The content first, then the name: a machine that loses power has the old file or the new one."""
+    """The content is written to the disk before the name, so a power failure leaves the old or the new file."""
     done = []
     for name in ("fsync", "replace"):
         call = getattr(os, name)
@@ -296,7 +299,7 @@ def test_files_are_on_the_disk_before_they_have_their_name(tmp_path, monkeypatch
 
 @pytest.mark.parametrize("name", ["data.json", "versions.json"])
 def test_files_of_the_same_name_of_others_are_left_alone(tmp_path, name):
-    """What a killed process leaves has keys of ours."""
+    """Files count as a killed process' own only if they have this package's keys."""
     (tmp_path / name).write_text('{"theirs": 1}')
     with pytest.raises(ValueError, match=r"is not empty and has no config\.json: choose another --workdir"):
         rundir.check(str(tmp_path), default.get_config(), DATA)

@@ -1,4 +1,4 @@
-"""Sources list what is there and nothing twice; decoding gives the pixels that a person sees."""
+"""Tests of sources: each image is listed once, and decoding gives the pixels that viewers show."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ def fill(root, *names):
 
 
 def pillow(image, kind="PNG", **options):
-    """The bytes of a Pillow image: an encoder other than the one under test."""
+    """Returns the bytes of an image that Pillow encoded, so that encoder and decoder differ."""
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
@@ -57,7 +57,7 @@ def test_photos_are_apart():
 
 
 def test_folder_lists_images_at_any_depth(tmp_path):
-    """The four formats in any case, sorted, with odd names; other files and everything hidden are left out."""
+    """Files of all formats are listed, sorted, with odd names; other and hidden files are left out."""
     names = ["b.jpg", "a/deep/er.png", "a/c.JPEG", "ä ö/猫 (1).webp", "z.bmp", "a b.PNG"]
     fill(tmp_path, *names)
     fill(tmp_path, ".hidden.png", "._b.jpg", ".thumbnails/b.jpg", "a/.cache/c.png")
@@ -98,7 +98,7 @@ def test_folder_follows_links(tmp_path):
 
 
 def test_folder_errors(tmp_path):
-    """No directory, a file in its place, or no image in it: what was found and what to set."""
+    """A missing directory, a file in its place and a directory without images are errors that say what to set."""
     with pytest.raises(ValueError, match=r"missing is not a directory: set data.path to a folder of images"):
         sources.folder(str(tmp_path / "missing"))
     (tmp_path / "a.png").write_bytes(b"")
@@ -113,7 +113,7 @@ def test_folder_errors(tmp_path):
 @pytest.mark.parametrize("count", [2, 3, 10, 57])
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.5, 1.0])
 def test_split_is_complete_and_disjoint(count, fraction):
-    """Every file is on exactly one side, at least one on each, as many held out as asked."""
+    """Every file is on exactly one side, each side has at least one, and as many are held out as asked for."""
     names = tuple(f"image{i}.png" for i in range(count))
     train, evaluation = sources.split(sources.FileSource("root", names), fraction)
     assert sorted(train.names + evaluation.names) == sorted(names)
@@ -135,14 +135,14 @@ def test_split_depends_on_names_alone():
 
 
 def test_split_of_one_file_is_an_error():
-    """One image cannot be trained on and evaluated on."""
+    """A single image is an error, because it cannot be on both sides."""
     with pytest.raises(ValueError, match=r"root has 1 image; needs at least 2, .*add images, or set data.eval_path"):
         sources.split(sources.FileSource("root", ("a.png",)), 0.1)
 
 
 @pytest.mark.parametrize("extension", [".png", ".bmp"])
 def test_decode_keeps_pixels_and_channel_order(extension):
-    """Lossless files come back exactly, as RGB: a red image is red."""
+    """Lossless files come back exactly, in the order RGB: a red image is red."""
     image = pictures.noise(0)
     np.testing.assert_array_equal(sources.decode(pictures.encode(image, extension)), image)
     red = pillow(PIL.Image.new("RGB", (5, 4), (255, 0, 0)), "BMP" if extension == ".bmp" else "PNG")
@@ -151,7 +151,7 @@ def test_decode_keeps_pixels_and_channel_order(extension):
 
 @pytest.mark.parametrize(("extension", "options"), [("JPEG", {"quality": 95}), ("WEBP", {"lossless": True})])
 def test_decode_lossy_formats(extension, options):
-    """JPEG and WebP are RGB too."""
+    """JPEG and WebP are decoded as RGB, too."""
     red = sources.decode(pillow(PIL.Image.new("RGB", (16, 16), (250, 20, 10)), extension, **options))
     assert red.shape == (16, 16, 3) and np.abs(red.astype(int) - (250, 20, 10)).max() <= 4
 
@@ -199,7 +199,7 @@ def test_decode_to_one_channel():
 @pytest.mark.parametrize("extension", [".png", ".jpg", ".webp", ".bmp"])
 @pytest.mark.parametrize("part", [0.0, 0.1, 0.5, 0.9, 0.99])
 def test_decode_truncated(extension, part):
-    """Bytes that break off, or that are no image, are an error: there is no half-grey picture."""
+    """Truncated files and files that are no image are errors, and never a picture that is half grey."""
     encoded = pictures.encode(pictures.noise(0, 64, 64), extension)
     assert sources.decode(encoded).shape == (64, 64, 3)
     for wrong in (encoded[: int(part * len(encoded))], b"no image" * 20):
@@ -209,7 +209,7 @@ def test_decode_truncated(extension, part):
 
 @pytest.mark.parametrize("cache", [False, True])
 def test_unreadable_images_are_skipped_counted_and_named(caplog, cache):
-    """The next readable image takes the place; the item says how many were passed over, the log says which, once."""
+    """The next readable image is used, the item has the number of skipped ones, and the log names each once."""
     good = [pictures.noise(i, 8, 8) for i in range(2)]
     source = pictures.MemorySource((pictures.encode(good[0]), b"broken", b"", pictures.encode(good[1]), b"broken"))
     decoded = sources.DecodedSource(source, cache=cache)
@@ -229,7 +229,7 @@ def test_unreadable_images_are_skipped_counted_and_named(caplog, cache):
 
 
 def test_missing_files_are_skipped(tmp_path, caplog):
-    """A file that went away, or a dead link, is no end of a long training."""
+    """A file that was removed, or a dead link, does not end the training."""
     fill(tmp_path, "a.png", "c.png")
     (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
     decoded = sources.DecodedSource(sources.folder(str(tmp_path)))
@@ -242,7 +242,7 @@ def test_missing_files_are_skipped(tmp_path, caplog):
 
 @pytest.mark.parametrize(("count", "tried"), [(3, 3), (40, 16)])
 def test_nothing_readable_is_an_error(count, tried):
-    """A folder of broken files is not searched for ever."""
+    """A folder of broken files is an error; the search for a readable one ends."""
     decoded = sources.DecodedSource(pictures.MemorySource((b"broken",) * count))
     with pytest.raises(
         ValueError, match=rf"{tried} images in a row cannot be decoded, from image1.png: check the files"
@@ -252,7 +252,7 @@ def test_nothing_readable_is_an_error(count, tried):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_cache_changes_nothing_but_time(channels):
-    """The same images, first time and later; the file is read once."""
+    """The images are the same with the cache, and each file is read once."""
 
     class Counted(pictures.MemorySource):
         def __getitem__(self, index):
@@ -278,7 +278,7 @@ def test_sources_can_be_sent_to_workers(tmp_path):
 
 
 def test_evaluation_images_are_left_out_of_training(tmp_path):
-    """A folder of evaluation images inside the training folder, or the same by a link; all of them is an error."""
+    """Evaluation images inside the training folder, also by a link, are left out; if all are, it is an error."""
     for name in ("a.png", "b.png", "eval/c.png"):
         (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "photos" / name).write_bytes(name.encode())
@@ -303,7 +303,7 @@ def test_fingerprint_follows_names_and_sizes(tmp_path):
 
 
 def test_lack_of_memory_is_no_damage(monkeypatch):
-    """Where memory is short the run stops; another image never takes the place of a good one."""
+    """If memory is short the run stops, and no other image replaces a good one."""
 
     def decode(*_):
         raise MemoryError("no more")

@@ -1,4 +1,4 @@
-"""The training step: what it changes, and that it is the same on one device and on four."""
+"""Tests of the training step: what it changes, and that it is the same on one device and on four."""
 
 import functools
 
@@ -44,7 +44,7 @@ def step_on(devices, config, batches, state=None, phase=None):
     "norm", ["batch", *(pytest.param(norm, marks=pytest.mark.slow) for norm in ("masked_batch", "group"))]
 )
 def test_one_device_equals_four(norm):
-    """Five steps: parameters, statistics and metrics agree, because batch normalisation is synchronised."""
+    """After five steps parameters, statistics and metrics agree, because batch normalisation is synchronised."""
     config = runs.tiny(**{"model.norm": norm})
     batches = [runs.batch(config, k) for k in range(5)]
     (one, rows_one), (four, rows_four) = (step_on(devices, config, batches) for devices in (1, 4))
@@ -58,7 +58,7 @@ def test_one_device_equals_four(norm):
 
 @pytest.mark.slow
 def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
-    """One step of plain descent, so that Adam's division cannot hide or blow up a difference."""
+    """One step of plain gradient descent agrees, in which Adam's division can neither hide nor enlarge a difference."""
     config = runs.tiny(**{"model.norm": "batch"})
     batch, model = runs.batch(config), build.unet_model(config)
     weights = functools.partial(steps.loss_weights, config.loss.weights.to_dict(), 0)
@@ -80,7 +80,7 @@ def test_gradients_on_four_devices_equal_those_on_one_exactly_enough():
 
 
 def test_the_mapped_step_keeps_one_copy_of_the_state():
-    """No device axis on the state, scalars as metrics, the old state is donated, and it is the step of one device."""
+    """The state has no device axis and is donated, metrics are scalars, and the step equals that of one device."""
     config = runs.tiny()
     expected, _ = step_on(1, config, [runs.batch(config)])
     train_step = parallel.map_step(runs.train_step(config, runs.phases(config)[0]))
@@ -100,7 +100,7 @@ def test_the_mapped_step_keeps_one_copy_of_the_state():
 
 
 def test_the_loss_is_the_weighted_sum_by_name():
-    """The config's weights reach the terms they are named after; and the norms are those of all values together."""
+    """The config's weights reach the terms of their names, and the norms are over all values together."""
     config = runs.tiny(**{"loss.weights.valid": 2.0, "loss.weights.hole": 3.0, "loss.weights.tv": 5.0})
     after, (row,) = step_on(1, config, [runs.batch(config)])
     squares = sum(np.square(np.asarray(leaf, np.float64)).sum() for leaf in jax.tree.leaves(after.params))
@@ -111,7 +111,7 @@ def test_the_loss_is_the_weighted_sum_by_name():
 
 
 def test_the_weights_of_style_rise():
-    """Linearly over the first steps to the config's, and stay there; other weights do not move."""
+    """The weights of style rise linearly to the config's values and stay there; other weights are constant."""
     weights = runs.tiny(**{"loss.weights.style_comp": 60.0}).loss.weights.to_dict()
     at = [steps.loss_weights(weights, 4, step) for step in (0, 1, 3, 9)]
     assert [float(w["style_out"]) for w in at] == [30.0, 60.0, 120.0, 120.0]
@@ -122,7 +122,7 @@ def test_the_weights_of_style_rise():
 
 @pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_accumulation_changes_memory_and_nothing_else(devices):
-    """Four parts, one after another: the step of the whole batch, because every term is a mean over examples."""
+    """Four parts computed in turn give the step of the whole batch, since every term is a mean over examples."""
     whole, parts = (runs.tiny(**{"model.norm": "group", "train.accumulate": k}) for k in (1, 4))
     batches = [runs.batch(whole, k) for k in range(2)]
     (a, rows_a), (b, rows_b) = (step_on(devices, config, batches) for config in (whole, parts))
@@ -133,7 +133,7 @@ def test_accumulation_changes_memory_and_nothing_else(devices):
 
 
 def test_accumulation_updates_the_statistics_part_by_part():
-    """Two parts move the running statistics twice, as two batches of half the size would."""
+    """Two parts update the running statistics twice, as two batches of half the size do."""
     config = runs.tiny(**{"optim.lr": 0.0, "train.accumulate": 2})
     batch = runs.batch(config)
     after, _ = step_on(1, config, [batch])
@@ -143,7 +143,7 @@ def test_accumulation_updates_the_statistics_part_by_part():
 
 
 def test_remat_changes_memory_and_nothing_else():
-    """The same step, with blocks marked to be computed again."""
+    """The step is the same if blocks are rematerialised."""
     kept, again = (runs.tiny(**{"model.remat": remat}) for remat in (False, True))
     batch = runs.batch(kept)
     (a, rows_a), (b, rows_b) = (step_on(1, config, [batch]) for config in (kept, again))
@@ -158,7 +158,7 @@ def test_remat_changes_memory_and_nothing_else():
 
 @pytest.mark.parametrize(("step", "decay"), [(0, 0.1), (5, 0.4), (26, 0.75), (500, 0.75)])
 def test_the_average_follows_the_parameters(step, decay):
-    """ema' = d * ema + (1 - d) * params after every step; d is the config's 0.75 once (1 + step) / (10 + step) is."""
+    """ema' = d * ema + (1 - d) * params, with d = min(0.75, (1 + step) / (10 + step))."""
     config = runs.tiny(**{"optim.ema": 0.75})
     before = runs.initial_state(config).replace(step=np.int32(step))
     after, _ = step_on(1, config, [runs.batch(config)], before)
@@ -174,14 +174,14 @@ def test_skipped_images_are_counted_over_devices():
 
 
 def test_training_learns_a_constant():
-    """Fifty steps on grey images bring the loss down by ten."""
+    """Fifty steps on grey images reduce the loss to a tenth."""
     config = runs.tiny(**{"optim.lr": 1e-2, "model.norm": "none"})
     _, rows = step_on(1, config, [runs.constant_batch(config)] * 50)
     assert rows[-1]["loss"] < 0.1 * rows[0]["loss"]
 
 
 def test_prediction_is_composited_and_clamped():
-    """Valid pixels are the image's, bit for bit; filled ones lie in [0, 1]."""
+    """Valid pixels are the image's, bit for bit, and filled ones lie in [0, 1]."""
     config = runs.tiny(**{"model.norm": "none"})
     model, variables = build.unet_model(config), runs.initial_state(config).eval_variables
     batch = runs.batch(config)

@@ -1,4 +1,4 @@
-"""What TFDS has prepared comes out as it went in, and trains; whatever is not ready is said at once."""
+"""Tests of TFDS datasets: images are read as they were prepared, and an unprepared dataset is reported at once."""
 
 import errno
 import importlib
@@ -31,7 +31,7 @@ COMMAND = "python -m pconv_jax.tools.prepare_tfds"
 
 @pytest.fixture(scope="module")
 def celeba(tmp_path_factory):
-    """`(data_dir, {split: sorted images})` of a small CelebA that TFDS's own builder prepared."""
+    """Returns `(data_dir, {split: sorted images})` of a small CelebA that TFDS's own builder prepared."""
     directory = tmp_path_factory.mktemp("tfds")
     images = tiny_tfds.celeba(directory / "raw")
     assert tiny_tfds.prepare("celeb_a", directory / "raw", directory / "data")
@@ -113,7 +113,7 @@ def test_sources_can_be_sent_to_workers(celeba):
     ],
 )
 def test_errors_say_what_to_do(celeba, monkeypatch, change, message):
-    """Every error says what to do, and none is looked up in the network."""
+    """Every error explains what to do, and none needs the network."""
     monkeypatch.setattr(socket, "socket", None)
     with pytest.raises(ValueError, match=message):
         pair(celeba[0], **change)
@@ -142,7 +142,7 @@ def changed_copy(celeba, tmp_path, file, change):
 
 
 def test_a_search_leaves_no_temporary_files(tmp_path, monkeypatch):
-    """To look for a dataset that is not prepared leaves nothing in the system's temporary directory."""
+    """Looking for a dataset that is not prepared leaves nothing in the system's temporary directory."""
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(temporary))
@@ -207,7 +207,7 @@ def config_of(directory, **changes):
 
 
 def test_train_and_evaluate(celeba, tmp_path):
-    """From the prepared dataset to scores of its validation images."""
+    """A run on the prepared dataset trains, and its scores are those of the validation images."""
     config = config_of(celeba[0])
     validation.validate(config)
     after = train.train(config, str(tmp_path / "run"))
@@ -219,7 +219,7 @@ def test_train_and_evaluate(celeba, tmp_path):
 
 
 def test_nothing_is_written_when_the_data_is_not_ready(tmp_path):
-    """The run directory stays free for the run that follows the preparation."""
+    """If the dataset is not prepared, the run directory is not created."""
     with pytest.raises(ValueError, match=f"celeb_a is not prepared in .*\n  {COMMAND} celeb_a "):
         train.train(config_of(tmp_path / "none"), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
@@ -247,7 +247,7 @@ def test_experiments_stop_without_the_data(tmp_path, experiment, dataset):
 
 @pytest.mark.parametrize("name", ["celeba", "places2", "imagenet"])
 def test_experiments_on_datasets_are_the_papers_recipe(name):
-    """Both phases, all six terms, masks and batch are default.py's, which is the paper; the bottleneck is 2 x 2."""
+    """Phases, terms, masks and batch are those of default.py, which is the paper; the bottleneck is 2 x 2."""
     module = importlib.import_module(f"experiments.{name}")
     experiment = module.get_config()
     assert re.search(r"a step takes [\d.]+ s", module.__doc__)
@@ -260,7 +260,7 @@ def test_experiments_on_datasets_are_the_papers_recipe(name):
 
 
 def test_no_face_is_enlarged():
-    """CelebA's images are 178 x 218."""
+    """CelebA's images are 178 x 218, and a crop is never enlarged."""
     config = celeba_experiment.get_config()
     assert round(178 * config.data.crop_scale[0]) >= config.data.size
 

@@ -1,4 +1,4 @@
-"""Tiles cover the image, their weights are a partition of it, and what blends is what was computed."""
+"""Tests of tiles: they cover the image, their weights sum to one, and their results are blended."""
 
 import itertools
 
@@ -24,7 +24,7 @@ def test_tiles_cover_and_keep_the_grid(length, tile, overlap):
 
 @pytest.mark.parametrize(("length", "tile", "overlap"), [case for case in CASES if case[0] >= case[1]])
 def test_weights(length, tile, overlap):
-    """Every pixel has a tile that counts; the rim beside another tile does not; the image's own border does."""
+    """Every pixel counts in some tile. The rim beside another tile does not count, and the image's own border does."""
     total = np.zeros(length)
     for start in tiles.starts(length, tile, overlap):
         weights = tiles.weights(start, length, tile, overlap)
@@ -44,7 +44,7 @@ def test_two_tiles_share_their_overlap():
 
 
 def computed(values, calls, tile, unseen=()):
-    """A `predict` that reads the wanted result, and notes where it was asked."""
+    """Returns a `predict` that reads the wanted result, and the list of the places where it was called."""
 
     def predict(top, left):
         calls.append((top, left))
@@ -57,7 +57,7 @@ def computed(values, calls, tile, unseen=()):
 
 
 def test_blend_of_what_agrees_is_that():
-    """Tiles of one and the same result give it back; an image smaller than what the tiles cover is cut."""
+    """Tiles of one result give that result, cut to the size of the image."""
     values = np.random.default_rng(0).random((90, 125, 3), np.float32)
     calls = []
     output, seen = tiles.blend((96, 128), (64, 64), 16, np.ones((90, 125), bool), computed(values, calls, (64, 64)))
@@ -66,7 +66,7 @@ def test_blend_of_what_agrees_is_that():
 
 
 def test_tiles_without_wanted_pixels_are_skipped():
-    """One wanted pixel in the corner: one tile is computed, and only it says anything."""
+    """For one wanted pixel in the corner, one tile is computed."""
     wanted = np.zeros((96, 128), bool)
     wanted[2, 3] = True
     values, calls = np.ones((96, 128, 1), np.float32), []
@@ -75,7 +75,7 @@ def test_tiles_without_wanted_pixels_are_skipped():
 
 
 def test_what_a_tile_did_not_see_is_taken_from_another():
-    """Even from its rim; and what none saw is 0 and said so."""
+    """It is taken even from the rim of another tile; a pixel that no tile saw is 0 and reported."""
     values, calls = np.full((64, 112, 1), 0.5, np.float32), []
     wanted = np.ones((64, 112), bool)
     predict = computed(values, calls, (64, 64), unseen={(0, 48)})

@@ -1,4 +1,4 @@
-"""Torch checkpoints without torch: the arrays, and that nothing in them is run. The tool's test has their formats."""
+"""Tests of reading torch checkpoints without torch: the arrays are right, and no code in the file is run."""
 
 import os
 import pickle
@@ -13,7 +13,7 @@ from pconv_jax.tools import torch_checkpoint
 @pytest.mark.parametrize("legacy", [False, True])
 @pytest.mark.parametrize("style", ["v2", "parameter", "oldest"])
 def test_arrays(tmp_path, legacy, style):
-    """Those that are asked for, whatever the format and the age; a name that is not there is left out."""
+    """The named arrays are read in every format, old and new, and a name that the file lacks is left out."""
     vgg_files.write_torch(tmp_path / "x.pth", legacy=legacy, style=style)
     wanted = vgg_files.torchvision()
     arrays = torch_checkpoint.read(str(tmp_path / "x.pth"), ["features.14.bias", "features.2.weight", "none"])
@@ -23,7 +23,7 @@ def test_arrays(tmp_path, legacy, style):
 
 
 class Trap:
-    """Makes a folder when it is unpickled."""
+    """An object that makes a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = str(path)
@@ -47,7 +47,7 @@ def test_a_pickle_is_not_run(tmp_path, legacy):
 
 @pytest.mark.parametrize("place", [(0, (2,), (4,)), (-1, (1,), (1,)), (0, (9,), (0,)), (3, (2,), (1,))])
 def test_a_tensor_stays_in_its_storage(place):
-    """Strides are the file's; past the storage they would read the memory of this process."""
+    """Strides that lead beyond the storage are refused, because they would read other memory of this process."""
     storage = torch_checkpoint._Storage("<f4", "0", 4)
     raw = np.arange(4, dtype="<f4").tobytes()
     with pytest.raises(ValueError, match="does not fit its 4 of 4 elements"):

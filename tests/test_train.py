@@ -1,4 +1,4 @@
-"""Runs from end to end: what they leave behind, and that stopping them changes nothing."""
+"""Tests of training runs from end to end: their files, and that stopping them does not change the result."""
 
 import collections
 import json
@@ -28,7 +28,7 @@ def lines(workdir):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """An undisturbed run of four steps, and how often each program was compiled."""
+    """Returns an undisturbed run of four steps, and how often each function was compiled."""
     workdir, compiled, counting = tmp_path_factory.mktemp("finished"), collections.Counter(), [True]
 
     def count(event, _, fun_name="", **__):
@@ -42,7 +42,7 @@ def finished(tmp_path_factory):
 
 
 def test_what_a_run_leaves_behind(finished):
-    """Config, checkpoints, metrics with every term, samples, and an evaluation of all examples and methods."""
+    """A run directory has config, checkpoints, metrics of every term, samples, and a complete evaluation."""
     workdir, after, _ = finished
     assert int(after.step) == 4
     assert json.loads((workdir / "config.json").read_text()) == json.loads(runs.tiny().to_json())
@@ -64,16 +64,18 @@ def test_what_a_run_leaves_behind(finished):
 
 
 def test_every_program_is_compiled_once(finished):
-    """Over more than two epochs (12 photographs, 4 batches of 8) and evaluations whose last batch is partial (10 of 8
-    each): training step (which pmap calls _fun), prediction, and no other program a second time. That of the scores
-    may have been compiled by another test before."""
+    """The training step (`_fun` under pmap) and the prediction are compiled once.
+
+    The run has more than two epochs (12 photographs, 4 batches of 8) and evaluations whose last batch is partial
+    (10 of 8 each). The scores may have been compiled by another test before.
+    """
     _, _, compiled = finished
     assert {"jit(_fun)", "jit(predict)"} <= compiled.keys()
     assert set(compiled.values()) == {1}, compiled
 
 
 def test_metrics_are_read_while_the_next_step_runs(tmp_path, monkeypatch):
-    """One step late where they are only logged; at once where a checkpoint follows."""
+    """Metrics that are only logged are read one step later, and at once if a checkpoint follows."""
     dispatched, read = [], []
     map_step, interval = parallel.map_step, reporting.interval
 
@@ -94,7 +96,7 @@ def test_metrics_are_read_while_the_next_step_runs(tmp_path, monkeypatch):
 
 
 def test_data_wait_is_time_without_a_step(tmp_path, monkeypatch):
-    """Each batch comes long after the end of the step before it, and the loop says so; it reports every step."""
+    """If each batch comes long after the end of the step before, the log reports that all time is spent waiting."""
     config = runs.tiny(**{"train.steps": 4, "train.log_every": 4, "train.checkpoint_every": 4})
     batch = runs.batch(config)
 
@@ -155,7 +157,7 @@ TWO_PHASES = {"finetune.steps": 4, "finetune.lr": 1e-4}
 
 
 def test_both_phases_resume_where_they_were_stopped(tmp_path, monkeypatch):
-    """Stopped in the first phase, at its end, and in the second: the same bits as undisturbed, in one directory."""
+    """A run that is stopped in the first phase, at its end and in the second ends with the undisturbed run's bits."""
     config = runs.tiny(**TWO_PHASES)
     expected = train.train(config, str(tmp_path / "whole"))
     for step in (2, 4, 6):
@@ -175,7 +177,7 @@ def encoder_norm(state):
 
 
 def test_fine_tuning_from_another_run(finished, tmp_path):
-    """`init_from` a run or a checkpoint, fine-tuning alone: the encoder's normalisation stays that of the other run."""
+    """With `init_from` and fine-tuning alone, the encoder's normalisation stays that of the other run."""
     workdir, before, _ = finished
     changes = {"train.steps": 0, **TWO_PHASES, "train.checkpoint_every": 4}
     after = train.train(runs.tiny(**changes, init_from=str(workdir)), str(tmp_path / "a"))
@@ -188,7 +190,7 @@ def test_fine_tuning_from_another_run(finished, tmp_path):
 
 
 def test_a_transfer_does_not_need_the_other_run_once_it_began(finished, tmp_path, monkeypatch):
-    """Stopped before its first step was saved and without the other run: it goes on from the parameters it took."""
+    """A run that stopped before its first step continues from the transferred parameters, without the other run."""
     shutil.copytree(finished[0], tmp_path / "source")
     config = runs.tiny(init_from=str(tmp_path / "source"))
     expected = train.train(config, str(tmp_path / "whole"))
@@ -202,7 +204,7 @@ def test_a_transfer_does_not_need_the_other_run_once_it_began(finished, tmp_path
 
 
 def test_a_transfer_takes_the_average(tmp_path):
-    """What evaluation of the other run used; the average of the new run starts there."""
+    """The averaged parameters of the other run are taken, and the average of the new run starts from them."""
     source = train.train(runs.tiny(**{"optim.ema": 0.5, "train.steps": 2}), str(tmp_path / "source"))
     shapes = build.state_shapes(runs.tiny(**{"optim.ema": 0.9}))
     params, stats = transfer.parameters(str(tmp_path / "source"), shapes)
@@ -213,7 +215,7 @@ def test_a_transfer_takes_the_average(tmp_path):
 
 
 def test_transfers_that_do_not_fit_are_refused(finished, tmp_path):
-    """Missing, surplus and differing parameters by name, before anything is written."""
+    """Missing, surplus and differing parameters are listed by name before anything is written."""
     workdir, *_ = finished
     for changes, message in (
         (
@@ -230,7 +232,7 @@ def test_transfers_that_do_not_fit_are_refused(finished, tmp_path):
 
 
 def test_running_a_finished_run_again_changes_nothing(finished):
-    """It evaluates once more, with the same result."""
+    """A finished run that is started again evaluates once more, with the same result."""
     workdir, expected, _ = finished
     table, metrics = (workdir / "eval" / "last.json").read_bytes(), (workdir / "metrics.jsonl").read_bytes()
     after = train.train(runs.tiny(), str(workdir))
@@ -246,7 +248,7 @@ def test_another_config_is_refused(finished):
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished):
-    """The differing paths are listed."""
+    """A checkpoint of another model is refused with the differing paths."""
     workdir, *_ = finished
     other = build.state_shapes(runs.tiny(**{"model.width": 12}))
     with (
@@ -260,7 +262,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished):
 
 
 def test_evaluate_reads_only_the_run_directory(finished, tmp_path):
-    """`python -m pconv_jax.evaluate --run=DIR` gives what training gave, and names a directory that holds no run."""
+    """`python -m pconv_jax.evaluate --run=DIR` gives training's scores, and names a directory that holds no run."""
     workdir, *_ = finished
     command = [sys.executable, "-m", "pconv_jax.evaluate", "--checkpoint=best", "--run"]
     done = subprocess.run([*command, str(workdir)], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -275,7 +277,7 @@ def test_evaluate_reads_only_the_run_directory(finished, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    """With the step and its terms, and without a checkpoint of the spoiled parameters."""
+    """The error has the step and its terms, and no checkpoint has the spoiled parameters."""
     batches = build.train_batches
 
     def spoiled(config, source, start):
@@ -289,7 +291,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
 
 
 def test_no_checkpoint_holds_parameters_that_are_not_finite(tmp_path):
-    """The update can overflow where loss and gradient did not."""
+    """An update that overflows although loss and gradient are finite stops the run before it saves."""
     config = runs.tiny(**{"optim.lr": 1e38, "model.norm": "none", "train.log_every": 1, "train.checkpoint_every": 1})
     with pytest.raises(reporting.NonFinite, match=r"step 1 is not finite .*param_norm inf"):
         train.train(config, str(tmp_path / "run"))
@@ -297,7 +299,7 @@ def test_no_checkpoint_holds_parameters_that_are_not_finite(tmp_path):
 
 
 def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
-    """Two newest and the one of the best PSNR; a PSNR that is no number is the worst."""
+    """The two newest and the one of the best PSNR are kept; a PSNR of NaN ranks last."""
     fresh = parallel.replicate(build.initial_state(runs.tiny()))
     with checkpoints.open_manager(str(tmp_path), max_to_keep=2) as manager:
         for step, psnr in enumerate([5.0, 9.0, float("nan"), 1.0, 6.0], start=1):
@@ -308,7 +310,7 @@ def test_the_last_and_the_best_checkpoints_are_kept(tmp_path):
 
 
 def test_other_images_are_refused(finished, tmp_path):
-    """Added photographs would change the shuffle and the split: the run does not go on as if nothing had happened."""
+    """A run is not continued on a folder with added photographs, which would change the order and the split."""
     workdir, *_ = finished
     data = json.loads((workdir / "data.json").read_text())
     assert data["train"].startswith("12 files, sha256") and data["evaluation"].startswith("4 files, sha256")
@@ -345,7 +347,7 @@ SAVING = {"model.dtype": "bfloat16", "model.remat": True, "train.accumulate": 2}
 
 @pytest.mark.parametrize("saving", [{}, pytest.param(SAVING, marks=pytest.mark.slow)])
 def test_a_folder_with_all_terms(tmp_path, saving):
-    """Own photographs, one of them corrupt; VGG16 weights; an average of the parameters; whatever saves memory."""
+    """A run works with a folder with a corrupt file, VGG16's weights, averages and all options that save memory."""
     rng = np.random.default_rng(0)
     for k in range(5):
         name = tmp_path / "photos" / ("sub dir" if k % 2 else "") / f"{k}.png"
@@ -376,7 +378,7 @@ def test_a_folder_with_all_terms(tmp_path, saving):
 
 
 def test_two_evaluations_agree(finished):
-    """The same masks and crops each time (naoto0804 draws them afresh), and all of them: 10 is no multiple of 8."""
+    """Masks and crops are the same each time (naoto0804 draws them afresh), and all 10 examples count."""
     config = runs.tiny()
     _, source = build.image_sources(config)
     evaluation_set = build.evaluation_set(config, source)

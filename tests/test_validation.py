@@ -1,4 +1,4 @@
-"""Configs are complete, none of their keys is dead, and whatever is wrong with one is said before anything starts."""
+"""Tests of configs: they are complete, no key is dead, and mistakes are reported before anything starts."""
 
 import ast
 import dataclasses
@@ -22,7 +22,7 @@ EXPERIMENTS = sorted(path.stem for path in (ROOT / "experiments").glob("*.py") i
 
 
 def changed(**changes):
-    """The default config with other values, `section__key=value`, whatever their type."""
+    """Returns the default config with other values of any type, `section__key=value`."""
     values = default.get_config().to_dict()
     for key, value in changes.items():
         *path, leaf = key.split("__")
@@ -41,7 +41,7 @@ def removed(section, key):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_are_valid(name):
-    """Every experiment file passes, with the overrides of each command in its docstring (folder.py needs a path)."""
+    """Every experiment file is valid, also with the overrides of each command in its docstring."""
     module = importlib.import_module(f"experiments.{name}")
     commands = [line for line in module.__doc__.splitlines() if f"--config=experiments/{name}.py" in line]
     assert commands
@@ -56,7 +56,7 @@ def test_experiments_are_valid(name):
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_have_the_keys_of_default(name):
-    """Each derives from default.py: the same keys, none added."""
+    """Each experiment file has exactly the keys of default.py."""
     module = importlib.import_module(f"experiments.{name}")
     assert validation.flatten(module.get_config()).keys() == validation.flatten(default.get_config()).keys()
 
@@ -73,7 +73,7 @@ def test_every_key_has_a_rule():
 
 
 def test_default_is_the_paper():
-    """Liu et al. 2018, sections 3.2, 3.3 and 4.1: the network at 512, the loss weights, batch and learning rate."""
+    """Network, loss weights, batch and learning rate are those of Liu et al. 2018, sections 3.2, 3.3 and 4.1."""
     config = default.get_config()
     assert config.loss.weights.to_dict() == {
         "valid": 1.0,
@@ -100,9 +100,10 @@ def test_default_is_the_paper():
 
 
 def reads(*paths):
-    """What files read of a config: `section.key` of attribute chains; keys under a computed name as patterns.
+    """Returns the config keys that files read.
 
-    training/validation.py does not count: a key that is checked and then ignored is dead.
+    `keys` are the `section.key` of attribute chains, and `patterns` match keys under a computed name.
+    training/validation.py is left out, because a key that is only checked is dead.
     """
     keys, patterns = set(), []
     for path in paths or PACKAGE.rglob("*.py"):
@@ -131,7 +132,10 @@ def is_read(key, keys, patterns):
 
 
 def test_every_key_is_read():
-    """No dead keys. Of the sections that are handed over whole (masks, model, weights) the receiver's fields count."""
+    """No key is dead.
+
+    For sections that are passed on as a whole (masks, model, weights), the receiver's fields count.
+    """
     keys, patterns = reads()
     family = masks.Family, "family", reads(*(PACKAGE / "data").glob("*masks.py"))[0]
     whole = {
@@ -156,7 +160,7 @@ def test_every_key_is_read():
 
 
 def test_a_dead_key_is_found():
-    """The search above can fail: keys that resemble a living one are not read."""
+    """The search of the test above finds dead keys: keys that resemble a living one do not count as read."""
     keys, patterns = reads()
     assert is_read("train.sample_every", keys, patterns) and is_read("data.size", keys, patterns)
     for key in ("train.size", "data.steps", "train.nothing_every", "optim.momentum", "size", "eval.threads"):
@@ -205,7 +209,7 @@ def test_whole_sections_reach_their_receiver():
 @pytest.mark.parametrize("key", validation.RULES)
 @pytest.mark.parametrize("value", [None, {"a": 1}])
 def test_every_key_refuses_another_type(key, value):
-    """None and a section in place of a value are named with their key."""
+    """None, and a section in the place of a value, are reported with their key."""
     with pytest.raises(ValueError, match=r"the config does not work:\n") as caught:
         validation.validate(changed(**{key.replace(".", "__"): value}))
     wanted = validation.RULES[key][1]
@@ -291,7 +295,7 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
     ],
 )
 def test_wrong_values_are_named(key, values, wanted):
-    """The key, the value found and what is wanted."""
+    """The message has the key, the wrong value and what is needed."""
     for value in values:
         problem = re.escape(f"{key.replace('__', '.')} is {value!r}")
         with pytest.raises(ValueError, match=rf"\n  {problem}; needs {wanted}"):
@@ -312,19 +316,19 @@ def test_wrong_values_are_named(key, values, wanted):
     ],
 )
 def test_unknown_keys_are_named(changes, message):
-    """A typo is an error, with the key that was meant where one is near."""
+    """A misspelt key is an error that suggests a similar key."""
     with pytest.raises(ValueError, match=message):
         validation.validate(changed(**changes))
 
 
 def test_missing_keys_are_named():
-    """A config from scratch has to be derived from default.py."""
+    """A config that lacks keys is an error that asks to derive it from default.py."""
     with pytest.raises(ValueError, match=r"missing key data.size: derive the config from experiments/default.py"):
         validation.validate(removed("data", "size"))
 
 
 def test_all_problems_are_told_at_once():
-    """Not one per attempt."""
+    """All problems are listed in one error."""
     with pytest.raises(ValueError) as caught:
         validation.validate(changed(train__steps=-1, model__norm="x", trian__steps=1))
     assert len(str(caught.value).split("\n  ")) == 4
@@ -394,7 +398,7 @@ def test_all_problems_are_told_at_once():
     ],
 )
 def test_wrong_combinations_are_named(changes, message):
-    """Values that are right alone and do not fit together: which, and what to change."""
+    """Values that are valid by themselves and contradict each other are named with what to change."""
     with pytest.raises(ValueError, match=rf"\n  .*{message}"):
         validation.validate(changed(**changes))
 
@@ -415,7 +419,7 @@ def test_wrong_combinations_are_named(changes, message):
     ],
 )
 def test_right_combinations_pass(changes):
-    """Rules refuse nothing that works; lists do for pairs, integers for numbers, as JSON and the command line give."""
+    """Working values pass, also lists for pairs and integers for numbers, as JSON and the command line give them."""
     validation.validate(changed(**changes))
 
 

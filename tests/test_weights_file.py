@@ -1,4 +1,4 @@
-"""Weights files: what is exported is what is loaded, and anything else is refused in one line."""
+"""Tests of weights files: they load as they were exported, and other files are refused in one line."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from pconv_jax.inpainting import inpainter, pyramid, weights_file
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run whose averaged parameters differ from the last ones, with batch normalisation."""
+    """Returns a run with batch normalisation whose averaged parameters differ from the last ones."""
     config = runs.tiny(**{"optim.ema": 0.9})
     state = networks.random_state(config)
     state = state.replace(ema=jax.tree.map(lambda x: 0.5 * x, state.params))
@@ -26,12 +26,12 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported(run):
-    """The run's weights file."""
+    """Returns the path of the run's weights file."""
     return networks.export(run, f"{run}.safetensors", licence="CC0", threshold=6, band=3)
 
 
 def example():
-    """An image uint8 `[40, 56, 3]` and its mask."""
+    """Returns an image, uint8 `[40, 56, 3]`, and its mask."""
     image = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     mask = np.ones((40, 56), np.uint8)
     mask[8:32, 10:40] = 0
@@ -39,7 +39,7 @@ def example():
 
 
 def test_a_file_fills_as_its_run(run, exported):
-    """Averaged parameters, within what half precision changes; the settings of the pyramid come from the file."""
+    """The file fills as the averaged parameters do, up to half precision, with the pyramid's settings in the file."""
     fill = inpainter.Inpainter.from_weights(exported)
     assert fill.settings == pyramid.Settings(threshold=6, band=3)
     image, mask = example()
@@ -51,7 +51,10 @@ def test_a_file_fills_as_its_run(run, exported):
 
 
 def test_kernels_are_half_precision_and_statistics_are_not(exported):
-    """Kernels are most of the file; running variances may be too small for float16."""
+    """Kernels, which are most of the file, are float16.
+
+    Running variances stay float32, because they may be too small for it.
+    """
     with safetensors.safe_open(exported, framework="numpy") as file:
         dtypes = {name: file.get_tensor(name).dtype for name in file.keys()}  # noqa: SIM118
     assert dtypes["params/enc1/conv/kernel"] == np.float16
@@ -59,7 +62,7 @@ def test_kernels_are_half_precision_and_statistics_are_not(exported):
 
 
 def test_exporting_twice_gives_the_same_bytes(run, exported, tmp_path):
-    """The same run and flags: the same file."""
+    """Exporting a run twice with the same flags gives the same file."""
     again = networks.export(run, str(tmp_path / "again.safetensors"), licence="CC0", threshold=6, band=3)
     with open(again, "rb") as one, open(exported, "rb") as other:
         assert one.read() == other.read()
@@ -109,7 +112,7 @@ def with_metadata(**changes):
     ],
 )
 def test_foreign_and_damaged_files_are_refused(exported, tmp_path, change, message):
-    """Each with a UserError that names the file."""
+    """Each wrong file causes a UserError with its name."""
     path = str(tmp_path / "changed.safetensors")
     rewritten(exported, path, change)
     with pytest.raises(UserError, match=f"changed.safetensors.* {message}|changed.safetensors: {message}"):
@@ -117,7 +120,7 @@ def test_foreign_and_damaged_files_are_refused(exported, tmp_path, change, messa
 
 
 def test_files_that_are_no_safetensors_are_refused(exported, tmp_path):
-    """Nothing, text, a truncated file, a folder, tensors without metadata."""
+    """A missing file, text, a truncated file, a folder, and tensors without metadata are refused."""
     path = str(tmp_path / "w.safetensors")
     with pytest.raises(UserError, match=r"no weights at .*w.safetensors: give a file that tools.export_weights wrote"):
         weights_file.read(path)
@@ -136,7 +139,7 @@ def test_files_that_are_no_safetensors_are_refused(exported, tmp_path):
 
 
 def test_what_cannot_be_exported(run, tmp_path):
-    """A file that is there, a folder that is not, no run: nothing is written."""
+    """A file that exists, a directory that does not and a missing run are refused, and nothing is written."""
     (tmp_path / "there").write_text("x")
     for options, message in (
         ({"path": str(tmp_path / "there")}, "exists: choose another --out, or pass --overwrite"),
@@ -149,7 +152,7 @@ def test_what_cannot_be_exported(run, tmp_path):
 
 
 def test_values_beyond_half_precision_are_refused(tmp_path):
-    """float16 ends at 65504."""
+    """Kernels beyond float16's range, which ends at 65504, are refused."""
     model, variables = networks.random()
     variables = jax.tree.map(lambda x: x * 1e6, variables)
     section = {name: getattr(model, name) for name in ("depth", "width", "max_width", "kernels", "norm", "center")}

@@ -1,4 +1,4 @@
-"""Datasets of other kinds than CelebA are prepared by their own builders where there is no TensorFlow."""
+"""Tests of preparing datasets of other kinds than CelebA by their own builders, without TensorFlow."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ from pconv_jax.tools import prepare_tfds, without_tensorflow
 
 
 def jpeg(seed, kind="RGB", encoder="JPEG"):
-    """A smooth image, encoded by Pillow."""
+    """Returns a smooth image, encoded by Pillow."""
     file = io.BytesIO()
     small = PIL.Image.fromarray(pictures.noise(seed, 4, 4))
     small.resize((64, 48), PIL.Image.Resampling.BICUBIC).convert(kind).save(file, encoder, quality=95)
@@ -22,12 +22,12 @@ def jpeg(seed, kind="RGB", encoder="JPEG"):
 
 
 def decoded(encoded):
-    """RGB by Pillow, a decoder other than the package's."""
+    """Returns the image as RGB, decoded by Pillow and not by the package's decoder."""
     return np.asarray(PIL.Image.open(io.BytesIO(encoded)).convert("RGB")).astype(int)
 
 
 def test_places365_small(tmp_path):
-    """Its list of files is extracted to disk, its images are read from the archives."""
+    """The list of files is extracted to disk, and the images are read from the archives."""
     raw = tmp_path / "raw"
     raw.mkdir()
     images = {f"data_256/a/airfield/{i:08d}.jpg": jpeg(i) for i in range(6)}
@@ -49,7 +49,7 @@ def test_places365_small(tmp_path):
 
 
 def test_imagenet2012(tmp_path):
-    """Archives within an archive; photographs in CMYK and PNG become RGB JPEGs of the same picture."""
+    """Archives within an archive are read, and photographs in CMYK and PNG become RGB JPEGs of the same picture."""
     raw = tmp_path / "raw"
     raw.mkdir()
     cmyk, png = jpeg(2, "CMYK"), jpeg(3, encoder="PNG")
@@ -77,7 +77,7 @@ def test_imagenet2012(tmp_path):
 
 @pytest.fixture(scope="module")
 def arrays():
-    """The builder of a dataset that comes as arrays, under another key, without checksums."""
+    """Returns the builder of a dataset of arrays, whose images have names of their own and which has no checksums."""
     import tensorflow_datasets as tfds
 
     class TinyArrays(tfds.core.GeneratorBasedBuilder):
@@ -103,7 +103,7 @@ def arrays():
 
 @pytest.mark.parametrize(("key", "channels"), [("picture", 3), ("grey", 1)])
 def test_arrays(tmp_path, arrays, key, channels):
-    """Any dataset by name and key: arrays become PNGs, every pixel as it was."""
+    """For any dataset by name and key, arrays become PNGs with every pixel unchanged."""
     assert prepare_tfds.Preparation("tiny_arrays", "", str(tmp_path)).run()
     train, _ = tfds_source.train_and_evaluation("tiny_arrays", ("train", "test"), key, str(tmp_path))
     images = sorted(sources.decode(train[i], channels).tobytes() for i in range(3))
@@ -115,7 +115,7 @@ def test_arrays(tmp_path, arrays, key, channels):
 
 
 def test_other_parts_of_tensorflow_are_named(tmp_path, arrays, monkeypatch):
-    """A dataset that computes with TensorFlow: what it wants, and where to prepare it instead."""
+    """If a dataset computes with TensorFlow, the error names the missing part, and where to prepare it instead."""
     from tensorflow_datasets.core.download import extractor
 
     def compute(self, _):
@@ -128,7 +128,7 @@ def test_other_parts_of_tensorflow_are_named(tmp_path, arrays, monkeypatch):
 
 
 def test_nothing_stays_changed_or_open(tmp_path):
-    """TFDS is as it was afterwards, and with TensorFlow it is never changed."""
+    """TFDS is unchanged afterwards, and is never changed where TensorFlow is installed."""
     from tensorflow_datasets.core.download import extractor
 
     (tmp_path / "file").write_bytes(b"content")
@@ -145,7 +145,7 @@ def test_nothing_stays_changed_or_open(tmp_path):
 
 
 def test_an_installed_tensorflow_is_used(tmp_path, monkeypatch):
-    """The stand-ins are for machines without it."""
+    """If TensorFlow is installed, nothing is replaced."""
     from tensorflow_datasets.core.download import extractor
 
     (tmp_path / "tensorflow.py").write_text("")

@@ -4,5 +4,5 @@ from tests import runs
 
 
 def get_config():
-    """runs.tiny()."""
+    """Returns the config of `runs.tiny`."""
     return runs.tiny()

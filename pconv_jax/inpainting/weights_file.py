@@ -1,4 +1,4 @@
-"""Weights files: the parameters of a network, and beside them all that is needed to fill photographs with it.
+"""Weights files: the parameters of a network and everything else that filling photographs with it needs.
 
 A safetensors file. Its tensors are named by their place in the network, e.g. `params/enc1/conv/kernel`; kernels are
 float16, everything else float32. Its metadata hold one JSON object, under the key `pconv_jax` (one, because safetensors

@@ -1,4 +1,4 @@
-"""What the modules of the formats hand to `images`: headers, decoded samples, and blocks of metadata."""
+"""The types that each format's module returns to `images`: headers, decoded samples, and blocks of metadata."""
 
 import dataclasses
 from typing import Any, NamedTuple

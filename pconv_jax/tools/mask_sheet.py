@@ -1,4 +1,4 @@
-"""A contact sheet of masks, to look at before training on them. White is hole.
+"""Draws a grid of masks, to look at before training on them. White is hole.
 
 python -m pconv_jax.tools.mask_sheet --out=masks.png --kind=shapes --area=0.1,0.3
 """

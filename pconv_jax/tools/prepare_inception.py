@@ -1,4 +1,4 @@
-"""InceptionV3's weights for the Frechet inception distance in one npz, for evaluate --fid_weights.
+"""Converts InceptionV3's weights for the Frechet inception distance into one npz, for evaluate --fid_weights.
 
     python -m pconv_jax.tools.prepare_inception --out=inception.npz
     python -m pconv_jax.tools.prepare_inception --out=inception.npz --file=pt_inception-2015-12-05-6726825d.pth

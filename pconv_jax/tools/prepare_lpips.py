@@ -1,4 +1,4 @@
-"""The weights of LPIPS in one npz, for evaluate --lpips_weights: an ImageNet network and the fitted linear layers.
+"""Converts the weights of LPIPS (an ImageNet network and linear layers) into one npz, for evaluate --lpips_weights.
 
     python -m pconv_jax.tools.prepare_lpips --out=lpips.npz                    # AlexNet, which papers report
     python -m pconv_jax.tools.prepare_lpips --out=lpips.npz --network=vgg

@@ -1,4 +1,4 @@
-"""VGG16's first seven convolutions in one npz, with what they want to be fed. The loss needs it: loss.vgg16_weights.
+"""Converts VGG16's first seven convolutions and their input convention into one npz, for loss.vgg16_weights.
 
     python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz                           # torchvision's, as in the paper
     python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz --source=keras            # the original ones of Caffe

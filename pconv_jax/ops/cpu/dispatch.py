@@ -1,4 +1,4 @@
-"""Chooses how a layer is computed: the operator as it is written down, or an implementation that is faster on a CPU.
+"""Chooses how a layer is computed: by the plain operator, or by an implementation that is faster on a CPU.
 
 This is the only module of `ops.cpu` that other packages import. All implementations have the same signature and are
 equal up to rounding. The choice is made when a function is traced, by static shape, and when it is compiled, by
