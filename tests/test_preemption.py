@@ -1,4 +1,4 @@
-"""Tests of interrupted runs: signals stop a run after its step with the state saved; damaged checkpoints are noticed."""
+"""Tests of interrupted runs: signals stop a run with its state saved, and damaged checkpoints are noticed."""
 
 import errno
 import json

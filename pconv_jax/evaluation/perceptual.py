@@ -32,7 +32,9 @@ class Lpips:
         module, params, linear = lpips.load(path)
         self.about = {"network": module.network, "version": "0.1", "weights_sha256": _digest(path)}
         features = jax.jit(lambda params, x: module.apply({"params": params}, 2 * _rgb(x) - 1))
-        self._features = functools.partial(features, params)  # Parameters as constants would take XLA long to fold.
+        self._features = functools.partial(
+            features, params
+        )  # Parameters are arguments, because XLA would take long to fold them as constants.
         self._distance = jax.jit(lambda a, b: lpips.distance(a, b, linear))
 
     def check_size(self, height: int, width: int):
@@ -142,7 +144,7 @@ def measures(lpips_weights: str | None, fid_weights: str | None, size: tuple[int
 
 
 def notes(names: Collection[str], count: int) -> tuple[str, ...]:
-    """Returns remarks on measures that are left out, and on how reliable FID is.
+    """Returns remarks on measures that are left out, and on the reliability of FID.
 
     Args:
       names: Names of the measures that were computed.

@@ -1,4 +1,4 @@
-"""Partial convolution with half padding, as a layer of the U-Net computes it, and its variants in other published networks.
+"""Partial convolution with half padding, as the U-Net computes it, and its variants in other published networks.
 
 Layout `[N, H, W, C]`, masks `[N, H, W, G]`, 1 = valid.
 """

@@ -40,7 +40,16 @@ _OWN = ("name", "seed")
 
 @dataclasses.dataclass(frozen=True)
 class File:
-    """The contents of a sweep file."""
+    """The contents of a sweep file.
+
+    Attributes:
+      path: Path of the file.
+      get_config: Returns the baseline.
+      get_variants: Takes the baseline with overrides and returns the variants, `{group: {name: overrides or reason}}`.
+      seeds: Seeds of every variant.
+      smoke: Overrides of all variants for `--smoke`.
+      smoke_seeds: Seeds for `--smoke`; `seeds` if empty.
+    """
 
     path: str
     get_config: Callable[[], ml_collections.ConfigDict]
@@ -52,7 +61,15 @@ class File:
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One training run; `arguments` are the command line of `pconv_jax.main` that yields `config`."""
+    """One training run.
+
+    Attributes:
+      variant: Name of the variant.
+      seed: Seed of the run.
+      config: Config of the run.
+      workdir: Run directory.
+      arguments: Command line of `pconv_jax.main` that yields `config`.
+    """
 
     variant: str
     seed: int
@@ -211,7 +228,7 @@ def _wrong_form(groups):
     ]
     problems += [f"variant {name} is there {n} times" for name, n in collections.Counter(names).items() if n > 1]
     return problems + [
-        f"variant {name} is {changes!r}; needs overrides {{key: value}}, or a text that says why it is left out"
+        f"variant {name} is {changes!r}; needs overrides {{key: value}}, or the reason for which it is left out"
         for group in groups.values()
         for name, changes in group.items()
         if not isinstance(changes, (Mapping, str))
@@ -222,7 +239,7 @@ def _wrong_seeds(seeds):
     fits, needed = validation.RULES["seed"]
     problems = [f"seed {seed!r}; needs {needed}" for seed in seeds if not fits(seed)]
     problems += [f"seed {seed!r} is there {n} times" for seed, n in collections.Counter(seeds).items() if n > 1]
-    return problems or ([] if seeds else ["no seeds; needs one, and three for an interval worth the name"])
+    return problems or ([] if seeds else ["no seeds; needs one, and three for an interval that means something"])
 
 
 def _not_for_variants(key):

@@ -69,9 +69,8 @@ def _listed_gpus(environment):
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         gpus = [gpu.strip() for gpu in chosen.split(",")]
-        return gpus[
-            : next((i for i, gpu in enumerate(gpus) if gpu in ("", "-1")), len(gpus))
-        ]  # CUDA ignores all entries from the first invalid one on.
+        # CUDA ignores all entries from the first invalid one on.
+        return gpus[: next((i for i, gpu in enumerate(gpus) if gpu in ("", "-1")), len(gpus))]
     if shutil.which("nvidia-smi") is None:
         return []
     query = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]

@@ -163,7 +163,7 @@ def fetch_hub(file: HubFile, checksum: str, *, connect_s: float = _CONNECT_S) ->
             raise Unreachable(_reason(error)) from error
     try:
         check(path, checksum, "it was removed from the cache: run again")
-    except ValueError:
+    except errors.UserError:
         for name in {path, os.path.realpath(path)}:  # Where links exist, the path in the cache is a link to the file.
             os.remove(name)
         raise

@@ -2,9 +2,9 @@
 
     python -m pconv_jax.tools.export_weights --run=runs/photographs --out=photographs.safetensors
 
-The file holds the parameters in half precision (averaged ones where the run has them), the network's options and the
+The file holds the parameters in half precision (averaged ones if the run has them), the network's options and the
 settings of its image pyramid. `python -m pconv_jax.inpaint --weights=FILE` and `pconv_jax.Inpainter.from_weights`
-use it. A network without `model.guess` is applied coarse to fine if `--threshold` is given, and once if not.
+read it. A network without `model.guess` is applied coarse to fine if `--threshold` is given, and once if not.
 """
 
 import os
@@ -19,11 +19,11 @@ from pconv_jax.training import build, checkpoints, rundir, validation
 
 
 def define_flags(flag_values: flags.FlagValues):
-    """Adds the flags of this command."""
+    """Adds the flags of `python -m pconv_jax.tools.export_weights`."""
     flags.DEFINE_string("run", None, "Run directory that training wrote.", flag_values, required=True)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint to export.", flag_values)
     flags.DEFINE_string("out", None, "File to write, e.g. photographs.safetensors.", flag_values, required=True)
-    flags.DEFINE_bool("overwrite", False, "Replace a file that is there.", flag_values)
+    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
     flags.DEFINE_string("licence", "", "Licence of the weights, stored in the file.", flag_values)
     flags.DEFINE_string("credits", "", "Where the training photographs are credited, stored in the file.", flag_values)
     flags.DEFINE_float(

@@ -4,9 +4,9 @@
     python -m pconv_jax.tools.prepare_lpips --out=lpips.npz --network=vgg
     python -m pconv_jax.tools.prepare_lpips --out=lpips.npz --backbone=alexnet-owt-7be5be79.pth --linear=alex.pth
 
-What is not given is downloaded. The backbone is torchvision's AlexNet or VGG16, as .pth or safetensors; the linear
-layers are those of version 0.1, alex.pth or vgg.pth. Without a network for the latter, the wheel that
-`pip download --no-deps lpips==0.1.4` fetches holds them, and may be given as it is.
+Files that are not given are downloaded. The backbone is torchvision's AlexNet or VGG16, as .pth or safetensors. The
+linear layers are those of version 0.1, alex.pth or vgg.pth; --linear also takes the wheel that
+`pip download --no-deps lpips==0.1.4` fetches, which contains them.
 """
 
 import hashlib
@@ -43,9 +43,9 @@ _OLD = (
     "18720f55913d0af89042f13faa7e536a6ce1444a0914e6db9461355ece1e8cd5",
     "b9e4236260c3dd988fc79d2a48d645d885afcbb21f9fd595e6744cf7419b582c",
 )
-# Where torchvision keeps the layers: features.<i>.
+# The indices i of the layers in torchvision's names, features.<i>.
 _PLACES = {"alex": (0, 3, 6, 8, 10), "vgg": (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)}
-_LAST = "classifier.6.bias"  # NaN in torchvision's VGG16 of which only the features are set, and which is fed otherwise
+_LAST = "classifier.6.bias"  # It is NaN in torchvision's IMAGENET1K_FEATURES, which is refused.
 
 
 def prepare(out, *, network="alex", backbone=None, linear=None, overwrite=False, sources=SOURCES):

@@ -5,7 +5,7 @@
     python -m pconv_jax.tools.prepare_vgg16 --out=vgg16.npz --file=vgg16-397923af.pth
 
 A file may be safetensors or a .pth with torchvision's names, Keras' .h5, or an npz, and is recognised by its content.
-torchvision's weights stay in the cache of the hub's client (553 MB), Keras' are removed after conversion.
+torchvision's weights stay in the cache of the hub's client (553 MB); Keras' file is removed after the conversion.
 """
 
 import os
@@ -29,7 +29,7 @@ SOURCES = {
         url="https://storage.googleapis.com/tensorflow/keras-applications/vgg16/"
         "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         megabytes=58.9,
-        checksum="md5:6d6bbae143d832006294945121d1f1fc",  # the one that Keras compares with
+        checksum="md5:6d6bbae143d832006294945121d1f1fc",  # The checksum in Keras' own code.
     ),
 }
 _READERS = {"torchvision": "safetensors", "keras": "h5py"}  # The package that reads each download.
@@ -48,7 +48,7 @@ def prepare(out, *, source=None, file=None, overwrite=False, sources=SOURCES):
       sources: published files by origin.
 
     Returns:
-      A sentence that describes what was written, and how its images will be scaled.
+      A sentence that describes what was written, and the input convention of the network.
 
     Raises:
       UserError: a file is missing, is not what it should be, or cannot be downloaded. Nothing is left behind.
@@ -77,7 +77,7 @@ def _convert(path, out, source, overwrite):
     weight_files.write(out, converted, vgg.load, overwrite=overwrite)
     order, scale, mean, std, gain = (converted[key].tolist() for key in vgg.CONVENTION)
     return (
-        f"{out}: VGG16 conv1_1 to conv3_3 from {os.path.basename(path)} ({layout.name}), fed {order} in "
+        f"{out}: VGG16 conv1_1 to conv3_3 from {os.path.basename(path)} ({layout.name}), which expects {order} in "
         f"[0, {scale:g}], mean {mean}, std {std}, features times {gain:.4g}. "
         f"Use it with --config.loss.vgg16_weights={out}"
     )
@@ -94,7 +94,7 @@ def define_flags(flag_values: flags.FlagValues):
     """Adds the flags of `python -m pconv_jax.tools.prepare_vgg16`."""
     flags.DEFINE_string("out", None, "Npz to write.", flag_values, required=True)
     flags.DEFINE_enum(
-        "source", None, list(SOURCES), "Whose weights; torchvision's unless --file is given.", flag_values
+        "source", None, list(SOURCES), "Origin of the weights; torchvision unless --file is given.", flag_values
     )
     flags.DEFINE_string("file", None, "Weights on this machine, instead of a download.", flag_values)
     flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)

@@ -47,12 +47,12 @@ def write(path: str, arrays: dict[str, np.ndarray], load, *, overwrite: bool):
 
     Args:
       path: the npz.
-      arrays: by name.
+      arrays: arrays by name.
       load: reads the finished file once, so that a file that cannot be used is never left.
       overwrite: whether an existing file is replaced.
 
     Raises:
-      UserError: the file exists and is not to be replaced, or `load` refuses it.
+      UserError: the file exists and `overwrite` is False, or `load` refuses the new file.
       OSError: it cannot be written.
     """
     check_absent(path, overwrite=overwrite)
@@ -110,10 +110,10 @@ def tensors(path: str, names) -> dict[str, np.ndarray]:
       names: names of the tensors.
 
     Returns:
-      Those of the tensors that the file holds, by name.
+      The tensors by name, without those that the file lacks.
 
     Raises:
-      UserError: there is no such file, or it is damaged or of another kind.
+      UserError: the file does not exist, is damaged or is of another kind.
     """
     if not os.path.isfile(path):
         raise errors.UserError(f"no file {path}: give the weights, or leave the flag out to download them")
@@ -138,7 +138,7 @@ def take(arrays: dict[str, np.ndarray], path: str, name: str, shape: tuple[int, 
     """Returns one array after checking it.
 
     Args:
-      arrays: by name.
+      arrays: arrays by name.
       path: file that they come from, for the error message.
       name: name of the array.
       shape: shape that it must have.
