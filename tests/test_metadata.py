@@ -180,6 +180,19 @@ def test_xmp_and_resolution_are_kept(tmp_path, source, extension):
         np.testing.assert_allclose(blocks.dpi, (300, 300), rtol=0.001)
 
 
+@pytest.mark.parametrize("dpi", [(1e9, 300), (300, 0.01), (31_000, 31_000)])
+def test_absurd_resolutions_are_left_out(tmp_path, dpi):
+    """A print resolution that no printer has is not kept, as formats differ in what they can hold."""
+    encoded = png.with_chunks(
+        bad_files.encoded("upright.png"),
+        [(b"pHYs", struct.pack(">IIB", *(min(round(x / 0.0254), 2**31 - 1) for x in dpi), 1))],
+    )
+    photo = read(tmp_path, encoded)
+    assert photo.dpi is None and all(
+        photograph_files.encode(photo, extension) for extension in photograph_files.WRITTEN
+    )
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_xmp_is_upright_where_pixels_were_turned(tmp_path, orientation):
     """Where EXIF's orientation was applied, XMP's is set to upright; else it stays as it was."""

@@ -13,6 +13,8 @@ from pconv_jax.reading import exif, files, images
 
 READ = images.EXTENSIONS
 
+_MAX_DPI = 30_000  # Beyond it, as below 1, a print resolution is a mistake, which some formats cannot hold.
+
 
 @dataclasses.dataclass(frozen=True)
 class Photograph:
@@ -77,7 +79,7 @@ def read(path: str, max_pixels: int) -> Photograph:
         blocks.icc,
         block,
         _kept_xmp(blocks.xmp, image.orientation != 1),
-        blocks.dpi,
+        blocks.dpi if blocks.dpi and 1 <= min(blocks.dpi) and max(blocks.dpi) <= _MAX_DPI else None,
         blocks.colour,
         image.orientation != 1,
         (*damage, *image.warnings, *blocks.warnings, *exif_warnings),
