@@ -79,7 +79,7 @@ def read(path: str, max_pixels: int) -> Photograph:
         blocks.icc,
         block,
         _kept_xmp(blocks.xmp, image.orientation != 1),
-        blocks.dpi if blocks.dpi and 1 <= min(blocks.dpi) and max(blocks.dpi) <= _MAX_DPI else None,
+        blocks.dpi if blocks.dpi and min(blocks.dpi) >= 1 and max(blocks.dpi) <= _MAX_DPI else None,
         blocks.colour,
         image.orientation != 1,
         (*damage, *image.warnings, *blocks.warnings, *exif_warnings),
