@@ -50,12 +50,7 @@ def get_config():
     config.model.depth = 8  # downsampling stages; data.size is a multiple of 2 ** depth
     config.model.width = 64  # channels of the first layer, doubled per level ...
     config.model.max_width = 512  # ... up to this number
-    config.model.kernels = (
-        7,
-        5,
-        5,
-        3,
-    )  # kernel sizes of the encoder's layers; the last one is used for all deeper layers
+    config.model.kernels = (7, 5, 5, 3)  # kernel sizes of the encoder's layers; the last one for all deeper ones
     config.model.channels = 3  # channels of the images: 3 for RGB, 1 for grey
     config.model.norm = "batch"  # batch | masked_batch (both synchronised over devices) | group | none
     config.model.center = False  # subtracts the mean of the valid pixels from the input and adds it to the output

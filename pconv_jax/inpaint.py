@@ -1,7 +1,7 @@
 """Fills the holes of photographs with a trained network.
 
     python -m pconv_jax.inpaint photo.jpg mask.png filled.png     # white in the mask is the hole
-    python -m pconv_jax.inpaint cutout.png filled.png             # no mask: what is transparent is the hole
+    python -m pconv_jax.inpaint cutout.png filled.png             # no mask: transparent pixels are the hole
 
 Folders work as well: masks match by name, or one mask file serves all. The weights that the package contains are used,
 or those of `--weights=FILE` or of a run of your own, `--run=DIR`. In Python: `pconv_jax.Inpainter.pretrained()(image,
@@ -29,7 +29,7 @@ MAX_PIXELS = 200_000_000
 SMALL, LARGE = 0.01, 0.6  # Outside this range of hole areas the polarity may be the wrong one.
 GREY = 0.1  # With a larger share of grey pixels, an image may not be a mask.
 
-Inpainter = inpainter.Inpainter  # for `from pconv_jax import inpaint`
+Inpainter = inpainter.Inpainter  # For code that uses `inpaint.Inpainter`.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Options:
 def fill_file(
     network: Inpainter, job: jobs.Job, options: Options, read_mask=photograph.read
 ) -> tuple[str, list[str], int]:
-    """Reads, fills and writes one photograph, whole or not at all.
+    """Reads, fills and writes one photograph. If anything fails, no file is written.
 
     Args:
       network: fills the hole.
@@ -93,7 +93,11 @@ def fill_file(
         context = drawn_masks.context(photo, grown)
         if not context.any():
             raise errors.UserError("is hole or wholly transparent: nothing is left to fill it from; check --polarity")
-    warnings = [*photo.warnings, *_doubts(drawn, job, grown, extension), *photograph_files.losses(photo, extension)]
+    warnings = [
+        *photo.warnings,
+        *_input_warnings(drawn, job, grown, extension),
+        *photograph_files.losses(photo, extension),
+    ]
     with _named(job.image):
         if job.mask is None:
             photo = dataclasses.replace(
@@ -127,7 +131,7 @@ def _named(path):
         raise errors.UserError(f"{files.printable(path)}: {error}") from error
 
 
-def _doubts(drawn, job, mask, extension):
+def _input_warnings(drawn, job, mask, extension):
     """Returns warnings about input that may not be what the user meant."""
     area, warnings = masks.hole_area(mask), []
     if not area:
@@ -183,7 +187,7 @@ def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> d
 
 
 def define_flags(flag_values: flags.FlagValues):
-    """Adds the flags of this command."""
+    """Adds the flags of `python -m pconv_jax.inpaint`."""
     flags.DEFINE_string("image", None, "Photograph, or folder of photographs; also the first argument.", flag_values)
     flags.DEFINE_string(
         "mask", None, "Mask of the photograph's size, or folder of masks by the same names; none: alpha.", flag_values
@@ -206,7 +210,9 @@ def define_flags(flag_values: flags.FlagValues):
         "ensemble", 1, "Flips and turns to average over: 8 is slightly better and 8 times slower.", 1, 8, flag_values
     )
     flags.DEFINE_integer("dilate", 0, "Pixels by which the hole grows first.", 0, flag_values=flag_values)
-    flags.DEFINE_integer("feather", 0, "Pixels, of those, over which the filling sets in.", 0, flag_values=flag_values)
+    flags.DEFINE_integer(
+        "feather", 0, "Pixels, of those, over which the image blends into the filling.", 0, flag_values=flag_values
+    )
     flags.DEFINE_integer(
         "tile",
         inpainter.TILE,
@@ -215,23 +221,23 @@ def define_flags(flag_values: flags.FlagValues):
         flag_values=flag_values,
     )
     flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=flag_values)
-    flags.DEFINE_bool("overwrite", False, "Replace results that are there.", flag_values)
-    flags.DEFINE_bool("resume", False, "Keep results that are there, and do the rest of the folder.", flag_values)
+    flags.DEFINE_bool("overwrite", False, "Replace existing results.", flag_values)
+    flags.DEFINE_bool("resume", False, "Keep existing results, and fill the rest of the folder.", flag_values)
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)
 
 
-def main(flag_values: flags.FlagValues, *words: str):
-    """Checks everything that can be checked, loads the network, fills.
+def main(flag_values: flags.FlagValues, *arguments: str):
+    """Checks flags and paths, loads the network, and fills the photographs.
 
     Args:
-      flag_values: of `define_flags`.
-      *words: photograph, mask and result, or photograph and result; each may be a flag instead.
+      flag_values: parsed flags of `define_flags`.
+      *arguments: photograph, mask and result, or photograph and result; each may be a flag instead.
 
     Raises:
-      UserError, OSError: before anything is written.
-      SystemExit: some photographs were not filled; the others were.
+      UserError, OSError: a flag or a path does not fit, or the network cannot be loaded. Nothing has been written.
+      SystemExit: some photographs could not be filled; all others were.
     """
-    image, mask, out = _paths(flag_values, words)
+    image, mask, out = _paths(flag_values, arguments)
     polarity = flag_values.polarity or (drawn_masks.ALPHA if mask is None else "white_hole")
     if (mask is None) != (polarity == drawn_masks.ALPHA):
         raise errors.UserError(
@@ -259,17 +265,17 @@ def main(flag_values: flags.FlagValues, *words: str):
         )
 
 
-def _paths(flag_values, words):
-    """Returns the paths `(image, mask or None, out)`, from flags and, in their order, from the other words."""
+def _paths(flag_values, arguments):
+    """Returns the paths `(image, mask or None, out)` from the flags and, in this order, the positional arguments."""
     paths = {name: flag_values[name].value for name in ("image", "mask", "out")}
     missing = [name for name, path in paths.items() if path is None]
-    if len(words) == len(missing) - 1 and "mask" in missing:
+    if len(arguments) == len(missing) - 1 and "mask" in missing:
         missing.remove("mask")
-    if len(words) > len(missing):
+    if len(arguments) > len(missing):
         raise errors.UserError(
-            f"{', '.join(words)} is more than what the flags leave out: give photograph, mask and result once each"
+            f"{', '.join(arguments)} is more than what the flags leave out: give photograph, mask and result once each"
         )
-    paths.update(zip(missing, words, strict=False))
+    paths.update(zip(missing, arguments, strict=False))
     for name, what in (("image", "photograph"), ("out", "file to write")):
         if paths[name] is None:
             raise errors.UserError(f"the {what} is missing: python -m pconv_jax.inpaint photo.jpg mask.png filled.png")

@@ -37,7 +37,7 @@ def main(flag_values: flags.FlagValues) -> int:
     """Checks the sweep, trains unfinished runs and writes the report. Returns the exit code.
 
     Raises:
-      UserError: The sweep does not work. Nothing has been run or written then.
+      UserError: the sweep does not work. Nothing has been run or written then.
       OSError: A file cannot be read or written.
     """
     sweep = _plan(flag_values)

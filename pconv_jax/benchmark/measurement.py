@@ -64,7 +64,7 @@ def choose_competitors(config, with_torch: bool, try_compile: bool = True) -> di
       try_compile: let "torch_best" and "torch_best_bf16" also try `torch.compile` and use the faster variant.
 
     Raises:
-      UserError: PyTorch is asked for and is not installed.
+      UserError: pyTorch is asked for and is not installed.
     """
     competitors = {"ours": Competitor(workers.OURS, config.model.dtype, {})}
     if with_torch:

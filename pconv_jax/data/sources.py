@@ -38,13 +38,17 @@ TRAIN_PHOTOS = (
 )
 EVALUATION_PHOTOS = ("camera.png", "chelsea.png", "moon.png", "rocket.jpg")
 
-# After so many unreadable images in a row, reading fails.
-_MAX_SKIPS = 16
+_MAX_SKIPS = 16  # After this many unreadable images in a row, reading fails.
 
 
 @dataclasses.dataclass(frozen=True)
 class FileSource:
-    """Files under a root directory; `names` are relative paths with forward slashes."""
+    """Files under a root directory.
+
+    Attributes:
+      root: absolute path of the directory.
+      names: paths of the files relative to it, with forward slashes.
+    """
 
     root: str
     names: tuple[str, ...]
@@ -140,13 +144,13 @@ def decode(
       encoded: the bytes of the file.
       channels: 3 for RGB, 1 for grey (luma).
       max_pixels: largest number of pixels that is decoded.
-      warn: receives a sentence about what may not be meant to be trained on.
+      warn: called with a sentence about content that may not be meant for training.
 
     Returns:
       uint8 `[H, W, channels]`.
 
     Raises:
-      UserError: it is not an image of a kind that is read, damaged, or larger.
+      UserError: the image is damaged, larger than `max_pixels`, or of a kind that is not read.
       MemoryError: there is not enough memory, which says nothing about the image.
     """
     image = images.decode(encoded, max_pixels, channels, setting="data.max_pixels")
@@ -222,7 +226,7 @@ class Kind:
       required: the keys of `data` that this kind needs, each with a description of its value.
       own: the keys of `data` that only this kind reads and that are empty by default; with another kind they are
         refused. All keys of `required` and `own` hold texts; their rules are derived from here.
-      problems: takes `data` and returns a message for everything else that is wrong with it.
+      problems: takes `data` and returns a message for each other problem of its values.
     """
 
     load: Callable[[Any], tuple[Any, Any]]

@@ -15,8 +15,8 @@ def psnr_over_area(records: list[dict], rows: list[dict]) -> bytes:
     """Draws one line per method through the buckets' mean PSNR at their mean hole area, with 95 % intervals.
 
     Args:
-      records: Records of `scores.score`.
-      rows: Rows of `tables.summarise`.
+      records: records of `scores.score`.
+      rows: rows of `tables.summarise`.
 
     Returns:
       The bytes of a PNG.
@@ -54,9 +54,9 @@ def errors(examples: list[inputs.Example], raw: np.ndarray, labels: list[str]) -
     """Draws an image grid with one row per example: masked, composite, error and original.
 
     Args:
-      examples: The examples to show.
+      examples: the examples to show.
       raw: uint8 `[N, H, W, C]`, the predictions of a method for them.
-      labels: Labels of the rows.
+      labels: labels of the rows.
 
     Returns:
       uint8 `[H, W, 3]`.

@@ -29,7 +29,7 @@ def gaussian(features: np.ndarray) -> Gaussian:
     """Fits a Gaussian to features `[images, features]`.
 
     Raises:
-      ValueError: There are fewer than two images, so there is no covariance.
+      ValueError: there are fewer than two images, so there is no covariance.
     """
     if len(features) < 2:
         raise ValueError(f"{len(features)} images have no covariance; needs 2")
@@ -46,8 +46,8 @@ def distance(one: Gaussian, other: Gaussian) -> float:
     values of `A1 A2^T`. This also holds for covariances without full rank, where matrix square roots lose digits.
 
     Args:
-      one: The first Gaussian.
-      other: The second Gaussian.
+      one: the first Gaussian.
+      other: the second Gaussian.
 
     Returns:
       The distance, at least 0.

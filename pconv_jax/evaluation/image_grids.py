@@ -35,9 +35,9 @@ def grid(rows, columns=(), labels=()) -> np.ndarray:
     """Arranges images of equal size in rows and columns.
 
     Args:
-      rows: Lists of images, uint8 `[H, W, 1 or 3]`.
-      columns: Titles above the columns; none by default.
-      labels: Labels on the first image of each row; none by default.
+      rows: lists of images, uint8 `[H, W, 1 or 3]`.
+      columns: titles above the columns; none by default.
+      labels: labels on the first image of each row; none by default.
 
     Returns:
       uint8 `[H, W, 3]`.
@@ -65,11 +65,11 @@ def save(path: str, image: np.ndarray):
     """Writes a PNG atomically and makes its directory if needed.
 
     Args:
-      path: File to write.
+      path: file to write.
       image: uint8 RGB `[H, W, 3]`.
 
     Raises:
-      OSError: The file cannot be written.
+      OSError: the file cannot be written.
     """
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     encoded = cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1]

@@ -24,7 +24,7 @@ class Example:
     Attributes:
       image: uint8 `[H, W, C]`.
       mask: uint8 `[H, W, 1]`, 1 = valid.
-      about: Description with `name`, `image` (the photograph), `mask` (its file, or "seed:index" of a generated one),
+      about: description with `name`, `image` (the photograph), `mask` (its file, or "seed:index" of a generated one),
         `crop` ("seed:index"), `bucket` (index into `pipeline.BUCKETS`, or None), `hole_area` (fraction of the image),
         `touches_border`, and the SHA-256 of both arrays.
     """
@@ -64,7 +64,7 @@ def describe(image: np.ndarray, mask: np.ndarray, index: int, origin: dict) -> E
     Args:
       image: uint8 `[H, W, C]`.
       mask: uint8 `[H, W, 1]`, 1 = valid.
-      index: Position in the evaluation set.
+      index: position in the evaluation set.
       origin: `image`, `mask` and `crop` of `Example.about`.
 
     Returns:
@@ -89,9 +89,9 @@ def batches(inputs: Sequence[Example], batch_size: int, threads: int = 2) -> Ite
     """Yields all examples in order, in batches.
 
     Args:
-      inputs: The evaluation set.
-      batch_size: Number of examples in a batch; the last batch may be shorter.
-      threads: Number of threads that decode and draw.
+      inputs: the evaluation set.
+      batch_size: number of examples in a batch; the last batch may be shorter.
+      threads: number of threads that decode and draw.
 
     Yields:
       Lists of examples.
@@ -111,7 +111,7 @@ def fingerprint(names: Sequence[str]) -> str:
     """Returns a text that is equal for evaluation sets with the same pixels in the same order.
 
     Args:
-      names: Names of the examples, which depend on their pixels.
+      names: names of the examples, which depend on their pixels.
     """
     return f"{len(names)} examples, sha256 {hashlib.sha256(' '.join(names).encode()).hexdigest()}"
 
@@ -120,13 +120,13 @@ def check_same(run: str, config: ml_collections.ConfigDict, other: str, other_co
     """Checks that two runs are evaluated on the same inputs.
 
     Args:
-      run: Run directory, whose record of the evaluation images is compared.
-      config: Its config.
-      other: The other run directory.
-      other_config: Its config.
+      run: run directory, whose record of the evaluation images is compared.
+      config: its config.
+      other: the other run directory.
+      other_config: its config.
 
     Raises:
-      UserError: The inputs differ; the message lists the differing settings.
+      UserError: the inputs differ; the message lists the differing settings.
     """
     values, others = (_deciding(c, path) for c, path in ((config, run), (other_config, other)))
     differing = [

@@ -20,14 +20,14 @@ def bootstrap(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Computes the percentile bootstrap interval of the mean over examples.
 
     Args:
-      values: Array `[examples, columns]` with at least two examples. Each resample takes whole rows, so the columns
+      values: array `[examples, columns]` with at least two examples. Each resample takes whole rows, so the columns
         stay paired.
 
     Returns:
       `(low, high)`, `[columns]` each, at level `LEVEL` from `RESAMPLES` resamples.
 
     Raises:
-      ValueError: There are fewer than two examples.
+      ValueError: there are fewer than two examples.
     """
     count = len(values)
     if count < 2:
@@ -45,9 +45,9 @@ class Paired:
     """Result of a paired comparison.
 
     Attributes:
-      difference: Mean difference over the pairs.
-      low: Lower end of its bootstrap interval; None for a single pair.
-      high: Upper end.
+      difference: mean difference over the pairs.
+      low: lower end of its bootstrap interval; None for a single pair.
+      high: upper end.
       p: p-value of the two-sided Wilcoxon signed-rank test.
     """
 
@@ -63,8 +63,8 @@ def paired(first: np.ndarray, second: np.ndarray) -> Paired:
     Pairs without a difference are left out of the test (Wilcoxon 1945); if none remains, p is 1.
 
     Args:
-      first: Scores `[examples]`.
-      second: Scores `[examples]` of the same examples in the same order.
+      first: scores `[examples]`.
+      second: scores `[examples]` of the same examples in the same order.
 
     Returns:
       The comparison of `first - second`.
@@ -85,7 +85,7 @@ def student(values: np.ndarray) -> tuple[float, float] | None:
     A bootstrap of three values is far too narrow. Student's interval is exact for normally distributed values.
 
     Args:
-      values: Array `[n]`.
+      values: array `[n]`.
 
     Returns:
       `(low, high)` at level `LEVEL`, or None for a single value.

@@ -28,12 +28,12 @@ class Manifest:
     """An evaluation set that is read from a manifest directory. Pixels are checked against their hashes when read.
 
     Attributes:
-      directory: The manifest directory.
+      directory: the manifest directory.
       size: `(height, width)` of all images.
       channels: 1 or 3.
 
     Raises:
-      UserError: There is no readable manifest, or files are missing, surplus, or of another size.
+      UserError: there is no readable manifest, or files are missing, surplus, or of another size.
     """
 
     def __init__(self, directory: str):
@@ -78,16 +78,16 @@ def write(directory: str, batches, about: dict) -> int:
     """Writes a manifest directory. If anything fails, no directory is left behind.
 
     Args:
-      directory: Directory to make; it may exist if it is empty.
-      batches: Batches of `inputs.batches`.
-      about: Further content of `manifest.json`.
+      directory: directory to make; it may exist if it is empty.
+      batches: batches of `inputs.batches`.
+      about: further content of `manifest.json`.
 
     Returns:
       The number of examples.
 
     Raises:
-      UserError: The directory is not empty.
-      OSError: The directory cannot be written.
+      UserError: the directory is not empty.
+      OSError: the directory cannot be written.
     """
     if os.path.exists(directory) and not (os.path.isdir(directory) and not os.listdir(directory)):
         raise errors.UserError(f"{directory} is there and not an empty directory: give --write_manifest another")
@@ -114,13 +114,13 @@ def check_files(directory: str, names: tuple[str, ...], size: tuple[int, int], c
     """Checks that a directory holds exactly one `<name>.png` per name. Only headers are read; hidden files are ignored.
 
     Args:
-      directory: The directory.
-      names: The expected names.
-      size: The expected `(height, width)`.
-      channels: The expected number of channels, 1 or 3.
+      directory: the directory.
+      names: the expected names.
+      size: the expected `(height, width)`.
+      channels: the expected number of channels, 1 or 3.
 
     Raises:
-      UserError: Files are missing, surplus, or of another size or kind; the message lists them.
+      UserError: files are missing, surplus, or of another size or kind; the message lists them.
     """
     if not os.path.isdir(directory):
         raise errors.UserError(f"{directory} is not a directory; needs one with {len(names)} files <name>.png")
@@ -144,14 +144,14 @@ def read(path: str, channels: int) -> np.ndarray:
     """Reads a PNG of 8 bits.
 
     Args:
-      path: The file.
-      channels: Its number of channels, 1 or 3.
+      path: the file.
+      channels: its number of channels, 1 or 3.
 
     Returns:
       uint8 `[H, W, channels]`.
 
     Raises:
-      UserError: The file is damaged.
+      UserError: the file is damaged.
     """
     try:
         with PIL.Image.open(path) as image:

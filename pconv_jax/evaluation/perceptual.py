@@ -22,10 +22,10 @@ class Lpips:
     """The LPIPS distance with a file of weights.
 
     Attributes:
-      about: The network and the SHA-256 of the weights file, for the report.
+      about: the network and the SHA-256 of the weights file, for the report.
 
     Raises:
-      UserError: The weights file is absent or unfit (`lpips.load`).
+      UserError: the weights file is absent or unfit (`lpips.load`).
     """
 
     def __init__(self, path: str):
@@ -41,11 +41,11 @@ class Lpips:
         """Checks that images are large enough for the network.
 
         Args:
-          height: Height of the images, in pixels.
-          width: Width of the images, in pixels.
+          height: height of the images, in pixels.
+          width: width of the images, in pixels.
 
         Raises:
-          UserError: They are too small.
+          UserError: they are too small.
         """
         network, least = self.about["network"], lpips.SMALLEST[self.about["network"]]
         if min(height, width) < least:
@@ -62,8 +62,8 @@ class Lpips:
         """Computes the LPIPS distance.
 
         Args:
-          features: Features of the first images.
-          others: Features of the second images.
+          features: features of the first images.
+          others: features of the second images.
 
         Returns:
           float32 `[N]`.
@@ -75,10 +75,10 @@ class Fid:
     """The Frechet inception distance of each method's composites to the originals.
 
     Attributes:
-      about: The network and the SHA-256 of the weights file, for the report.
+      about: the network and the SHA-256 of the weights file, for the report.
 
     Raises:
-      UserError: The weights file is absent or unfit (`inception.load`).
+      UserError: the weights file is absent or unfit (`inception.load`).
     """
 
     def __init__(self, path: str):
@@ -92,9 +92,9 @@ class Fid:
         """Adds the features of a batch.
 
         Args:
-          method: Name of the method whose composites these are; None for the originals.
+          method: name of the method whose composites these are; None for the originals.
           images: uint8 `[N, H, W, C]`, of the same shape in every call.
-          count: Number of images that count; the rest is padding.
+          count: number of images that count; the rest is padding.
         """
         self._batches.setdefault(method, []).append(np.asarray(self._features(images))[:count])
 
@@ -102,7 +102,7 @@ class Fid:
         """Computes the Frechet distance over some of the examples.
 
         Args:
-          method: Name of a method that was added.
+          method: name of a method that was added.
           members: bool `[examples]`, True for the examples that count.
 
         Returns:
@@ -124,9 +124,9 @@ def measures(lpips_weights: str | None, fid_weights: str | None, size: tuple[int
     """Loads the measures whose weights are given.
 
     Args:
-      lpips_weights: Path of the weights for LPIPS, or None.
-      fid_weights: Path of the weights for FID, or None.
-      size: Height and width of the images.
+      lpips_weights: path of the weights for LPIPS, or None.
+      fid_weights: path of the weights for FID, or None.
+      size: height and width of the images.
 
     Returns:
       The measures by name.
@@ -147,8 +147,8 @@ def notes(names: Collection[str], count: int) -> tuple[str, ...]:
     """Returns remarks on measures that are left out, and on the reliability of FID.
 
     Args:
-      names: Names of the measures that were computed.
-      count: Number of examples.
+      names: names of the measures that were computed.
+      count: number of examples.
 
     Returns:
       One sentence or more per remark.

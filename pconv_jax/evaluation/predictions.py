@@ -11,16 +11,16 @@ def method(directory: str, names: tuple[str, ...], size: tuple[int, int], channe
     """Makes a method of a folder with results for all inputs. Only their pixels in the hole are used.
 
     Args:
-      directory: Folder of 8-bit PNGs, RGB or grey like the inputs.
-      names: Names of the inputs.
+      directory: folder of 8-bit PNGs, RGB or grey like the inputs.
+      names: names of the inputs.
       size: `(height, width)` of the inputs.
-      channels: Number of channels of the inputs, 1 or 3.
+      channels: number of channels of the inputs, 1 or 3.
 
     Returns:
       The method.
 
     Raises:
-      UserError: Files are missing, surplus, or of another size or kind; the message lists them.
+      UserError: files are missing, surplus, or of another size or kind; the message lists them.
     """
     manifest.check_files(directory, names, size, channels)
 

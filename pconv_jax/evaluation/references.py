@@ -8,10 +8,10 @@ class Reference:
     """Published scores of one network in one metric.
 
     Attributes:
-      source: Publication or repository.
-      data: Images, their size and kind of holes, as far as the source states them.
-      metric: One of `scores.METRICS`.
-      values: Scores by index into `pipeline.BUCKETS`; only confirmed values are listed.
+      source: publication or repository.
+      data: images, their size and kind of holes, as far as the source states them.
+      metric: one of `scores.METRICS`.
+      values: scores by index into `pipeline.BUCKETS`; only confirmed values are listed.
     """
 
     source: str

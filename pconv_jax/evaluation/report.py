@@ -30,17 +30,17 @@ def write(
     `<path>_compared.csv`; with figures also `<path>_psnr.png` and `<path>_errors.png`.
 
     Args:
-      path: Path of the files without their endings.
-      title: Heading of the tables, without the number of examples.
-      records: Result of `scores.score`, one record per method and example.
-      about: Provenance for the JSON file: step, config, hashes, versions.
-      examples: The evaluation set that was scored.
-      fill: The first method, whose results are shown in the pictures.
-      grid_rows: Number of examples in the image grid.
-      with_figures: Whether to draw PSNR over hole area and the error maps, which needs Matplotlib.
-      with_references: Whether the Markdown file ends with published scores.
-      fid: Measure that has seen the same methods' composites, if FID was asked for.
-      notes: Remarks below the tables.
+      path: path of the files without their endings.
+      title: heading of the tables, without the number of examples.
+      records: result of `scores.score`, one record per method and example.
+      about: provenance for the JSON file: step, config, hashes, versions.
+      examples: the evaluation set that was scored.
+      fill: the first method, whose results are shown in the pictures.
+      grid_rows: number of examples in the image grid.
+      with_figures: whether to draw PSNR over hole area and the error maps, which needs Matplotlib.
+      with_references: whether the Markdown file ends with published scores.
+      fid: measure that has seen the same methods' composites, if FID was asked for.
+      notes: remarks below the tables.
 
     Returns:
       `(rows, compared)`, the results of `tables.summarise` and `tables.compare`.
@@ -66,9 +66,9 @@ def sample_grid(examples: Sequence[inputs.Example], fill: scores.Fill, count: in
     """Draws the first examples of an evaluation set as an image grid.
 
     Args:
-      examples: The evaluation set.
-      fill: The method whose results are shown.
-      count: Number of examples, at most; one row each.
+      examples: the evaluation set.
+      fill: the method whose results are shown.
+      count: number of examples, at most; one row each.
 
     Returns:
       uint8 `[H, W, 3]`: masked, prediction, composite and original side by side.

@@ -29,8 +29,8 @@ def network(predict, variables, batch_size: int) -> Fill:
 
     Args:
       predict: `(variables, image, mask) -> (output, composite)`, compiled for `batch_size`.
-      variables: The variables of the network.
-      batch_size: Batch size of every call; shorter batches are padded, and the padding is not returned.
+      variables: the variables of the network.
+      batch_size: batch size of every call; shorter batches are padded, and the padding is not returned.
 
     Returns:
       The method.
@@ -87,10 +87,10 @@ def score(
     """Scores methods on the same examples, batch by batch.
 
     Args:
-      methods: The methods by name.
-      batches: Batches of examples (`inputs.batches`); none is larger than the first.
-      lpips: Adds the LPIPS distance to the records, if given.
-      fid: Collects the features of all composites and originals, if given.
+      methods: the methods by name.
+      batches: batches of examples (`inputs.batches`); none is larger than the first.
+      lpips: adds the LPIPS distance to the records, if given.
+      fid: collects the features of all composites and originals, if given.
 
     Returns:
       One record per method and example, sorted by method: `{"method", *ABOUT, *METRICS}`. `psnr`, `ssim`,
@@ -134,9 +134,9 @@ def psnr(predict, variables, batches: Iterable[dict], batch_size: int) -> float:
 
     Args:
       predict: `(variables, image, mask) -> (output, composite)`, compiled for `batch_size`.
-      variables: The variables of the network.
-      batches: Batches of `pipeline.evaluation_batches`.
-      batch_size: Batch size of every call; shorter batches are padded.
+      variables: the variables of the network.
+      batches: batches of `pipeline.evaluation_batches`.
+      batch_size: batch size of every call; shorter batches are padded.
 
     Returns:
       The mean over all examples, in dB.
@@ -163,8 +163,8 @@ def pad(x, count):
     """Pads a batch to a size with copies of its first example.
 
     Args:
-      x: Array `[N, ...]` with N at most `count`.
-      count: Batch size to reach.
+      x: array `[N, ...]` with N at most `count`.
+      count: batch size to reach.
 
     Returns:
       Array `[count, ...]`.

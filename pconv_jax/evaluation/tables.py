@@ -32,8 +32,8 @@ def summarise(records: list[dict], fid: perceptual.Fid | None = None) -> list[di
     """Computes means and their intervals by method, bucket and border, and over all examples.
 
     Args:
-      records: Records of `scores.score`.
-      fid: Measure that has seen the composites of the same methods, if FID was asked for.
+      records: records of `scores.score`.
+      fid: measure that has seen the composites of the same methods, if FID was asked for.
 
     Returns:
       Rows with `method, bucket, border, count` and, for each metric, `<metric>, <metric>_low, <metric>_high`. The
@@ -65,7 +65,7 @@ def compare(records: list[dict]) -> list[dict]:
       Rows with `method, other, bucket, metric, count` and the `difference, low, high, p` of `intervals.paired`.
 
     Raises:
-      ValueError: The methods were not scored on the same examples.
+      ValueError: the methods were not scored on the same examples.
     """
     rows, methods = [], _by_method(records)
     first, *others = methods
@@ -97,10 +97,10 @@ def markdown(rows: list[dict], metrics=_FIRST, border: str = ALL, with_intervals
     """Formats one Markdown table per metric: a line per method, a column per bucket, counts in the header.
 
     Args:
-      rows: Rows of `summarise`.
-      metrics: Metrics to show; those without values are left out, and so are empty buckets.
-      border: One of `BORDERS`.
-      with_intervals: Whether cells show the interval.
+      rows: rows of `summarise`.
+      metrics: metrics to show; those without values are left out, and so are empty buckets.
+      border: one of `BORDERS`.
+      with_intervals: whether cells show the interval.
 
     Returns:
       The tables, each followed by an empty line.
@@ -125,8 +125,8 @@ def markdown_compared(rows: list[dict], metric: str) -> str:
     """Formats the differences in one metric as a Markdown table: a line per other method, a column per bucket.
 
     Args:
-      rows: Rows of `compare`.
-      metric: The metric.
+      rows: rows of `compare`.
+      metric: the metric.
 
     Returns:
       The table, or "" if there are no differences in this metric.
@@ -164,11 +164,11 @@ def report(
     """Formats the Markdown file: the short table with its notes, then all tables with intervals.
 
     Args:
-      title: Heading of the file.
-      rows: Rows of `summarise`.
-      compared: Rows of `compare`.
-      with_references: Whether to append published scores.
-      notes: Remarks below the short table.
+      title: heading of the file.
+      rows: rows of `summarise`.
+      compared: rows of `compare`.
+      with_references: whether to append published scores.
+      notes: remarks below the short table.
 
     Returns:
       The text of the file.
@@ -205,14 +205,14 @@ def write(
     `<name>.md`, and `<name>_compared.csv` if there is more than one method.
 
     Args:
-      directory: Directory to write to; it is made if it is absent.
-      name: Start of the file names.
-      title: Heading of the Markdown file.
-      records: Records of `scores.score`.
-      about: Provenance for the JSON file.
-      with_references: Whether the Markdown file ends with published scores.
-      fid: Measure that has seen the composites of the same methods, if FID was asked for.
-      notes: Remarks below the short table.
+      directory: directory to write to; it is made if it is absent.
+      name: start of the file names.
+      title: heading of the Markdown file.
+      records: records of `scores.score`.
+      about: provenance for the JSON file.
+      with_references: whether the Markdown file ends with published scores.
+      fid: measure that has seen the composites of the same methods, if FID was asked for.
+      notes: remarks below the short table.
 
     Returns:
       `(rows, compared)`, the results of `summarise` and `compare`.
@@ -266,8 +266,8 @@ def difference_cell(row: dict, digits: int) -> str:
     """Formats the difference, its interval and p of a row of `compare`.
 
     Args:
-      row: Row of `compare`.
-      digits: Decimal places of the difference and of the interval.
+      row: row of `compare`.
+      digits: decimal places of the difference and of the interval.
 
     Returns:
       For example "+0.66 [+0.38, +0.94] p=0.002".

@@ -133,8 +133,8 @@ class UNet(nn.Module):
           `[N, H, W, 1]` of the pixels that depend on a valid pixel; None for types other than "partial".
 
         Raises:
-          UserError: the size is not a multiple of `2 ** depth`, the image has another number of channels, a guess is
-            missing or surplus, or options of the network exclude each other.
+          UserError: the size is not a multiple of `2 ** depth`, or options of the network exclude each other.
+          ValueError: the image has another number of channels, or a guess is missing or surplus.
         """
         self._check(image, mask, guess)
         kernels = self.kernels + self.kernels[-1:] * (self.depth - len(self.kernels))
@@ -162,7 +162,7 @@ class UNet(nn.Module):
         return self._scaled_back(x.astype(jnp.promote_types(x.dtype, jnp.float32))) + offset, mask
 
     def _check(self, image, mask, guess):
-        """Raises a UserError unless the arguments fit the network and each other."""
+        """Checks the options of the network and the arguments of a call."""
         if self.norm == "masked_batch" and self.conv_type != "partial":
             raise errors.UserError(
                 f'norm "masked_batch" with kind "{self.conv_type}"; only "partial" has a mask: use norm "batch"'
@@ -171,11 +171,11 @@ class UNet(nn.Module):
         if not self.any_size:
             check_size(image.shape[1:3], self.depth)
         if image.shape[-1] != self.channels or mask.shape != (*image.shape[:-1], 1):
-            raise errors.UserError(
+            raise ValueError(
                 f"image is {image.shape} and mask {mask.shape}; needs [N, H, W, {self.channels}] and [N, H, W, 1]"
             )
         if (guess is not None) != self.guess:
-            raise errors.UserError(
+            raise ValueError(
                 f"a guess is {'missing' if self.guess else 'given'} and the network was built with guess={self.guess}: "
                 "pass a guess to networks with model.guess, and to no others"
             )

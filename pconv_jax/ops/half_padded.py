@@ -49,7 +49,7 @@ def conv(
       mask: 1 valid, 0 hole.
       kernel: square kernel.
       bias: one per output channel; None: no bias.
-      strides: of both axes.
+      strides: stride of both axes.
       group_sizes: as in `partial_conv.partial_conv`.
       variant: differences from the paper; `crop` does not matter here.
 

@@ -1,4 +1,4 @@
-"""The windows of a convolution: kernel size, strides, padding and dilation, checked and given per spatial axis."""
+"""The windows of a convolution: kernel size, strides, padding and dilation, checked and per spatial axis."""
 
 import operator
 from collections.abc import Sequence
@@ -12,7 +12,14 @@ Padding = str | Sequence[tuple[int, int]]
 
 
 class Window(NamedTuple):
-    """The windows of a convolution. Each field has one entry per spatial axis; padding is `(low, high)`."""
+    """The windows of a convolution.
+
+    Attributes:
+      kernel_size: extent of the kernel per spatial axis.
+      strides: strides per spatial axis.
+      padding: `(low, high)` per spatial axis.
+      dilation: dilation of the kernel per spatial axis.
+    """
 
     kernel_size: tuple[int, ...]
     strides: tuple[int, ...]

@@ -23,7 +23,13 @@ _MAX_ENTRIES = 1000  # More than any camera writes into a directory.
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One value of a directory: its type, its count, and its bytes in the byte order of the block."""
+    """One value of an EXIF directory.
+
+    Attributes:
+      kind: number of the type, a key of `_SIZES`.
+      count: number of elements.
+      value: the bytes of the elements, in the byte order of the block.
+    """
 
     kind: int
     count: int

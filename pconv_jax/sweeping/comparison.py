@@ -21,10 +21,10 @@ class Scores:
     """Scores of the finished runs, all on the same examples.
 
     Attributes:
-      networks: Scores `[examples, METRICS]` by variant and seed, for variants with a finished run.
-      baselines: The same by baseline without learning, which does not depend on the seed.
-      names: Names of the examples, in order.
-      runs: The finished runs by variant and seed.
+      networks: scores `[examples, METRICS]` by variant and seed, for variants with a finished run.
+      baselines: the same by baseline without learning, which does not depend on the seed.
+      names: names of the examples, in order.
+      runs: the finished runs by variant and seed.
     """
 
     networks: dict[str, dict[int, np.ndarray]]
@@ -42,7 +42,7 @@ def read(sweep: plan.Plan) -> Scores:
     """Reads the scores of all finished runs.
 
     Raises:
-      UserError: No run is finished, a run directory belongs to another config, or two runs were scored on different
+      UserError: no run is finished, a run directory belongs to another config, or two runs were scored on different
         examples.
     """
     networks, baselines, runs, names, first = {}, {}, {}, None, None
@@ -75,8 +75,8 @@ def means(scores: Scores, order: list[str]) -> list[dict]:
     """Computes, per variant, the mean over seeds of the mean over examples, with Student's interval over seeds.
 
     Args:
-      scores: Scores of the sweep.
-      order: Names of the variants in the order of the rows.
+      scores: scores of the sweep.
+      order: names of the variants in the order of the rows.
 
     Returns:
       Rows with `variant, seeds, examples` and, for each of `METRICS`, `<metric>, <metric>_low, <metric>_high`. The
@@ -97,8 +97,8 @@ def differences(scores: Scores, order: list[str]) -> list[dict]:
     """Computes the difference of each variant to the sweep's baseline over the seeds that both have.
 
     Args:
-      scores: Scores of the sweep.
-      order: Names of the variants in the order of the rows.
+      scores: scores of the sweep.
+      order: names of the variants in the order of the rows.
 
     Returns:
       Rows with `variant, metric, seeds, examples, difference, low, high, p, seeds_low, seeds_high`. The difference of
@@ -125,9 +125,9 @@ def seed_differences(scores: Scores, variant: str, metric: str) -> list[float]:
     """Computes the difference of a variant to the sweep's baseline for each seed that both have.
 
     Args:
-      scores: Scores of the sweep.
-      variant: Name of the variant.
-      metric: One of `METRICS`.
+      scores: scores of the sweep.
+      variant: name of the variant.
+      metric: one of `METRICS`.
 
     Returns:
       Means over the examples, one per seed.

@@ -17,10 +17,10 @@ def differences(sweep: plan.Plan, scores: comparison.Scores, rows: list[dict], m
     """Draws each variant's difference to the baseline with its interval over examples, and a dot per seed.
 
     Args:
-      sweep: The sweep.
-      scores: Scores of the sweep.
-      rows: Rows of `comparison.differences`.
-      metric: One of `comparison.METRICS`.
+      sweep: the sweep.
+      scores: scores of the sweep.
+      rows: rows of `comparison.differences`.
+      metric: one of `comparison.METRICS`.
 
     Returns:
       The bytes of a PNG.
@@ -79,8 +79,8 @@ def image_grid(examples: list[inputs.Example], outputs: dict[str, np.ndarray]) -
     """Draws an image grid with one row per example: masked, original, and the composite of each variant.
 
     Args:
-      examples: The examples to show.
-      outputs: By variant, the predictions of its network for them, uint8 `[N, H, W, C]`.
+      examples: the examples to show.
+      outputs: by variant, the predictions of its network for them, uint8 `[N, H, W, C]`.
 
     Returns:
       uint8 `[H, W, 3]`.

@@ -43,12 +43,12 @@ class File:
     """The contents of a sweep file.
 
     Attributes:
-      path: Path of the file.
-      get_config: Returns the baseline.
-      get_variants: Takes the baseline with overrides and returns the variants, `{group: {name: overrides or reason}}`.
-      seeds: Seeds of every variant.
-      smoke: Overrides of all variants for `--smoke`.
-      smoke_seeds: Seeds for `--smoke`; `seeds` if empty.
+      path: path of the file.
+      get_config: returns the baseline.
+      get_variants: takes the baseline with overrides and returns the variants, `{group: {name: overrides or reason}}`.
+      seeds: seeds of every variant.
+      smoke: overrides of all variants for `--smoke`.
+      smoke_seeds: seeds for `--smoke`; `seeds` if empty.
     """
 
     path: str
@@ -64,11 +64,11 @@ class Run:
     """One training run.
 
     Attributes:
-      variant: Name of the variant.
-      seed: Seed of the run.
-      config: Config of the run.
-      workdir: Run directory.
-      arguments: Command line of `pconv_jax.main` that yields `config`.
+      variant: name of the variant.
+      seed: seed of the run.
+      config: config of the run.
+      workdir: run directory.
+      arguments: command line of `pconv_jax.main` that yields `config`.
     """
 
     variant: str
@@ -98,14 +98,14 @@ class Plan:
     """A sweep: its variants and its runs.
 
     Attributes:
-      name: Name of the sweep.
-      file: Path of the sweep file.
-      directory: Directory of the runs and of the report.
-      groups: Names of the variants by group, in order, without the baseline.
-      changes: By variant, the overrides that change the baseline.
-      left_out: By variant that is left out, the reason.
-      runs: All runs: the first seed of every variant, the baseline first, then the next seed.
-      chosen: The variants that were asked for; empty if all were.
+      name: name of the sweep.
+      file: path of the sweep file.
+      directory: directory of the runs and of the report.
+      groups: names of the variants by group, in order, without the baseline.
+      changes: by variant, the overrides that change the baseline.
+      left_out: by variant that is left out, the reason.
+      runs: all runs: the first seed of every variant, the baseline first, then the next seed.
+      chosen: the variants that were asked for; empty if all were.
     """
 
     name: str
@@ -135,18 +135,18 @@ def make(
     """Makes the plan of a sweep and checks everything that it will run.
 
     Args:
-      file: The sweep file.
-      overrides: Overrides of the baseline, and so of all variants, by dotted key.
-      variants: Names of the variants to train beside the baseline; empty for all.
-      seeds: Seeds instead of those of the file; empty for those.
-      smoke: Whether to train at toy size.
-      directory: Directory of the sweep; by default `runs/<name of the config>`, with `_smoke` appended for `smoke`.
+      file: the sweep file.
+      overrides: overrides of the baseline, and so of all variants, by dotted key.
+      variants: names of the variants to train beside the baseline; empty for all.
+      seeds: seeds instead of those of the file; empty for those.
+      smoke: whether to train at toy size.
+      directory: directory of the sweep; by default `runs/<name of the config>`, with `_smoke` appended for `smoke`.
 
     Returns:
       The plan.
 
     Raises:
-      UserError: Something in the file or the arguments does not work; the message lists all problems.
+      UserError: something in the file or the arguments does not work; the message lists all problems.
     """
     if "seed" in overrides:
         raise errors.UserError(f"--config.seed is set by the sweep, run by run: give --seeds={overrides['seed']}")

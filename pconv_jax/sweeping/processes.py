@@ -30,9 +30,9 @@ class Outcome:
     """The outcome of a sweep.
 
     Attributes:
-      finished: Runs that are finished.
-      failed: Runs that failed, each with the reason.
-      stopped: Runs that were stopped or never started, and can be resumed.
+      finished: runs that are finished.
+      failed: runs that failed, each with the reason.
+      stopped: runs that were stopped or never started, and can be resumed.
     """
 
     finished: list[plan.Run] = dataclasses.field(default_factory=list)
@@ -44,8 +44,8 @@ def command(run: plan.Run, more: Sequence[str] = ()) -> list[str]:
     """Returns the command line of a run, with this interpreter.
 
     Args:
-      run: The run.
-      more: Further flags, which are not part of the config.
+      run: the run.
+      more: further flags, which are not part of the config.
     """
     return [sys.executable, "-m", "pconv_jax.main", *run.arguments, *more]
 
@@ -54,7 +54,7 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     """Returns the GPUs that runs may use; empty if JAX is installed without CUDA.
 
     Args:
-      environment: Environment variables. CUDA_VISIBLE_DEVICES chooses GPUs; without it nvidia-smi lists them.
+      environment: environment variables. CUDA_VISIBLE_DEVICES chooses GPUs; without it nvidia-smi lists them.
     """
     gpus = _listed_gpus(environment)
     if gpus and not any(map(importlib.util.find_spec, _CUDA)):
@@ -85,9 +85,9 @@ def run_all(runs: Sequence[plan.Run], gpus: Sequence[str], more: Sequence[str] =
     error in this process ends the running processes in the same way, so that none trains on unattended.
 
     Args:
-      runs: The runs of the sweep.
+      runs: the runs of the sweep.
       gpus: GPUs as returned by `visible_gpus`.
-      more: Further flags for every run.
+      more: further flags for every run.
 
     Returns:
       The outcome of all runs.
@@ -216,9 +216,9 @@ class Progress:
     """The progress of a sweep in steps over all runs, with an estimate of the time left.
 
     Args:
-      runs: The runs of the sweep.
-      finished: Those of them that are finished.
-      clock: Function that returns the time in seconds.
+      runs: the runs of the sweep.
+      finished: those of them that are finished.
+      clock: function that returns the time in seconds.
     """
 
     def __init__(self, runs: Sequence[plan.Run], finished: Sequence[plan.Run], clock=time.monotonic):
@@ -230,8 +230,8 @@ class Progress:
         """Logs the progress if the last report is more than half a minute old.
 
         Args:
-          outcome: The outcome so far.
-          active: The running runs.
+          outcome: the outcome so far.
+          active: the running runs.
         """
         if self._clock() - self._reported >= _REPORT_SECONDS:
             logging.info("%s", self.line(outcome, active))
@@ -240,8 +240,8 @@ class Progress:
         """Formats finished runs and steps, the time left, and the steps of the running runs. Failed runs are left out.
 
         Args:
-          outcome: The outcome so far.
-          active: The running runs.
+          outcome: the outcome so far.
+          active: the running runs.
 
         Returns:
           One line for the log.

@@ -17,9 +17,9 @@ def write(sweep: plan.Plan, scores: comparison.Scores, failed: list[tuple[plan.R
     The image grid `report_sheet.png` needs the networks and is written by the command.
 
     Args:
-      sweep: The sweep.
-      scores: Its scores.
-      failed: Failed runs with their reasons, as far as they are known.
+      sweep: the sweep.
+      scores: its scores.
+      failed: failed runs with their reasons, as far as they are known.
 
     Returns:
       The path of the Markdown file.
@@ -40,11 +40,11 @@ def markdown(sweep: plan.Plan, scores: comparison.Scores, rows, compared, failed
     """Formats the Markdown file.
 
     Args:
-      sweep: The sweep.
-      scores: Its scores.
-      rows: Rows of `comparison.means`.
-      compared: Rows of `comparison.differences`.
-      failed: Failed runs with their reasons.
+      sweep: the sweep.
+      scores: its scores.
+      rows: rows of `comparison.means`.
+      compared: rows of `comparison.differences`.
+      failed: failed runs with their reasons.
 
     Returns:
       The text of the file.
@@ -84,9 +84,9 @@ def unfinished(sweep: plan.Plan, scores: comparison.Scores, failed) -> dict[str,
     """Describes each run that is not in the tables: why it failed, or its last step and the last line of its log.
 
     Args:
-      sweep: The sweep.
-      scores: Its scores.
-      failed: Failed runs with their reasons.
+      sweep: the sweep.
+      scores: its scores.
+      failed: failed runs with their reasons.
 
     Returns:
       One line per run, by the name of the run.

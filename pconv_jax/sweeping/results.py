@@ -11,7 +11,7 @@ def scores(run: plan.Run) -> dict | None:
     """Returns the content of `eval/last.json` of a finished run, and None for an unfinished one.
 
     Raises:
-      UserError: The run directory belongs to another config.
+      UserError: the run directory belongs to another config.
     """
     if not os.path.exists(os.path.join(run.workdir, rundir.CONFIG)):
         return None
@@ -49,8 +49,8 @@ def last_error(path: str, start: int = 0) -> str:
     """Returns the last line of a log that reports an error, or else its last line.
 
     Args:
-      path: The log.
-      start: Offset in bytes from which on to search.
+      path: the log.
+      start: offset in bytes from which on to search.
     """
     try:
         with open(path, "rb") as file:

@@ -27,10 +27,10 @@ class HubFile:
 
     Attributes:
       repo: `owner/name`.
-      revision: Commit, in hexadecimal.
-      name: Path in the repository.
-      endpoint: Address of the hub; None for the client's default.
-      cache: Directory of the client's cache; None for the client's default.
+      revision: commit, in hexadecimal.
+      name: path in the repository.
+      endpoint: address of the hub; None for the client's default.
+      cache: directory of the client's cache; None for the client's default.
     """
 
     repo: str
@@ -45,10 +45,10 @@ class Published:
     """A published file with its checksum.
 
     Attributes:
-      url: Address, also for a download by hand.
-      megabytes: Size.
+      url: address, also for a download by hand.
+      megabytes: size.
       checksum: `"<algorithm>:<hexadecimal>"`; the first digits are enough (`check`).
-      hub: The same file on the Hugging Face hub, which is preferred where it is set.
+      hub: the same file on the Hugging Face hub, which is preferred where it is set.
     """
 
     url: str
@@ -66,15 +66,15 @@ def get(file: Published, folder: str) -> str:
     """Downloads a published file.
 
     Args:
-      file: The file.
-      folder: Directory to write to; a file of the hub stays in the cache of the hub's client instead.
+      file: the file.
+      folder: directory to write to; a file of the hub stays in the cache of the hub's client instead.
 
     Returns:
       The path of the file.
 
     Raises:
-      Unreachable: The file could not be fetched.
-      UserError: The checksum differs.
+      Unreachable: the file could not be fetched.
+      UserError: the checksum differs.
     """
     if file.hub is not None:
         return fetch_hub(file.hub, file.checksum)
@@ -87,12 +87,12 @@ def check(path: str, checksum: str, fix: str):
     """Compares a file with a checksum.
 
     Args:
-      path: The file.
+      path: the file.
       checksum: `"<algorithm>:<hexadecimal>"`; the first digits are enough, as in the names of PyTorch's files.
-      fix: End of the error message, which tells the user what to do.
+      fix: end of the error message, which tells the user what to do.
 
     Raises:
-      UserError: They differ.
+      UserError: they differ.
     """
     algorithm, expected = checksum.split(":")
     digest = hashlib.new(algorithm, usedforsecurity=False)
@@ -108,14 +108,14 @@ def fetch(url: str, path: str, checksum: str, *, connect_s: float = _CONNECT_S):
     """Downloads one file and reports the progress on stderr. After a failure, `path` does not exist.
 
     Args:
-      url: Address of the file.
-      path: File to write.
-      checksum: Expected checksum (`check`).
-      connect_s: Seconds to wait for an answer.
+      url: address of the file.
+      path: file to write.
+      checksum: expected checksum (`check`).
+      connect_s: seconds to wait for an answer.
 
     Raises:
-      Unreachable: There was no answer in time, the answer was an error, or the connection broke.
-      UserError: The checksum differs.
+      Unreachable: there was no answer in time, the answer was an error, or the connection broke.
+      UserError: the checksum differs.
     """
     try:
         with _within(connect_s, urllib.request.urlopen, url, timeout=_READ_S) as response, open(path, "wb") as file:
@@ -135,16 +135,16 @@ def fetch_hub(file: HubFile, checksum: str, *, connect_s: float = _CONNECT_S) ->
     """Downloads a file of the Hugging Face hub unless the client's cache has it.
 
     Args:
-      file: The file.
-      checksum: Expected checksum (`check`). A file with another one is removed from the cache.
-      connect_s: Seconds to wait for an answer.
+      file: the file.
+      checksum: expected checksum (`check`). A file with another one is removed from the cache.
+      connect_s: seconds to wait for an answer.
 
     Returns:
       The path of the file in the cache, where it stays.
 
     Raises:
-      Unreachable: The file could not be fetched, or the hub's client is not installed.
-      UserError: The checksum differs.
+      Unreachable: the file could not be fetched, or the hub's client is not installed.
+      UserError: the checksum differs.
     """
     try:
         import huggingface_hub

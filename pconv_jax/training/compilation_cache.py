@@ -1,8 +1,8 @@
 """Caches compiled functions in the user's cache directory, so that the same command starts faster the next time.
 
 JAX's cache key has the operations, the options and JAX's version, but not the processor: XLA would run machine code
-with instructions that this processor lacks, after only a warning. Machines that share a home directory therefore get a
-directory each, by kind.
+with instructions that this processor lacks, after only a warning. Machines that share a home directory therefore have
+one directory per kind of processor.
 """
 
 import hashlib

@@ -52,9 +52,8 @@ def start_hosts(coordinator: str | None, hosts: int | None, host: int | None) ->
     tasks = max(int(os.environ.get(name, 1)) for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     if not all(set_arguments) and tasks <= 1:
         return False
-    arguments = (
-        {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host} if all(set_arguments) else {}
-    )
+    job = {"coordinator_address": coordinator, "num_processes": hosts, "process_id": host}
+    arguments = job if all(set_arguments) else {}
     jax.distributed.initialize(
         **arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS, shutdown_timeout_seconds=SHUTDOWN_SECONDS
     )

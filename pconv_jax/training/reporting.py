@@ -153,7 +153,7 @@ def explained(error: MemoryError | RuntimeError) -> str | None:
     if "exit code -7" in text and text.startswith("Worker process was terminated"):  # SIGBUS: no page is left.
         return pipeline.SHARED_MEMORY_FULL
     if text.startswith("Worker process was terminated"):  # the text of grain's error
-        return f"{text} Killed for memory, it may be: lower data.workers; the same command goes on"
+        return f"{text} The system may have killed it for lack of memory: lower data.workers; the same command goes on"
     return None
 
 

@@ -1,7 +1,7 @@
 """The run directory, which holds all that a run writes and all that `evaluate` and `inpaint` need.
 
-It begins with config.json, data.json (fingerprints of images, masks and weights) and versions.json (of the libraries,
-and the implementation of the convolutions).
+A new run directory has config.json, data.json (fingerprints of images, masks and weights) and versions.json (the
+versions of the libraries, and the implementation of the convolutions).
 """
 
 import contextlib
@@ -38,16 +38,16 @@ def own(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str], i
       implementation: as in `claim`.
 
     Raises:
-      UserError, OSError: as `claim` and `lock`. A directory that is refused stays as it is.
+      UserError, OSError: as `claim` and `lock`. A directory that is refused is not changed.
     """
-    check(workdir, config, data)  # before a lock is made in a directory that is not ours
+    check(workdir, config, data)  # Checked before a lock is made, which a foreign directory must not get.
     with lock(workdir):
-        claim(workdir, config, data, implementation)  # checks again: another process may have been faster
+        claim(workdir, config, data, implementation)  # It checks again, because another process may have been faster.
         yield
 
 
 def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str], implementation: str | None = None):
-    """Creates the run directory, or checks that the same run may go on in it.
+    """Creates the run directory, or checks that the same run may continue in it.
 
     Args:
       workdir: the run directory.
