@@ -6,9 +6,6 @@
 import dataclasses
 import io
 import itertools
-import pathlib
-import subprocess
-import tempfile
 from collections.abc import Iterator
 
 import cv2
@@ -18,6 +15,7 @@ import PIL.ImageCms
 import tifffile
 
 import bad_files
+import imagemagick_files
 import pictures
 from pconv_jax.reading import exif, images
 
@@ -25,7 +23,6 @@ PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobyt
 RGB = bad_files.pixels("upright.png")
 RGB_16 = bad_files.pixels("upright16.png")
 ALPHA = np.broadcast_to((np.arange(48) * 5 + 15).astype(np.uint8)[None, :, None], (32, 48, 1))
-CONVERT = pathlib.Path("/usr/bin/convert")  # ImageMagick 6; others of this name are no ImageMagick.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +50,13 @@ def cases() -> Iterator[Case]:
     yield from opencv_cases()
     yield from tifffile_cases()
     yield from png_cases()
-    yield from imagemagick_cases()
+    for name, encoded, pixels in imagemagick_files.files(RGB, stored):
+        yield Case(f"ImageMagick {name}", encoded, pixels, None, 6 if name.startswith(("jpg", "webp")) else 0)
 
 
 def stored(array, orientation):
     """Returns the pixels that `orientation` makes upright."""
-    return np.ascontiguousarray(images._upright(array, {6: 8, 8: 6}.get(orientation, orientation)))
+    return np.ascontiguousarray(images.upright(array, {6: 8, 8: 6}.get(orientation, orientation)))
 
 
 def saved(image, kind, **options):
@@ -206,6 +204,7 @@ def opencv_cases():
 
 
 def tiff(array, **options):
+    """Returns the bytes of a TIFF by tifffile."""
     file = io.BytesIO()
     tifffile.imwrite(file, array, metadata=None, **options)
     return file.getvalue()
@@ -285,41 +284,3 @@ def png_cases():
             if with_key:
                 alpha = np.where((samples == key).all(axis=-1, keepdims=True), 0, np.iinfo(dtype).max).astype(dtype)
             yield Case(f"PNG type {colour_type} depth {depth} key {with_key}", encoded, values[..., :colours], alpha)
-
-
-def imagemagick_cases():
-    """Yields what ImageMagick writes, where it is installed."""
-    if not CONVERT.exists():
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        source = pathlib.Path(directory) / "in.png"
-        source.write_bytes(bad_files.encoded("upright.png"))
-        corners = ("top-left", "top-right", "bottom-right", "bottom-left")
-        corners += ("left-top", "right-top", "right-bottom", "left-bottom")
-        # A TIFF alone: in other formats ImageMagick changes the orientation of an EXIF block and makes none.
-        jobs = [((f"-orient {name}", "-depth 8"), "tif", None, number) for number, name in enumerate(corners, 1)]
-        jobs += [(("-depth 8",), kind, None, 1) for kind in ("jpg", "webp")]
-        variants = [
-            (("-depth 8",), RGB),
-            (("-depth 16",), RGB.astype(np.uint16) * 257),
-            (("-interlace Plane", "-depth 8"), RGB),
-        ]
-        variants += [((f"-compress {c}", "-depth 8"), RGB) for c in ("LZW", "Zip", "RLE", "None")]
-        jobs += [(words, kind, pixels, 1) for words, pixels in variants for kind in ("png", "tif", "bmp")]
-        jobs += [(("-colorspace CMYK",), kind, "refused", 1) for kind in ("tif", "jpg")]
-        jobs += [
-            (("-depth 32", "-define quantum:format=floating-point"), "tif", "refused", 1),
-            (("-depth 12",), "tif", "refused", 1),
-        ]
-        for words, kind, pixels, orientation in jobs:
-            out = pathlib.Path(directory) / f"out.{kind}"
-            array = stored(RGB, orientation)
-            source.write_bytes(saved(PIL.Image.fromarray(array), "PNG"))
-            command = [str(CONVERT), str(source), *" ".join(words).split(), "-quality", "100", str(out)]
-            done = subprocess.run(command, capture_output=True, check=False)
-            if done.returncode or not out.exists():
-                continue
-            wanted = None if isinstance(pixels, str) else RGB if pixels is None else pixels
-            lossy = kind in ("jpg", "webp")
-            yield Case(f"ImageMagick {kind} {' '.join(words)}", out.read_bytes(), wanted, None, 6 if lossy else 0)
-            out.unlink()

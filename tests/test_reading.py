@@ -9,9 +9,9 @@ import numpy as np
 import PIL.Image
 import PIL.ImageOps
 import pytest
-import tifffile
 
 import bad_files
+import file_cases
 import fuzz_reading
 import pictures
 from pconv_jax import errors
@@ -20,13 +20,6 @@ from pconv_jax.reading import exif, images, jpeg, png
 
 UPRIGHT, UPRIGHT_16 = bad_files.pixels("upright.png"), bad_files.pixels("upright16.png")
 GREY_16 = UPRIGHT_16[..., 1:2]
-
-
-def tiff(array, **options):
-    """Returns the bytes of a TIFF by tifffile."""
-    file = io.BytesIO()
-    tifffile.imwrite(file, array, metadata=None, **options)
-    return file.getvalue()
 
 
 def pillow(array, kind, **options):
@@ -39,7 +32,7 @@ def pillow(array, kind, **options):
 def as_stored(array, orientation):
     """Returns the pixels that a camera stores so that `orientation` makes them upright again."""
     inverse = {6: 8, 8: 6}.get(orientation, orientation)
-    return np.ascontiguousarray(images._upright(array, inverse))
+    return np.ascontiguousarray(images.upright(array, inverse))
 
 
 def with_orientation(array, kind, orientation):
@@ -50,7 +43,9 @@ def with_orientation(array, kind, orientation):
     if kind == "png":
         return png.with_chunks(imagecodecs.png_encode(flat), [(b"eXIf", block.removeprefix(exif.PREFIX))])
     if kind == "tiff":
-        return tiff(flat, photometric="rgb" if flat.ndim == 3 else "minisblack", extratags=[(274, 3, 1, orientation)])
+        return file_cases.tiff(
+            flat, photometric="rgb" if flat.ndim == 3 else "minisblack", extratags=[(274, 3, 1, orientation)]
+        )
     options = {"quality": 100, "subsampling": 0} if kind == "jpeg" else {"lossless": True}
     return pillow(stored, kind.upper(), exif=block, **options)
 
@@ -80,14 +75,6 @@ def test_orientation_is_applied_once(kind, dtype, channels, orientation):
     np.testing.assert_array_equal(sources.decode(encoded), images.to_8_bits(image, 3))
 
 
-@pytest.mark.parametrize("name", ["f01_orientation3.tif", "f01_orientation3_16bit.tif"])
-def test_tiff_orientation_is_not_applied_twice(name):
-    """A TIFF that is stored upside down is upright, as Pillow and OpenCV turned it once and this package again."""
-    image = images.decode(bad_files.encoded(name))
-    assert image.orientation == 3
-    np.testing.assert_array_equal(image.pixels, UPRIGHT if image.pixels.dtype == np.uint8 else UPRIGHT_16)
-
-
 def test_an_orientation_in_xmp_alone_is_ignored():
     """Training and filling obey EXIF's orientation and no other, as web browsers do."""
     xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -104,59 +91,6 @@ def test_orientation_in_imagemagicks_text():
     text = b"Raw profile type exif\0\nexif\n%8d\n%s\n" % (len(block), block.hex().encode())
     encoded = png.with_chunks(imagecodecs.png_encode(as_stored(UPRIGHT, 3)), [(b"tEXt", text)])
     np.testing.assert_array_equal(images.decode(encoded).pixels, UPRIGHT)
-
-
-def test_white_is_zero():
-    """Min-is-white files of 8 and 16 bits have the picture, not its negative, and a mask has its hole."""
-    np.testing.assert_array_equal(bad_files.pixels("f02_mask_white_is_zero16.tif") >> 8, bad_files.pixels("mask.png"))
-    positive = images.decode(bad_files.encoded("f02_white_is_zero16.tif")).pixels
-    negative = tifffile.imread(bad_files.DIRECTORY / "f02_white_is_zero16.tif")[..., None]
-    np.testing.assert_array_equal(positive, 65535 - negative)
-    for array in (UPRIGHT[..., 0], GREY_16[..., 0]):
-        white = np.iinfo(array.dtype).max
-        np.testing.assert_array_equal(
-            images.decode(tiff(white - array, photometric="miniswhite")).pixels[..., 0], array
-        )
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_premultiplied_colours_are_divided_by_alpha(dtype):
-    """Colours of a TIFF with associated alpha come out as they were before the multiplication, up to rounding."""
-    colours = UPRIGHT if dtype == np.uint8 else UPRIGHT_16
-    white = np.iinfo(dtype).max
-    alpha = np.full((*colours.shape[:2], 1), white * 3 // 5, dtype)
-    product = np.round(colours.astype(float) * alpha / white).astype(dtype)
-    encoded = tiff(np.concatenate([product, alpha], axis=-1), photometric="rgb", extrasamples=["assocalpha"])
-    image = images.decode(encoded)
-    np.testing.assert_array_equal(image.alpha, alpha)
-    assert np.abs(image.pixels.astype(int) - colours).max() <= 1
-    sample = images.decode(bad_files.encoded("f02_premultiplied16.tif"))
-    assert np.abs(sample.pixels.astype(int) - UPRIGHT_16).max() <= 1
-
-
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_spare_channels_are_not_transparency(dtype):
-    """An unspecified fourth channel is left out with a warning; unassociated alpha is alpha."""
-    colours = UPRIGHT if dtype == np.uint8 else UPRIGHT_16
-    array = np.concatenate([colours, colours[..., :1]], axis=-1)
-    image = images.decode(tiff(array, photometric="rgb", extrasamples=["unspecified"]))
-    assert image.alpha is None and "extra channels that are not transparency" in image.warnings[0]
-    np.testing.assert_array_equal(image.pixels, colours)
-    image = images.decode(tiff(array, photometric="rgb", extrasamples=["unassalpha"]))
-    assert not image.warnings
-    np.testing.assert_array_equal(image.alpha, colours[..., :1])
-
-
-@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
-@pytest.mark.parametrize("planar", ["contig", "separate"])
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_tiff_layouts(dtype, planar, compression):
-    """Planes apart or together, in strips or tiles, compressed or not, with either byte order: the same pixels."""
-    colours = UPRIGHT if dtype == np.uint8 else UPRIGHT_16
-    stored = np.moveaxis(colours, -1, 0) if planar == "separate" else colours
-    for options in ({}, {"tile": (16, 16)}, {"byteorder": ">"}, {"rowsperstrip": 5}):
-        encoded = tiff(stored, photometric="rgb", planarconfig=planar, compression=compression, **options)
-        np.testing.assert_array_equal(images.decode(encoded).pixels, colours)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
@@ -216,12 +150,15 @@ def named_kinds():
     yield b"version https://git-lfs.github.com/spec/v1\n", "is a Git LFS pointer"
     yield b"", "is empty"
     yield bytes(500), "is not an image of a known format; needs"
-    yield tiff(UPRIGHT.astype(np.float32), photometric="rgb"), "is 32 bits floating point; needs 8 or 16 bits unsigned"
-    yield tiff(UPRIGHT.astype(np.int16), photometric="rgb"), "is 16 bits signed"
-    yield tiff(UPRIGHT.astype(np.uint32), photometric="rgb"), "is 32 bits per channel; needs 8 or 16"
-    yield tiff(np.dstack([UPRIGHT, UPRIGHT[..., 0]]), photometric="separated"), "is CMYK; needs grey or RGB"
-    yield tiff(UPRIGHT, photometric="cielab"), "is LAB; needs grey or RGB"
-    yield tiff(np.stack([UPRIGHT] * 2), photometric="rgb"), "has 2 frames; needs one"
+    yield (
+        file_cases.tiff(UPRIGHT.astype(np.float32), photometric="rgb"),
+        "is 32 bits floating point; needs 8 or 16 bits unsigned",
+    )
+    yield file_cases.tiff(UPRIGHT.astype(np.int16), photometric="rgb"), "is 16 bits signed"
+    yield file_cases.tiff(UPRIGHT.astype(np.uint32), photometric="rgb"), "is 32 bits per channel; needs 8 or 16"
+    yield file_cases.tiff(np.dstack([UPRIGHT, UPRIGHT[..., 0]]), photometric="separated"), "is CMYK; needs grey or RGB"
+    yield file_cases.tiff(UPRIGHT, photometric="cielab"), "is LAB; needs grey or RGB"
+    yield file_cases.tiff(np.stack([UPRIGHT] * 2), photometric="rgb"), "has 2 frames; needs one"
     yield bad_files.encoded("f02_grey12.tif"), "is 12 bits per channel; needs 8 or 16: convert it first"
     yield pillow(np.dstack([UPRIGHT, UPRIGHT[..., 0]])[..., :3], "JPEG")[:-2], "is a JPEG without its end"
     file = io.BytesIO()
@@ -240,15 +177,6 @@ def test_other_kinds_are_named(encoded, message):
         with pytest.raises(errors.UserError, match=message) as raised:
             read(encoded)
         assert "\n" not in str(raised.value)
-
-
-def test_a_preview_page_is_ignored():
-    """A second page that NewSubfileType calls a reduced version of the first is no second image."""
-    file = io.BytesIO()
-    with tifffile.TiffWriter(file) as writer:
-        writer.write(UPRIGHT, photometric="rgb", metadata=None)
-        writer.write(UPRIGHT[::4, ::4], photometric="rgb", subfiletype=1, metadata=None)
-    np.testing.assert_array_equal(images.decode(file.getvalue()).pixels, UPRIGHT)
 
 
 def large_jpeg(**options):
@@ -307,14 +235,8 @@ def test_hidden_colours_are_reported_in_training(caplog):
 
 
 def test_damaged_files_are_user_errors(tmp_path):
-    """A hundred randomly changed files are read or refused in one line, and so is a TIFF that claims gigabytes.
+    """A hundred randomly changed files are read or refused in one line.
 
     `tests/fuzz_reading.py` does the same for as long as wanted.
     """
     assert fuzz_reading.main(2, 0, tmp_path) == 0
-    claim = bytearray(tiff(np.zeros((32, 48), np.uint8), photometric="minisblack", compression="zlib"))
-    for tag in (256, 257, 278):
-        at = claim.index(struct.pack("<HHI", tag, 4, 1))
-        claim[at + 8 : at + 12] = struct.pack("<I", 14_000)
-    with pytest.raises(errors.UserError, match="is damaged: its tags claim 196000000 bytes of pixels"):
-        images.decode(bytes(claim), 200_000_000)

@@ -81,7 +81,7 @@ def decode(
         raise
     except Exception as error:  # Decoders of damaged files raise all kinds of exceptions.
         raise errors.UserError(f"is damaged, or cut off ({_one_line(error)})") from error
-    array = samples.array if head.orientation == 1 else _upright(samples.array, head.orientation)
+    array = samples.array if head.orientation == 1 else upright(samples.array, head.orientation)
     if array.shape[:2] != ((head.width, head.height) if head.orientation > 4 else (head.height, head.width)):
         raise errors.UserError("is damaged: its pixels have another size than its header")
     colours, alpha = array.shape[-1], None
@@ -132,8 +132,13 @@ def _header(kind, encoded, max_pixels, setting):
     return head
 
 
-def _upright(array, orientation):
-    """Rotates and reflects `[H, W, C]` by EXIF's orientation 1 to 8."""
+def upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Returns a stored image upright.
+
+    Args:
+      array: `[H, W, C]`.
+      orientation: EXIF's number, 1 to 8.
+    """
     if orientation in (5, 6, 7, 8):
         array = array.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):

@@ -1,0 +1,95 @@
+"""The numbers of a TIFF are read by what its tags say: white or black as zero, planes, alpha, pages, orientation."""
+
+import io
+import struct
+
+import numpy as np
+import pytest
+import tifffile
+
+import bad_files
+from file_cases import tiff
+from pconv_jax import errors
+from pconv_jax.reading import images
+
+UPRIGHT, UPRIGHT_16 = bad_files.pixels("upright.png"), bad_files.pixels("upright16.png")
+
+
+@pytest.mark.parametrize("name", ["f01_orientation3.tif", "f01_orientation3_16bit.tif"])
+def test_tiff_orientation_is_not_applied_twice(name):
+    """A TIFF that is stored upside down is upright, as Pillow and OpenCV turned it once and this package again."""
+    image = images.decode(bad_files.encoded(name))
+    assert image.orientation == 3
+    np.testing.assert_array_equal(image.pixels, UPRIGHT if image.pixels.dtype == np.uint8 else UPRIGHT_16)
+
+
+def test_white_is_zero():
+    """Min-is-white files of 8 and 16 bits have the picture, not its negative, and a mask has its hole."""
+    np.testing.assert_array_equal(bad_files.pixels("f02_mask_white_is_zero16.tif") >> 8, bad_files.pixels("mask.png"))
+    positive = images.decode(bad_files.encoded("f02_white_is_zero16.tif")).pixels
+    negative = tifffile.imread(bad_files.DIRECTORY / "f02_white_is_zero16.tif")[..., None]
+    np.testing.assert_array_equal(positive, 65535 - negative)
+    for array in (UPRIGHT[..., 0], UPRIGHT_16[..., 1:2][..., 0]):
+        white = np.iinfo(array.dtype).max
+        np.testing.assert_array_equal(
+            images.decode(tiff(white - array, photometric="miniswhite")).pixels[..., 0], array
+        )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_premultiplied_colours_are_divided_by_alpha(dtype):
+    """Colours of a TIFF with associated alpha come out as they were before the multiplication, up to rounding."""
+    colours = UPRIGHT if dtype == np.uint8 else UPRIGHT_16
+    white = np.iinfo(dtype).max
+    alpha = np.full((*colours.shape[:2], 1), white * 3 // 5, dtype)
+    product = np.round(colours.astype(float) * alpha / white).astype(dtype)
+    encoded = tiff(np.concatenate([product, alpha], axis=-1), photometric="rgb", extrasamples=["assocalpha"])
+    image = images.decode(encoded)
+    np.testing.assert_array_equal(image.alpha, alpha)
+    assert np.abs(image.pixels.astype(int) - colours).max() <= 1
+    sample = images.decode(bad_files.encoded("f02_premultiplied16.tif"))
+    assert np.abs(sample.pixels.astype(int) - UPRIGHT_16).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_spare_channels_are_not_transparency(dtype):
+    """An unspecified fourth channel is left out with a warning; unassociated alpha is alpha."""
+    colours = UPRIGHT if dtype == np.uint8 else UPRIGHT_16
+    array = np.concatenate([colours, colours[..., :1]], axis=-1)
+    image = images.decode(tiff(array, photometric="rgb", extrasamples=["unspecified"]))
+    assert image.alpha is None and "extra channels that are not transparency" in image.warnings[0]
+    np.testing.assert_array_equal(image.pixels, colours)
+    image = images.decode(tiff(array, photometric="rgb", extrasamples=["unassalpha"]))
+    assert not image.warnings
+    np.testing.assert_array_equal(image.alpha, colours[..., :1])
+
+
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd"])
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_layouts(dtype, planar, compression):
+    """Planes apart or together, in strips or tiles, compressed or not, with either byte order: the same pixels."""
+    colours = UPRIGHT if dtype == np.uint8 else UPRIGHT_16
+    stored = np.moveaxis(colours, -1, 0) if planar == "separate" else colours
+    for options in ({}, {"tile": (16, 16)}, {"byteorder": ">"}, {"rowsperstrip": 5}):
+        encoded = tiff(stored, photometric="rgb", planarconfig=planar, compression=compression, **options)
+        np.testing.assert_array_equal(images.decode(encoded).pixels, colours)
+
+
+def test_a_preview_page_is_ignored():
+    """A second page that NewSubfileType calls a reduced version of the first is no second image."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(UPRIGHT, photometric="rgb", metadata=None)
+        writer.write(UPRIGHT[::4, ::4], photometric="rgb", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(images.decode(file.getvalue()).pixels, UPRIGHT)
+
+
+def test_a_claim_of_too_many_pixels():
+    """A small TIFF whose tags claim hundreds of megabytes is refused before any memory is taken."""
+    claim = bytearray(tiff(np.zeros((32, 48), np.uint8), photometric="minisblack", compression="zlib"))
+    for tag in (256, 257, 278):
+        at = claim.index(struct.pack("<HHI", tag, 4, 1))
+        claim[at + 8 : at + 12] = struct.pack("<I", 14_000)
+    with pytest.raises(errors.UserError, match="is damaged: its tags claim 196000000 bytes of pixels"):
+        images.decode(bytes(claim), 200_000_000)
