@@ -71,9 +71,7 @@ def run(
         sys.stdout.flush()  # A closed pipe raises an error here, and not while the interpreter ends.
         return code
 
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # File names may contain bytes that are not text.
+    _escape_what_is_not_text()
     try:
         app.run(call, argv, flags_parser=_parse)
     except KeyboardInterrupt:
@@ -101,6 +99,13 @@ def _check_positional(arguments, argument, optional):
     if len(arguments) > required + optional:
         surplus = arguments[required + optional]
         raise app.UsageError(f"unexpected argument {surplus}: options are given as --name=value, see --help")
+
+
+def _escape_what_is_not_text():
+    """Lets file names be printed that contain bytes that are not text."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(message, flag_values, leave):

@@ -531,7 +531,7 @@ def test_a_damaged_mask_ends_no_run(tmp_path, caplog):
     assert len(messages) == 3 and all(m.startswith(r) for m, r in zip(messages, reasons, strict=True)), messages
 
 
-def test_masks_that_seldom_fit_are_told(tmp_path, caplog):
+def test_masks_that_seldom_fit_are_reported(tmp_path, caplog):
     """If one of forty masks fits, training starts, logs how many fit, and every draw finds it."""
     mask_folder(tmp_path, left_half(), *[0] * 39)
     family = masks.Family("folder", (0.1, 0.6), path=str(tmp_path), augment=False)
@@ -542,7 +542,7 @@ def test_masks_that_seldom_fit_are_told(tmp_path, caplog):
     assert drawn == [0.5] * 30
 
 
-def test_versions_that_cannot_be_read_are_told(tmp_path, caplog):
+def test_versions_that_cannot_be_read_are_reported(tmp_path, caplog):
     """A damaged file that only serves a warning is replaced, and the run continues."""
     rundir.claim(str(tmp_path / "run"), runs.tiny(), {})
     for content in ("{", "[]"):

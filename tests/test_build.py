@@ -28,7 +28,7 @@ def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
     assert {*train.source.names, *evaluation.source.names} == {f"{k}.png" for k in range(5)}
 
 
-def test_fingerprints_of_all_that_a_run_is_fed_with(tmp_path):
+def test_fingerprints_of_the_inputs_of_a_run(tmp_path):
     """There are fingerprints of the images, and of mask folders and VGG16's weights if the config has them."""
     config = runs.tiny()
     sources = build.image_sources(config)

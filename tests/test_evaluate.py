@@ -162,7 +162,7 @@ def test_lpips_and_fid_by_files_of_weights(tmp_path, capsys, monkeypatch):
     assert "biased upwards" in (tmp_path / "both" / "last.md").read_text()
 
 
-def test_what_is_left_out_is_said(place, compared):
+def test_what_is_left_out_is_reported(place, compared):
     """Without weights there are no columns, and the file names the flags that would add them."""
     assert perceptual.notes([perceptual.LPIPS], 6)[0].startswith("Left out for want of weights: FID: --fid_weights=")
     assert len(perceptual.notes([perceptual.LPIPS, perceptual.FID], 3000)) == 1

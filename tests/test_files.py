@@ -60,7 +60,7 @@ def test_a_read_error_that_stays_is_no_damaged_file(failing, tmp_path, number):
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES, errno.ELOOP, errno.ENAMETOOLONG])
-def test_what_is_said_of_the_file_is_not_tried_again(failing, number):
+def test_errors_about_the_file_are_not_tried_again(failing, number):
     path, pauses = failing(number, 1)
     with pytest.raises(OSError, match=re.escape(os.strerror(number))) as raised:
         files.read(path)

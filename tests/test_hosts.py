@@ -64,7 +64,7 @@ def test_jobs_of_several_tasks_join(monkeypatch, environment):
     ]
 
 
-def test_what_nobody_caught_ends_a_host_at_once(tmp_path):
+def test_an_uncaught_error_ends_a_host_at_once(tmp_path):
     """An unforeseen error is shown with its traceback and ends the process at once, without waiting for other hosts."""
     script = """
 import atexit, sys, jax

@@ -162,7 +162,7 @@ def test_dilate_and_feather(network):
     assert (feathered != filled).any()
 
 
-def test_doubts(network, place):
+def test_warnings(network, place):
     """A missing, tiny, huge or too deep hole and a grey mask cause a warning, and the photograph is filled."""
 
     def warned(hole):

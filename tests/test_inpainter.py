@@ -241,7 +241,7 @@ def test_few_functions_are_compiled_for_many_sizes():
     assert sorted(set(traced)) == sorted(traced) == [(1, side, side, 3) for side in (32, 64, 128, 256)]
 
 
-def test_what_the_network_cannot_see_is_said(caplog):
+def test_what_the_network_cannot_see_is_reported(caplog):
     """A warning has the fraction of the hole that is out of sight; its pixels get the mean of the valid ones."""
     model, variables = networks.random()
     image, mask = picture(96, 96), np.zeros((96, 96), np.uint8)

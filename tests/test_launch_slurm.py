@@ -84,7 +84,7 @@ def test_dry_run_shows_the_script_and_does_nothing_else(project, commands):
     assert "PCONV_PYTHON=.venv/bin/python ./launch.sh train experiments/folder.py" in script
 
 
-def test_what_is_asked_for_when_nothing_is_said(project):
+def test_defaults_of_a_job(project):
     """By default a job has one node, one GPU and four processors per GPU, and also four without a GPU."""
     assert {"--nodes=1", "--gres=gpu:1", "--cpus-per-task=4"} <= set(directives(dry_run(project)))
     assert "--cpus-per-task=32" in directives(dry_run(project, "--gpus-per-node=8"))

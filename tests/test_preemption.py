@@ -121,7 +121,7 @@ def test_a_second_signal_ends_at_once():
         assert process.wait() == 128 + signal.SIGINT
 
 
-def test_a_signal_whose_line_nobody_reads():
+def test_a_signal_whose_message_cannot_be_written():
     """If Ctrl-C also ends `tee` in `.. 2>&1 | tee log`, the run still saves and ends with its exit code."""
     code = (
         "import time\nfrom pconv_jax.training import preemption\n"
@@ -205,7 +205,7 @@ def removed(folder):
 
 
 @pytest.mark.parametrize("damage", [truncated, emptied, flipped, without_arrays, without_names, removed])
-def test_a_damaged_checkpoint_is_put_aside(finished, tmp_path, caplog, damage):
+def test_a_damaged_checkpoint_is_moved_to_damaged(finished, tmp_path, caplog, damage):
     """A damaged checkpoint is reported and moved to damaged/, and the one before is used."""
     workdir = copy_of(finished, tmp_path)
     damage(workdir / "checkpoints" / "4")

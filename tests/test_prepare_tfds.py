@@ -97,7 +97,7 @@ def test_wrong_file_is_named(tmp_path, raw):
         ),
     ],
 )
-def test_command_line_mistakes_are_told_without_a_traceback(tmp_path, arguments, message):
+def test_command_line_mistakes_have_no_traceback(tmp_path, arguments, message):
     """Mistakes are reported without a traceback; the instructions for a dataset come from its builder."""
     code, output = tool(*(argument.format(tmp_path) for argument in arguments))
     assert code not in (0, None) and "Traceback" not in output

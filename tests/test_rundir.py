@@ -82,7 +82,7 @@ def test_a_file_in_its_place_is_refused(tmp_path, config):
     assert (tmp_path / "run").read_text() == "mine"
 
 
-def test_somebody_elses_directory_is_refused(tmp_path, config):
+def test_a_foreign_directory_is_refused(tmp_path, config):
     """A directory with files and no config.json is not written into."""
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ValueError, match=r"is not empty and has no config.json: choose another --workdir"):
@@ -181,7 +181,7 @@ def test_one_process_at_a_time(tmp_path):
         assert (tmp_path / rundir.LOCK).exists()
 
 
-def test_other_versions_are_told(tmp_path, config, caplog):
+def test_other_versions_are_reported(tmp_path, config, caplog):
     """A run continues under other versions, and a warning names those that changed.
 
     A run without a record of versions continues.

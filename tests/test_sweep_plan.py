@@ -185,7 +185,7 @@ def test_no_variant_changes_what_it_is_scored_on():
     assert set(keys) - refused == {f"data.{key}" for key in of_training} and len(keys) > 20
 
 
-def test_all_that_is_wrong_is_told_at_once():
+def test_all_mistakes_are_reported_at_once():
     variants = {"a": {"x": {"model.depth": 0}, "y": {"optim.lr": -1.0}}}
     with pytest.raises(ValueError, match=r"(?s)seed -1; needs.*seed 2 is there 2 times.*variant x: .*variant y: "):
         plan.make(sweeps.file(variants), {}, seeds=[-1, 2, 2])

@@ -189,7 +189,7 @@ def test_training_moves_the_statistics():
     assert all(np.abs(a - b).max() > 0 for a, b in zip(after, before, strict=True))
 
 
-def test_final_mask_tells_what_was_seen():
+def test_final_mask_shows_what_was_seen():
     """A hole larger than the receptive field stays a hole in the final mask; a small one is filled."""
     model, variables = initialised(depth=1, norm="none")
     image, mask = example(size=16)

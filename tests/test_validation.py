@@ -327,7 +327,7 @@ def test_missing_keys_are_named():
         validation.validate(removed("data", "size"))
 
 
-def test_all_problems_are_told_at_once():
+def test_all_problems_are_reported_at_once():
     """All problems are listed in one error."""
     with pytest.raises(ValueError) as caught:
         validation.validate(changed(train__steps=-1, model__norm="x", trian__steps=1))
