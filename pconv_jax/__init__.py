@@ -1,6 +1,6 @@
 """Image inpainting for irregular holes with partial convolutions, in JAX.
 
-The operator is at hand at once; `Inpainter`, which needs Flax and OpenCV, is imported when it is first used.
+The operator is imported with the package. `Inpainter`, which needs Flax and OpenCV, is imported when it is first used.
 """
 
 from pconv_jax.ops.partial_conv import partial_conv, propagate_mask

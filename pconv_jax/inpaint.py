@@ -86,13 +86,7 @@ def fill_file(
             "resized: export one of the photograph's size"
         )
     with _named(job.mask or job.image):
-        mask = drawn_masks.from_image(drawn, options.polarity)
-        grown = drawn_masks.grow(mask, options.dilate)
-        if not grown.any():
-            raise errors.UserError("is all hole: nothing is left to fill it from; check --polarity")
-        context = drawn_masks.context(photo, grown)
-        if not context.any():
-            raise errors.UserError("is hole or wholly transparent: nothing is left to fill it from; check --polarity")
+        mask, grown, context = _holes(photo, drawn, options)
     warnings = [
         *photo.warnings,
         *_input_warnings(drawn, job, grown, extension),
@@ -120,6 +114,18 @@ def fill_file(
     rundir.write_atomically(job.out, encoded)
     turned = ", turned as its EXIF says" if photo.turned else ""
     return f"{photo.size}, hole {masks.hole_area(grown):.2%}{turned}", warnings, grown.size
+
+
+def _holes(photo, drawn, options):
+    """Returns three masks: as drawn, with the grown hole, and without transparent pixels, which give no context."""
+    mask = drawn_masks.from_image(drawn, options.polarity)
+    grown = drawn_masks.grow(mask, options.dilate)
+    if not grown.any():
+        raise errors.UserError("is all hole: nothing is left to fill it from; check --polarity")
+    context = drawn_masks.context(photo, grown)
+    if not context.any():
+        raise errors.UserError("is hole or wholly transparent: nothing is left to fill it from; check --polarity")
+    return mask, grown, context
 
 
 @contextlib.contextmanager

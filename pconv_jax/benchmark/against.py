@@ -2,8 +2,8 @@
 
     python -m pconv_jax.benchmark against [--out=DIR] [--update=docs/performance.md]
 
-All with the paper's network: training at 256 pixels and batch 2, forward passes at 256 and 512 pixels and batch 1. Peak
-memory is that of training at 512 pixels and batch 8, one competitor after another, in a few steps.
+All cases use the paper's network: training at 256 pixels and batch 2, forward passes at 256 and 512 pixels and batch 1.
+Peak memory is measured in a few training steps at 512 pixels and batch 8, one competitor after another.
 """
 
 import dataclasses

@@ -26,7 +26,7 @@ class Competitor:
     Attributes:
       module: the worker's module, `workers.OURS` or `workers.TORCH`.
       dtype: type of its features, "float32" or "bfloat16".
-      options: what the worker's `make` takes as options.
+      options: options of the worker's `make`.
     """
 
     module: str
@@ -86,7 +86,7 @@ def measure(what: str, task: str, config, competitors: dict[str, Competitor], se
       what: name of the task in the rows, e.g. "train L1".
       task: "train" or "forward".
       config: validated experiment config, with `train.batch_size` examples of `data.size` pixels per side.
-      competitors: by name; see `choose_competitors`.
+      competitors: competitors by name, as `choose_competitors` returns them.
       setup: conditions of the measurement.
 
     Returns:
@@ -137,7 +137,7 @@ def with_objective(config, objective: str):
 
     Args:
       config: experiment config, which is changed.
-      objective: "l1" for the loss terms without VGG16; "full" for all, with the config's weights file or, where it
+      objective: "l1" for the loss terms without VGG16; "full" for all, with the config's weights file or, if it
         names none, random weights.
     """
     file = config.loss.vgg16_weights or operations.RANDOM_VGG16

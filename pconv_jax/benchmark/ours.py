@@ -49,7 +49,7 @@ def implementation(model) -> str:
       model: `config.model`.
 
     Returns:
-      One of `dispatch.IMPLS`; where it is another than `model.conv_impl`, that one is added in brackets.
+      One of `dispatch.IMPLS`, followed by the configured `model.conv_impl` in brackets if it is another.
     """
     used = build.implementation(model)
     return used if used == model.conv_impl else f"{used} (configured: {model.conv_impl})"
