@@ -95,13 +95,13 @@ def main(seconds, seed, folder):
     folder = pathlib.Path(folder)
     rng, corpus = random.Random(seed), [case.encoded for case in file_cases.cases()]
     corpus = [encoded for encoded in corpus if len(encoded) < 20_000]
-    counts, started, slowest, findings = {"read": 0, "refused": 0}, time.monotonic(), 0.0, 0
+    counts, started, slowest, findings, files = {"read": 0, "refused": 0}, time.monotonic(), 0.0, 0, 0
     with tempfile.TemporaryDirectory() as directory:
         path = pathlib.Path(directory) / "file"
         while time.monotonic() - started < seconds:
             encoded = changed(rng, rng.choice(corpus), rng.choice(corpus))
             (folder / "last").write_bytes(encoded)
-            before = time.monotonic()
+            before, peak = time.process_time(), _memory()
             faulthandler.dump_traceback_later(60, exit=True)
             try:
                 counts[use(path, encoded)] += 1
@@ -110,13 +110,18 @@ def main(seconds, seed, folder):
                 (folder / f"{seed}_{findings}").write_bytes(encoded)
                 traceback.print_exc()
             faulthandler.cancel_dump_traceback_later()
-            slowest = max(slowest, time.monotonic() - before)
-    # Of the whole process, in a test as well: then it is what all tests before needed.
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"{sum(counts.values())} files {counts}, {findings} findings, slowest {slowest:.1f} s, at most {memory:.2f} GB"
-    )
-    return findings + (slowest > 10) + (__name__ == "__main__" and memory > 1)
+            took = time.process_time() - before
+            if took > max(slowest, 2) or _memory() > max(peak, 0.5):
+                print(f"{took:.1f} s, {_memory():.2f} GB: {folder / f'{seed}_slow_{files}'}", flush=True)
+                (folder / f"{seed}_slow_{files}").write_bytes(encoded)
+            slowest, files = max(slowest, took), files + 1
+    print(f"{files} files {counts}, {findings} findings, slowest {slowest:.1f} s, at most {_memory():.2f} GB")
+    return findings + (slowest > 10) + (__name__ == "__main__" and _memory() > 1)
+
+
+def _memory():
+    """Returns the most memory in GB that the process has had; in a test that includes all tests before."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 if __name__ == "__main__":
