@@ -126,6 +126,7 @@ def _fake_torch():
     modules = {name: types.ModuleType(name) for name in ("torch", "torch._utils", "torch.nn.parameter")}
     for module, name in [
         ("torch", "FloatStorage"),
+        ("torch", "LongStorage"),
         ("torch", "FloatTensor"),
         ("torch._utils", "_rebuild_tensor"),
         ("torch._utils", "_rebuild_tensor_v2"),
@@ -157,31 +158,50 @@ def write_torch(path, change=(), *, legacy=False, style="v2", surplus=()):
       style: see `_tensor`.
       surplus: other entries of the state dict.
     """
-    torch, content = _fake_torch(), io.BytesIO()
-    storages = {name: _Storage(str(i), array) for i, (name, array) in enumerate(torchvision(change).items())}
-    state = collections.OrderedDict((name, _tensor(torch, storage, style)) for name, storage in storages.items())
+    content = collections.OrderedDict(torchvision(change)) | collections.OrderedDict(surplus)
+    write_checkpoint(path, content, legacy=legacy, style=style)
+
+
+def write_checkpoint(path, content, *, legacy=False, style="v2"):
+    """Writes nested dictionaries and lists with arrays in place of tensors, as torch.save does.
+
+    Args:
+      path: path of the file.
+      content: what is saved.
+      legacy, style: see `write_torch`.
+    """
+    torch, pickled, storages = _fake_torch(), io.BytesIO(), []
+
+    def with_tensors(value):
+        if isinstance(value, np.ndarray):
+            storages.append(_Storage(str(len(storages)), value))
+            return _tensor(torch, storages[-1], style)
+        if isinstance(value, dict):
+            return type(value)((key, with_tensors(item)) for key, item in value.items())
+        return [with_tensors(item) for item in value] if isinstance(value, list) else value
 
     class Pickler(pickle.Pickler):
         def persistent_id(self, item):
             if isinstance(item, _Storage):
-                kind = ("storage", torch["torch"].FloatStorage, item.key, "cpu", item.array.size)
+                name = "LongStorage" if item.array.dtype.kind == "i" else "FloatStorage"
+                kind = ("storage", getattr(torch["torch"], name), item.key, "cpu", item.array.size)
                 return (*kind, None) if legacy else kind
             return None
 
     with pytest.MonkeyPatch.context() as patch:
         for name, module in torch.items():
             patch.setitem(sys.modules, name, module)
-        Pickler(content, protocol=2).dump(state | collections.OrderedDict(surplus))
+        Pickler(pickled, protocol=2).dump(with_tensors(content))
     if not legacy:
         with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("vgg16/data.pkl", content.getvalue())
+            archive.writestr("vgg16/data.pkl", pickled.getvalue())
             archive.writestr("vgg16/byteorder", "little")
-            for storage in storages.values():
+            for storage in storages:
                 archive.writestr(f"vgg16/data/{storage.key}", storage.array.tobytes())
         return
     head = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True, "type_sizes": {}}]
     with open(path, "wb") as file:
-        file.write(b"".join(pickle.dumps(part, protocol=2) for part in head) + content.getvalue())
-        pickle.dump([storage.key for storage in storages.values()], file, protocol=2)
-        for storage in storages.values():
+        file.write(b"".join(pickle.dumps(part, protocol=2) for part in head) + pickled.getvalue())
+        pickle.dump([storage.key for storage in storages], file, protocol=2)
+        for storage in storages:
             file.write(storage.array.size.to_bytes(8, "little") + storage.array.tobytes())

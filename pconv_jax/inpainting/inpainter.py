@@ -49,8 +49,13 @@ class Inpainter:
             in proportion.
 
         Raises:
-          UserError: the tile has less than 1 pixel, or the ensemble is not 1 to 8.
+          UserError: the tile has less than 1 pixel, the ensemble is not 1 to 8, or the network is for grids of the
+            whole earth.
         """
+        if model.padding == "circular":
+            raise errors.UserError(
+                "the network's width wraps around, for grids of the whole earth: use python -m pconv_jax.infill"
+            )
         if tile < 1:
             raise errors.UserError(f"tile is {tile}; needs a number of pixels, e.g. {TILE}")
         if not 1 <= ensemble <= _TURNS:

@@ -1,14 +1,15 @@
 """Weights files: the parameters of a network and everything else that filling photographs with it needs.
 
 A safetensors file. Its tensors are named by their place in the network, e.g. `params/enc1/conv/kernel`; kernels are
-float16, everything else float32. Its metadata hold one JSON object, under the key `pconv_jax` (one, because safetensors
-writes several in random order, and the same run is to give the same file):
+float16 where a run was exported, everything else is float32. Its metadata hold one JSON object, under the key
+`pconv_jax` (one, because safetensors writes several in random order, and the same run is to give the same file):
 
     version            of this format, VERSION
     model              the `model` section of the run's config
     pyramid            settings of the image pyramid (`pyramid.Settings`), or null
     variables_sha256   SHA-256 of all tensors as float32 (`sha256`)
-    about              name and step of the training run, licence of the weights, credits of the training photographs
+    about              name and step of the training run, licence of the weights, credits of the training photographs;
+                       of weights that others trained also layout, origin, and name and SHA-256 of the source
 """
 
 import dataclasses
@@ -41,7 +42,8 @@ class Weights:
       section: the `model` section of a config, as plain values.
       variables: parameters and running statistics, float32.
       settings: settings of the image pyramid; None where the network is applied once.
-      about: `name`, `step`, `licence`, `credits`.
+      about: `name`, `step`, `licence`, `credits`; of weights that others trained also `layout`, `origin`, `source`
+        and `source_sha256`.
     """
 
     section: dict[str, Any]
@@ -61,20 +63,21 @@ class Weights:
             raise errors.UserError(f"the network has options that this version of pconv_jax lacks ({error})") from error
 
 
-def write(path: str, weights: Weights):
+def write(path: str, weights: Weights, *, kernel_dtype: type[np.floating] = np.float16):
     """Writes a weights file; not atomically, which is left to the caller.
 
     Args:
       path: path of the file.
-      weights: what to write; kernels are rounded to float16.
+      weights: what to write.
+      kernel_dtype: kernels are rounded to it: float16, or float32 for weights that are to stay as they are.
 
     Raises:
-      UserError: a value is not finite in float16.
+      UserError: a value is not finite in its dtype.
     """
     flat = {}
     for name, value in _flat(weights.variables).items():
         with np.errstate(over="ignore"):  # reported below
-            flat[name] = np.asarray(value, np.float16 if np.ndim(value) == 4 else np.float32)
+            flat[name] = np.asarray(value, kernel_dtype if np.ndim(value) == 4 else np.float32)
         if not np.isfinite(flat[name]).all():
             raise errors.UserError(f"{name} is not finite in {flat[name].dtype}: train again, or choose another run")
     metadata = {
@@ -114,14 +117,14 @@ def read(path: str) -> Weights:
         section, settings = dict(metadata["model"]), metadata["pyramid"]
         settings = None if settings is None else pyramid.Settings(**settings)
         weights = Weights(section, None, settings, dict(metadata["about"]))
-        shapes = _shapes(weights.model())
+        expected = shapes(weights.model())
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise errors.UserError(f"{path} has metadata that do not describe a network ({error!r}): export it") from error
-    if {name: value.shape for name, value in flat.items()} != shapes:
+    if {name: value.shape for name, value in flat.items()} != expected:
         differing = sorted(
-            name for name in flat.keys() | shapes if name not in flat or flat[name].shape != shapes.get(name)
+            name for name in flat.keys() | expected if name not in flat or flat[name].shape != expected.get(name)
         )
         raise errors.UserError(
             f"{path} does not hold the tensors of its network ({', '.join(differing[:3])}): export it"
@@ -130,6 +133,15 @@ def read(path: str) -> Weights:
         raise errors.UserError(f"{path} is damaged: its tensors do not have the recorded SHA-256; copy it again")
     flat = {name: np.asarray(value, np.float32) for name, value in flat.items()}
     return dataclasses.replace(weights, variables=flax.traverse_util.unflatten_dict(flat, sep="/"))
+
+
+def shapes(model: unet.UNet) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each variable of a network by its name in a weights file; nothing is computed."""
+    side = 2**model.depth
+    image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
+    guess = (image,) if model.guess else ()
+    variables = jax.eval_shape(lambda key: model.init(key, image, mask, *guess), jax.random.key(0))
+    return {name: leaf.shape for name, leaf in _flat(variables).items()}
 
 
 def sha256(variables) -> str:
@@ -148,12 +160,3 @@ def _sha256(flat):
 def _flat(variables):
     """Returns `{"params/enc1/conv/kernel": array, ..}`."""
     return flax.traverse_util.flatten_dict(dict(variables), sep="/")
-
-
-def _shapes(model):
-    """Returns the shape of each variable of a network by name; nothing is computed."""
-    side = 2**model.depth
-    image, mask = jnp.zeros((1, side, side, model.channels)), jnp.ones((1, side, side, 1))
-    guess = (image,) if model.guess else ()
-    variables = jax.eval_shape(lambda key: model.init(key, image, mask, *guess), jax.random.key(0))
-    return {name: leaf.shape for name, leaf in _flat(variables).items()}

@@ -46,13 +46,13 @@ class Published:
 
     Attributes:
       url: address, also for a download by hand.
-      megabytes: size.
+      megabytes: size; None where it is not known.
       checksum: `"<algorithm>:<hexadecimal>"`; the first digits are enough (`check`).
       hub: the same file on the Hugging Face hub, which is preferred where it is set.
     """
 
     url: str
-    megabytes: float
+    megabytes: float | None
     checksum: str
     hub: HubFile | None = None
 

@@ -11,6 +11,7 @@ import math
 import pickle
 import typing
 import zipfile
+from collections.abc import Callable
 
 import numpy as np
 
@@ -25,11 +26,11 @@ class _Storage(typing.NamedTuple):
     size: int
 
 
-class _Tensor:
+class Tensor:
     """The place of a tensor or a Parameter: storage, offset, shape and strides, counted in elements."""
 
     def __init__(self, data=None, *_):
-        self.place = data.place if isinstance(data, _Tensor) else data
+        self.place = data.place if isinstance(data, Tensor) else data
 
     def __setstate__(self, state):
         if len(state) == 4:  # a tensor as torch wrote it before _rebuild_tensor
@@ -39,17 +40,17 @@ class _Tensor:
 
 
 def _rebuild(storage, offset, shape, strides, *_):
-    return _Tensor((storage, offset, shape, strides))
+    return Tensor((storage, offset, shape, strides))
 
 
-_DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4"}
+_DTYPES = {"Float": "<f4", "Double": "<f8", "Half": "<f2", "Long": "<i8", "Int": "<i4", "Bool": "|b1", "Byte": "|u1"}
 _KNOWN = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("torch._utils", "_rebuild_tensor"): _rebuild,
     ("torch._utils", "_rebuild_tensor_v2"): _rebuild,
-    ("torch._utils", "_rebuild_parameter"): _Tensor,
-    ("torch.nn.parameter", "Parameter"): _Tensor,
-    **{("torch", f"{name}Tensor"): _Tensor for name in _DTYPES},
+    ("torch._utils", "_rebuild_parameter"): Tensor,
+    ("torch.nn.parameter", "Parameter"): Tensor,
+    **{("torch", f"{name}Tensor"): Tensor for name in _DTYPES},
     **{("torch", f"{name}Storage"): dtype for name, dtype in _DTYPES.items()},
 }
 
@@ -90,12 +91,37 @@ def read(path: str, names) -> dict[str, np.ndarray]:
     Raises:
       UserError: the file is broken, is no state dict, or names something else than tensors.
     """
+
+    def choose(tensors):
+        if not isinstance(tensors, dict):
+            raise ValueError(f"it holds a {type(tensors).__name__} instead of a state dict")
+        return {name: tensors[name] for name in names if isinstance(tensors.get(name), Tensor)}
+
+    return select(path, choose)
+
+
+def select(path: str, choose: Callable[[typing.Any], dict[str, "Tensor"]]) -> dict[str, np.ndarray]:
+    """Reads the tensors that a function chooses; the others are not read from disk.
+
+    Args:
+      path: the .pth file.
+      choose: receives the content of the checkpoint, nested dictionaries, lists and numbers with a `Tensor` in place
+        of each tensor, and returns the tensors to read by name. A UserError that it raises is passed on.
+
+    Returns:
+      The chosen tensors, by name.
+
+    Raises:
+      UserError: the file is broken, or names something else than tensors.
+    """
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                return _read_zip(archive, names)
+                return _read_zip(archive, choose)
         with open(path, "rb") as file:
-            return _read_legacy(file, names)
+            return _read_legacy(file, choose)
+    except errors.UserError:
+        raise
     except Exception as error:  # Damaged or hostile bytes can raise any exception while they are unpickled.
         reason = str(error) or type(error).__name__
         raise errors.UserError(
@@ -103,17 +129,17 @@ def read(path: str, names) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _read_zip(archive, names):
+def _read_zip(archive, choose):
     (index,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
     root = index.removesuffix("data.pkl")
     if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
         raise ValueError("it is big-endian")
     with archive.open(index) as file:
         tensors = _Unpickler(file).load()
-    return _arrays(tensors, names, lambda storage: archive.read(f"{root}data/{storage.key}"))
+    return _arrays(tensors, choose, lambda storage: archive.read(f"{root}data/{storage.key}"))
 
 
-def _read_legacy(file, names):
+def _read_legacy(file, choose):
     _, _, system = (_Unpickler(file).load() for _ in range(3))  # magic number, version, machine
     if not system["little_endian"]:
         raise ValueError("it is big-endian")
@@ -129,13 +155,11 @@ def _read_legacy(file, names):
         file.seek(starts[storage.key])
         return file.read(storage.size * np.dtype(storage.dtype).itemsize)
 
-    return _arrays(tensors, names, raw)
+    return _arrays(tensors, choose, raw)
 
 
-def _arrays(tensors, names, raw):
-    if not isinstance(tensors, dict):
-        raise ValueError(f"it holds a {type(tensors).__name__} instead of a state dict")
-    return {name: _array(*tensors[name].place, raw) for name in names if isinstance(tensors.get(name), _Tensor)}
+def _arrays(tensors, choose, raw):
+    return {name: _array(*tensor.place, raw) for name, tensor in choose(tensors).items()}
 
 
 def _array(storage, offset, shape, strides, raw):

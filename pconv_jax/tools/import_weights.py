@@ -1,0 +1,206 @@
+"""Imports a network of partial convolutions that others have trained, as a weights file of this project.
+
+    python -m pconv_jax.tools.import_weights 1000000.pth --out=naoto.safetensors
+    python -m pconv_jax.tools.import_weights 20crtasgn72.pth --layout=crai --out=crai.safetensors
+    python -m pconv_jax.tools.import_weights --download=mmagic-places --out=places.safetensors
+
+`python -m pconv_jax.inpaint --weights=FILE` and `evaluate --weights=FILE` use it, or `python -m pconv_jax.infill` for
+climate networks. The layout is recognised by the names of the tensors. Every tensor is used, or listed with the reason
+why it is not needed; anything else is an error, and nothing is written. No code in the file is run.
+"""
+
+import hashlib
+import os
+import tempfile
+
+import flax.traverse_util
+import numpy as np
+from absl import flags
+
+from pconv_jax import command_line, errors
+from pconv_jax.inpainting import weights_file
+from pconv_jax.models import options
+from pconv_jax.tools import download, layouts, torch_checkpoint, weight_files
+
+_TOOL = "python -m pconv_jax.tools.import_weights"
+_MMAGIC = "https://download.openmmlab.com/mmediting/inpainting/pconv/"
+_NAOTO = "https://github.com/naoto0804/pytorch-inpainting-with-partial-conv/releases/download/v0.0.0/"
+PUBLISHED = {
+    "mmagic-places": download.Published(
+        _MMAGIC + "pconv_256x256_stage2_4x2_places_20200619-1ffed0e8.pth", None, "sha256:1ffed0e8"
+    ),
+    "mmagic-celeba": download.Published(
+        _MMAGIC + "pconv_256x256_stage2_4x2_celeba_20200619-860f8b95.pth", None, "sha256:860f8b95"
+    ),
+    # Its authors publish no checksum; the weights file records the SHA-256 of what was imported.
+    "naoto0804": download.Published(_NAOTO + "1000000.pth", 412, "sha256:"),
+}
+_KERAS = (
+    "is an HDF5 file, as of PConv-Keras, whose network cannot be imported faithfully: it adds biases in holes, "
+    "normalises by the statistics of the single image in inference, counts one channel in sum(1), and puts the skip "
+    "before the upsampled features. Train it again here, e.g. with experiments/celeba.py"
+)
+
+
+def import_file(path: str, out: str, *, layout: str | None = None, padding: str | None = None, overwrite: bool = False):
+    """Converts a checkpoint to a weights file, completely or not at all.
+
+    Args:
+      path: the checkpoint.
+      out: weights file to write.
+      layout: a name of `layouts.LAYOUTS`; None recognises it.
+      padding: "hole" or "circular"; None for the layout's.
+      overwrite: whether an existing `out` is replaced.
+
+    Returns:
+      Sentences about what became of each tensor.
+
+    Raises:
+      UserError: the file is damaged, of another layout, or lacks tensors; or `out` exists. Nothing is written.
+      OSError: a file cannot be read or written.
+    """
+    weight_files.check_absent(out, overwrite=overwrite)
+    tensors, step, digest = _read(path)
+    try:
+        recognised = layouts.recognise(tensors)
+        if layout not in (None, recognised):
+            raise errors.UserError(f"its tensors have the names of {recognised}, and --layout={layout}: leave it out")
+        chosen = layouts.LAYOUTS[recognised]
+        section = layouts.section(chosen, tensors, padding)
+        weights = weights_file.Weights(section, None, None, _about(recognised, path, step, digest))
+        converted = layouts.convert(chosen, tensors, weights.model())
+    except errors.UserError as error:
+        raise errors.UserError(f"{path}: {error}") from error
+    variables = flax.traverse_util.unflatten_dict(converted.variables, sep="/")
+    written = weights_file.Weights(section, variables, None, weights.about)
+    with tempfile.TemporaryDirectory(prefix=".weights_", dir=os.path.dirname(os.path.abspath(out))) as folder:
+        temporary = os.path.join(folder, "weights.safetensors")
+        weights_file.write(temporary, written, kernel_dtype=np.float32)
+        weights_file.read(temporary)
+        os.replace(temporary, out)
+    return _report(out, recognised, chosen, section, converted, len(tensors), digest)
+
+
+def _about(name, path, step, digest):
+    """Returns what the weights file records about its source."""
+    layout = layouts.LAYOUTS[name]
+    return {
+        "name": name,
+        "step": step,
+        "licence": layout.licence,
+        "credits": layout.origin,
+        "layout": name,
+        "origin": layout.origin,
+        "source": os.path.basename(path),
+        "source_sha256": digest,
+    }
+
+
+def _read(path):
+    """Returns the tensors of a checkpoint by name, its training step or 0, and its SHA-256."""
+    if not os.path.isfile(path):
+        raise errors.UserError(f"no file {path}: give a checkpoint, or --download={'|'.join(PUBLISHED)}")
+    with open(path, "rb") as file:
+        start = file.read(8)
+        file.seek(0)
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if start == b"\x89HDF\r\n\x1a\n":
+        raise errors.UserError(f"{path} {_KERAS}")
+    weight_files.check_name(path, _MMAGIC.rstrip("/"))
+    steps = [0]
+
+    def choose(content):
+        try:
+            chosen = layouts.state_dict(content)
+        except errors.UserError as error:
+            raise errors.UserError(f"{path}: {error}") from error
+        steps.append(_step(content))
+        return chosen
+
+    return torch_checkpoint.select(path, choose), steps[-1], digest
+
+
+def _step(content):
+    """Returns the training step that a checkpoint records, or 0."""
+    if isinstance(content.get("labels"), list):
+        content = content[content["labels"][-1]]
+    step = content.get("n_iter", 0)
+    return step if isinstance(step, int) else 0
+
+
+def _report(out, name, layout, section, converted, count, digest):
+    """Returns sentences about what became of each tensor."""
+    lines = [
+        f"{out}: {name} ({layout.origin}, licence {layout.licence}), {section['depth']} downsampling stages, "
+        f"{section['channels']} channels, source SHA-256 {digest}",
+        f"{converted.used} of {count} tensors used",
+    ]
+    lines += [f"{len(names)} not needed ({names[0]} ..): {reason}" for reason, names in converted.ignored.items()]
+    if converted.zero:
+        lines.append(f"0 because the network has none: {', '.join(converted.zero)}")
+    return "\n".join([*lines, *([layout.about] if layout.about else [])])
+
+
+def fetch(name: str, out: str, published=PUBLISHED, **options) -> str:
+    """Downloads a published checkpoint and imports it; the download is removed afterwards.
+
+    Args:
+      name: a key of `published`.
+      out: weights file to write.
+      published: the files.
+      **options: as for `import_file`.
+
+    Returns:
+      As `import_file`.
+
+    Raises:
+      UserError: it cannot be downloaded, and how to do it by hand; or as `import_file`.
+    """
+    weight_files.check_absent(out, overwrite=options.get("overwrite", False))
+    folder, file = os.path.dirname(os.path.abspath(out)), published[name]
+    with tempfile.TemporaryDirectory(prefix=".download_", dir=folder) as temporary:
+        try:
+            path = download.get(file, temporary)
+        except download.Unreachable as error:
+            raise errors.UserError(
+                f"cannot download {file.name} ({error}). By hand: on a machine with a network, download\n  {file.url}\n"
+                f"put it at\n  {os.path.join(folder, file.name)}\nand run\n"
+                f"  {_TOOL} {os.path.join(folder, file.name)} --out={out}"
+            ) from error
+        return import_file(path, out, **options)
+
+
+def define_flags(flag_values: flags.FlagValues):
+    """Adds the flags of this command."""
+    flags.DEFINE_string("out", None, "Weights file to write, e.g. places.safetensors.", flag_values, required=True)
+    flags.DEFINE_enum(
+        "layout", None, list(layouts.LAYOUTS), "Whose network; recognised by the names of its tensors.", flag_values
+    )
+    flags.DEFINE_enum("download", None, list(PUBLISHED), "Download a published network and import it.", flag_values)
+    flags.DEFINE_enum(
+        "padding", None, options.PADDINGS, "What is beyond the border; default: the layout's.", flag_values
+    )
+    flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
+
+
+def main(flag_values: flags.FlagValues, *files: str):
+    """Imports the file, or downloads one and imports it.
+
+    Args:
+      flag_values: of `define_flags`.
+      *files: the checkpoint; none with --download.
+
+    Raises:
+      UserError, OSError: nothing was written.
+    """
+    if bool(files) == bool(flag_values.download):
+        raise errors.UserError(f"give one checkpoint, or --download={'|'.join(PUBLISHED)}: {_TOOL} FILE --out=FILE")
+    chosen = {name: flag_values[name].value for name in ("layout", "padding", "overwrite")}
+    if files:
+        print(import_file(files[0], flag_values.out, **chosen))
+    else:
+        print(fetch(flag_values.download, flag_values.out, **chosen))
+
+
+if __name__ == "__main__":
+    command_line.run(main, define_flags, optional=1)
