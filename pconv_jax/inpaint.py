@@ -105,7 +105,7 @@ def fill_file(
                 raise
             reason = str(error).partition("\n")[0]
             raise errors.UserError(f"is {photo.size}, too large for this machine: lower --tile ({reason})") from error
-    if unseen:
+    if unseen and np.array_equal(context, grown):  # Else it may lie under transparency, where nothing is filled.
         warnings.append(network.explain(unseen))
     filled = np.where(grown[..., None], photo.pixels, filled)  # Keeps what lies under transparency.
     filled = drawn_masks.feather(photo.pixels, filled, mask, grown, options.feather)

@@ -81,7 +81,7 @@ def test_what_does_not_match(place, arguments, message):
 
 
 def test_results_that_are_there(place):
-    """Refused unless told, with how many; a link to an input is the input."""
+    """Results that exist are counted and refused without --overwrite; a link to an input is the input."""
     touch(place / "out" / "b.png")
     touch(place / "out" / "deep" / "a.png")
     with pytest.raises(ValueError, match=r"out/b.png and 1 more are already there: give --overwrite"):

@@ -183,7 +183,7 @@ def test_exif_and_profile_are_kept(tmp_path, extension):
 
 
 def test_exif_and_profile_are_kept_with_16_bits(tmp_path):
-    """EXIF and profile are also kept in the PNG that OpenCV writes."""
+    """EXIF and profile are also kept in a PNG of 16 bits."""
     exif = described().tobytes().removeprefix(b"Exif\0\0")
     profile = b"profile\0\0" + zlib.compress(ICC)
     path = write(tmp_path / "in.png", png(noise(3, np.uint16), 2, (b"iCCP", profile), (b"eXIf", exif)))

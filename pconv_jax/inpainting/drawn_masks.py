@@ -68,9 +68,14 @@ def feather(image: np.ndarray, filled: np.ndarray, mask: np.ndarray, grown: np.n
     Nothing changes outside the grown hole, and in the hole as it was drawn nothing of the image is left.
 
     Args:
-      image, filled: `[H, W, C]`, of one dtype.
-      mask, grown: `[H, W]`, 1 = valid; `grown` is `grow(mask, at least distance)`.
-      distance: in pixels.
+      image: `[H, W, C]`, the photograph.
+      filled: the photograph with its grown hole filled, of the same dtype.
+      mask: `[H, W]`, 1 = valid, as it was drawn.
+      grown: `grow(mask, at least distance)`.
+      distance: width of the blend in pixels.
+
+    Returns:
+      `[H, W, C]`, of the same dtype.
     """
     if not distance or grown.all():
         return filled
