@@ -15,7 +15,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   sweep FILE .. --slurm [SLURM OPTIONS]        the same as a job array, one training per task; then once --report
   evaluate --run=DIR [--compare=DIR ..]        evaluate a run beside baselines, other runs, other programs
   inpaint PHOTO MASK OUT ..                    fill a photograph, or a folder of them; white in the mask is the hole
-  masks --out=FILE [--kind=strokes ..]         draw a contact sheet of masks
+  masks --out=FILE [--kind=strokes ..]         draw a grid of masks
   test [pytest arguments]                      run the tests (default: all but slow and gpu)
   help                                         this text
 

@@ -273,7 +273,7 @@ REFUSED = {
     "run directory: config.json not text": (lambda d: a_run(d, config_json=b"\xff\0"), "config.json is not JSON"),
     "run directory: config.json a list": (
         lambda d: a_run(d, config_json="[1]"),
-        "config.json is not JSON of an object",
+        "config.json is JSON, but not an object",
     ),
     "run directory: config.json endlessly deep": (
         lambda d: a_run(d, config_json="[" * 200_000),
@@ -296,9 +296,12 @@ REFUSED = {
         lambda d: a_run_with_masks(d),
         r"masks or weights \(train masks: 9 files there, 1 files",
     ),
-    "run directory: data.json gone": (lambda d: a_run(d, data_json=None), "data.json is not JSON .*restore it"),
+    "run directory: data.json gone": (
+        lambda d: a_run(d, data_json=None),
+        "data.json cannot be read .No such file.*restore it",
+    ),
     "run directory: data.json cut off": (lambda d: a_run(d, data_json='{"tr'), "data.json is not JSON .*restore it"),
-    "run directory: data.json a list": (lambda d: a_run(d, data_json="[]"), "data.json is not JSON of an object"),
+    "run directory: data.json a list": (lambda d: a_run(d, data_json="[]"), "data.json is JSON, but not an object"),
     "weights: not there": (
         lambda d: overridden(loss__vgg16_weights=d / "none.npz"),
         "no VGG16 weights at .*none.npz: run python -m pconv_jax.tools.prepare_vgg16",
@@ -549,7 +552,7 @@ def test_versions_that_cannot_be_read_are_reported(tmp_path, caplog):
         caplog.clear()
         (tmp_path / "run" / "versions.json").write_text(content)
         rundir.claim(str(tmp_path / "run"), runs.tiny(), {})
-        assert "versions.json is not JSON" in caplog.text
+        assert "versions.json is" in caplog.text and "JSON" in caplog.text
 
 
 @pytest.mark.parametrize("rubbish", [b"\xff\xfe\n", b"[1, 2]\n", b'{"loss": 1}\n', b"3\n", b"\0" * 99])

@@ -250,7 +250,7 @@ def test_a_run_without_a_record_of_its_masks_goes_on(tmp_path, config, caplog):
     rundir.claim(str(tmp_path), config, DATA)
     rundir.claim(str(tmp_path), config, FED)
     (message,) = [record.getMessage() for record in caplog.records]
-    assert "has no record of its train masks, VGG16 weights: whether they are those of before is not known" in message
+    assert "has no record of its train masks, VGG16 weights, so it is not known whether they have changed" in message
     assert json.loads((tmp_path / "data.json").read_text()) == FED
     rundir.claim(str(tmp_path), config, FED)
     assert len(caplog.records) == 1

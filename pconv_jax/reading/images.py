@@ -70,7 +70,7 @@ def decode(
       setting: name of the flag or config key of the limit, for the message.
 
     Raises:
-      UserError: it is not of a kind that is read, damaged, or has more pixels.
+      UserError: the image is damaged, has too many pixels, or is of a kind that is not read.
       MemoryError: there is not enough memory for it.
     """
     kind = kinds.recognise(encoded)
@@ -92,7 +92,7 @@ def decode(
 
 
 def blocks(encoded: bytes) -> headers.Blocks:
-    """Returns the metadata of an image that `decode` reads; a warning stands in for what is damaged."""
+    """Returns the metadata of an image that `decode` reads; damaged parts are replaced by a warning."""
     try:
         return _FORMATS[kinds.recognise(encoded)].blocks(encoded)
     except Exception as error:  # Metadata never keeps a photograph from being read.

@@ -75,7 +75,7 @@ def claim(workdir: str, config: ml_collections.ConfigDict, data: dict[str, str],
     new = [use for use in data if use not in before]
     if new:
         logging.warning(
-            "%s has no record of its %s: whether they are those of before is not known; recorded now",
+            "%s has no record of its %s, so it is not known whether they have changed; they are recorded now",
             workdir,
             ", ".join(new),
         )
@@ -261,10 +261,14 @@ def _read_json(path):
     try:
         with open(path, encoding="utf-8") as file:
             values = json.load(file)
-    except (ValueError, OSError, RecursionError) as error:
+    except OSError as error:
+        raise errors.UserError(
+            f"{path} cannot be read ({error.strerror}): restore it, or choose another --workdir"
+        ) from error
+    except (ValueError, RecursionError) as error:
         raise errors.UserError(f"{path} is not JSON ({error}): restore it, or choose another --workdir") from error
     if not isinstance(values, dict):
-        raise errors.UserError(f"{path} is not JSON of an object: restore it, or choose another --workdir")
+        raise errors.UserError(f"{path} is JSON, but not an object: restore it, or choose another --workdir")
     return values
 
 
@@ -275,7 +279,7 @@ def _warn_of_other_versions(workdir, current):
     try:
         before = _read_json(path)
     except errors.UserError as error:
-        logging.warning("%s; whether the versions are those of before is not known", error)
+        logging.warning("%s; so it is not known whether the versions have changed", error)
         return
     changed = versions.changes(before, current)
     if changed:
