@@ -93,3 +93,22 @@ def test_a_claim_of_too_many_pixels():
         claim[at + 8 : at + 12] = struct.pack("<I", 14_000)
     with pytest.raises(errors.UserError, match="is damaged: its tags claim 196000000 bytes of pixels"):
         images.decode(bytes(claim), 200_000_000)
+
+
+def test_a_jpeg_inside_that_claims_too_many_pixels():
+    """A JPEG in a strip that claims 800 million pixels is refused by its header."""
+    encoded = tiff(UPRIGHT[..., 1], photometric="minisblack", compression="jpeg")
+    assert np.abs(images.decode(encoded).pixels[..., 0].astype(int) - UPRIGHT[..., 1]).mean() < 6
+    claim = encoded.replace(struct.pack(">HH", 32, 48), struct.pack(">HH", 22854, 36483))
+    assert claim != encoded
+    with pytest.raises(errors.UserError, match="is damaged: a JPEG inside it claims to be 36483x22854"):
+        images.decode(claim)
+
+
+def test_other_compressions_are_named():
+    """Compressions with sizes of their own, such as JPEG 2000, are refused by name."""
+    encoded = tiff(UPRIGHT, photometric="rgb", compression="jpeg2000")
+    with pytest.raises(
+        errors.UserError, match=r"is a TIFF with .*2000.* compression, which is not read: convert it first"
+    ):
+        images.decode(encoded)

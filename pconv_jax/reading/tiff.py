@@ -5,17 +5,18 @@ tifffile and imagecodecs decode the numbers as they are stored; what they mean i
 
 import io
 import logging
-import struct
 
 import numpy as np
 import tifffile
 
 from pconv_jax import errors
-from pconv_jax.reading import exif, headers
+from pconv_jax.reading import exif, headers, jpeg
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}  # Samples without extra ones.
-_JPEG = (6, 7, 33007)
+_JPEG = 7
+# None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd. The others hold images with sizes of their own.
+_COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
 _SPARE, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _REDUCED = 1  # Bit of NewSubfileType: a preview of another page.
 _UNSIGNED = 1
@@ -36,6 +37,8 @@ def header(encoded: bytes) -> headers.Header:
     """
     page = _page(encoded)
     _check(page)
+    if page.compression == _JPEG:
+        _check_jpegs(encoded, page)
     tag = page.tags.get(_ORIENTATION)
     orientation = tag.value if tag is not None and tag.value in range(1, 9) else 1
     return headers.Header(int(page.imagewidth), int(page.imagelength), orientation, page)
@@ -137,8 +140,11 @@ def _check(page):
     depths = {_PALETTE: (1, 2, 4, 8), _MIN_IS_WHITE: (1, 8, 16), _MIN_IS_BLACK: (1, 8, 16)}
     if bits not in depths.get(int(page.photometric), (8, 16)):
         raise errors.UserError(f"is {bits} bits per channel; needs 8 or 16: {convert}")
-    if page.photometric == _YCBCR and page.compression not in _JPEG:
+    if page.photometric == _YCBCR and page.compression != _JPEG:
         raise errors.UserError(f"is YCbCr without JPEG compression; needs grey or RGB: {convert}")
+    if page.compression not in _COMPRESSIONS:
+        name = getattr(page.compression, "name", page.compression)
+        raise errors.UserError(f"is a TIFF with {name} compression, which is not read: {convert}")
     if page.samplesperpixel < _COLOURS[page.photometric]:
         raise errors.UserError(f"is damaged: {page.samplesperpixel} channels where colour needs 3")
     if (page.imagedepth or 1) > 1:
@@ -147,17 +153,18 @@ def _check(page):
         raise errors.UserError("is damaged, or cut off: a TIFF without pixels")
 
 
+def _check_jpegs(encoded, page):
+    """Refuses JPEGs inside a TIFF that claim to be larger than their strip or tile."""
+    size = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        head = jpeg.header(encoded[offset : offset + count])
+        if head.width * head.height > 4 * size + 2**16:
+            raise errors.UserError(f"is damaged: a JPEG inside it claims to be {head.width}x{head.height}")
+
+
 def _stored(page):
     """Returns the numbers of a page as `[H, W, C]`."""
-    try:
-        array = page.asarray(maxworkers=1)
-    except (ValueError, NotImplementedError, struct.error) as error:
-        if "compression" in str(error).lower() or "codec" in str(error).lower():
-            raise errors.UserError(
-                f"is a TIFF with {getattr(page.compression, 'name', page.compression)} compression, which is not read: "
-                "convert it first"
-            ) from error
-        raise
+    array = page.asarray(maxworkers=1)
     if array.ndim == 2:
         array = array[..., None]
     elif array.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
