@@ -62,8 +62,9 @@ def conv(
         x, mask = (jnp.pad(jnp.asarray(a), around, mode="wrap") for a in (x, mask))
         columns = (0, 0)
     padding = (rows, columns)
-    options = {"strides": strides, "padding": padding, "group_sizes": group_sizes}
-    y, updated = partial_conv.partial_conv(x, mask, kernel, bias, **options)
+    y, updated = partial_conv.partial_conv(
+        x, mask, kernel, bias, strides=strides, padding=padding, group_sizes=group_sizes
+    )
     if variant.twice:
         sums = partial_conv.mask_sum(mask, kernel.shape[:2], strides, padding, group_sizes or (x.shape[-1],))
         y = y * (math.prod(kernel.shape[:-1]) / jnp.maximum(sums, 1)).astype(y.dtype)
