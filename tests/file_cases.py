@@ -1,4 +1,4 @@
-"""Files as Pillow, OpenCV, tifffile and ImageMagick write them, each with the picture that it holds.
+"""Yields files as Pillow, OpenCV, tifffile and ImageMagick write them, each with the picture that it holds.
 
 `cases()` yields some 500 files: formats, depths, channels, orientations, kinds of alpha, profiles and compressions.
 """
@@ -27,7 +27,7 @@ ALPHA = np.broadcast_to((np.arange(48) * 5 + 15).astype(np.uint8)[None, :, None]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A file and what it holds.
+    """A file and the picture that it holds.
 
     Attributes:
       name: writer and options.
@@ -75,7 +75,7 @@ def pillow_image(array):
 
 
 def pillow_cases():
-    """Yields what Pillow writes."""
+    """Yields files that Pillow writes."""
     grey, rgba = RGB[..., 1:2], np.concatenate([RGB, ALPHA], axis=-1)
     arrays = {"L": (grey, None), "RGB": (RGB, None), "RGBA": (RGB, ALPHA), "LA": (grey, ALPHA)}
     formats = {

@@ -1,7 +1,7 @@
 """Changes files at random and reads them: `python tests/fuzz_reading.py SECONDS SEED FOLDER`, from the root directory.
 
 Anything but a picture or a `UserError` of one line is a finding, as are more than 1 GB of memory and 10 seconds. The
-folder keeps the files that were found, and the last one, should the process die.
+folder keeps the files of all findings, and the last file, in case the process dies.
 """
 
 import contextlib

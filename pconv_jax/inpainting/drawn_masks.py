@@ -1,4 +1,4 @@
-"""Masks that people drew: image files and alpha channels -> masks, uint8 `[H, W]`, exactly 0 (hole) or 1 (valid)."""
+"""Makes masks from mask images and alpha channels: uint8 `[H, W]`, exactly 0 (hole) or 1 (valid)."""
 
 import cv2
 import numpy as np
@@ -22,7 +22,8 @@ def from_image(drawn: photograph.Photograph, polarity: str) -> np.ndarray:
       uint8 `[H, W]`, 1 = valid.
 
     Raises:
-      UserError: it has no alpha channel ("alpha"); it is transparent, coloured or too dark (others).
+      UserError: with "alpha", the photograph has no alpha channel; else, the mask image is transparent, coloured or too
+        dark.
     """
     if polarity == ALPHA:
         if drawn.alpha is None:
@@ -51,11 +52,11 @@ def context(photo: photograph.Photograph, mask: np.ndarray) -> np.ndarray:
 
 
 def grow(mask: np.ndarray, distance: float) -> np.ndarray:
-    """Returns the mask whose hole reaches further, in all directions alike.
+    """Returns the mask with its hole grown by a distance in all directions.
 
     Args:
       mask: uint8 `[H, W]`, 1 = valid.
-      distance: in pixels.
+      distance: distance in pixels.
     """
     if not distance or mask.all():
         return mask
@@ -63,9 +64,9 @@ def grow(mask: np.ndarray, distance: float) -> np.ndarray:
 
 
 def feather(image: np.ndarray, filled: np.ndarray, mask: np.ndarray, grown: np.ndarray, distance: int) -> np.ndarray:
-    """Blends from the image at the rim of the grown hole to the filling `distance` pixels further in.
+    """Blends from the image, at the rim of the grown hole, to the filling, `distance` pixels further inside.
 
-    Nothing changes outside the grown hole, and in the hole as it was drawn nothing of the image is left.
+    Nothing changes outside the grown hole, and the hole as it was drawn holds the filling alone.
 
     Args:
       image: `[H, W, C]`, the photograph.

@@ -18,7 +18,7 @@ class Job:
 
     Attributes:
       image: the photograph.
-      mask: the mask image, or None: then the alpha channel of the photograph shows the hole.
+      mask: the mask image; None if the alpha channel of the photograph is the mask.
       out: the result.
       problem: why the photograph cannot be filled, or empty.
     """
@@ -32,13 +32,13 @@ class Job:
 def match(image: str, mask: str | None, out: str, overwrite: bool, resume: bool = False) -> list[Job]:
     """Matches photographs, masks and results.
 
-    In folders, masks match by name, whatever the extension; where no name is equal, letter case and an ending such as
-    `_mask` or `_mask001` of the mask are ignored. Results are PNG.
+    In folders, masks match by name without the extension. If no name is equal, letter case and an ending of the mask's
+    name such as `_mask` or `_mask001` are ignored. Results are PNG.
 
     Args:
       image: a file or a folder; `~` is the home directory, here and below.
       mask: a file (for all photographs), a folder, or None for alpha channels.
-      out: the file to write, or the folder. Where it lies inside the folder of photographs, it is not searched.
+      out: the file or folder to write. If it lies inside the folder of photographs, it is not searched.
       overwrite: whether results may replace files. Photographs and masks are never replaced.
       resume: whether photographs whose result exists are left out.
 
@@ -46,7 +46,7 @@ def match(image: str, mask: str | None, out: str, overwrite: bool, resume: bool 
       One job per photograph; those without a mask have a `problem`.
 
     Raises:
-      UserError: something is missing or in the way, or no photograph has a mask.
+      UserError: a file is missing or would be replaced, or no photograph has a mask.
     """
     image, out = files.expand(image), files.expand(out)
     mask = None if mask is None else files.expand(mask)
@@ -95,7 +95,7 @@ def listing(path: str, but_not: tuple[str, ...] = ()) -> dict[str, str]:
       `{relative path without extension, in Unicode's composed form: path}`.
 
     Raises:
-      UserError: there is none, or two differ in their extension alone.
+      UserError: there is no image, or two names differ only in their extension.
     """
     left_out = {os.path.realpath(other) for other in but_not}
     paths: dict[str, str] = {}

@@ -28,7 +28,7 @@ class Photograph:
         note. Empty if nothing is left.
       xmp: XMP packet, or empty.
       dpi: print resolution in pixels per inch, `(x, y)`, or None.
-      colour: chunks of a PNG that say which colours the numbers are: gAMA, cHRM, sRGB, cICP.
+      colour: chunks of a PNG that define its colour space: gAMA, cHRM, sRGB, cICP.
       turned: whether EXIF's orientation was applied.
       warnings: sentences about what is damaged or was left out.
     """
@@ -62,8 +62,8 @@ def read(path: str, max_pixels: int) -> Photograph:
       max_pixels: largest number of pixels that is decoded: small files can claim to be huge.
 
     Raises:
-      OSError: it does not exist, or cannot be opened.
-      UserError: it is not an image, damaged, too large, or of a kind that is not read.
+      OSError: the file does not exist or cannot be opened.
+      UserError: the file is not an image, is damaged or too large, or is of a kind that is not read.
     """
     try:
         encoded = files.read(path)
@@ -87,7 +87,7 @@ def read(path: str, max_pixels: int) -> Photograph:
 
 
 def _kept_xmp(xmp, turned):
-    """Returns an XMP packet without previews; of pixels that were turned, with the orientation of upright ones."""
+    """Returns an XMP packet without previews, and with its orientation set to upright if the pixels were turned."""
     xmp = re.sub(rb"<xmp:Thumbnails>.*?</xmp:Thumbnails>", b"", xmp, flags=re.DOTALL)
     if not turned:
         return xmp

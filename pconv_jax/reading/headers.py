@@ -45,7 +45,7 @@ class Blocks:
       exif: EXIF block, or empty.
       xmp: XMP packet, or empty.
       dpi: print resolution in pixels per inch, `(x, y)`, or None.
-      colour: chunks of a PNG that say which colours the numbers are: gAMA, cHRM, sRGB, cICP.
+      colour: chunks of a PNG that define its colour space: gAMA, cHRM, sRGB, cICP.
       warnings: sentences about what cannot be read.
     """
 
