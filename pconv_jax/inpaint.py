@@ -82,7 +82,7 @@ def fill_file(
     drawn = photo if job.mask is None else read_mask(job.mask, options.max_pixels)
     if drawn.size != photo.size:
         raise errors.UserError(
-            f"{job.image} is {photo.size} and {job.mask} {drawn.size} (width x height, upright); masks are not "
+            f"{files.printable(job.image)} is {photo.size} and {files.printable(job.mask or '')} {drawn.size} (width x height, upright); masks are not "
             "resized: export one of the photograph's size"
         )
     with _named(job.mask or job.image):

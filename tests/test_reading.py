@@ -85,6 +85,16 @@ def test_an_orientation_in_xmp_alone_is_ignored():
     np.testing.assert_array_equal(sources.decode(encoded), UPRIGHT)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "code"), [(1, "B"), (3, "H"), (4, "I")])
+def test_the_orientation_may_have_any_integer_type(order, kind, code):
+    """Some programs write the orientation as a byte or as 32 bits, in either byte order; other numbers are ignored."""
+    for number, wanted in ((6, 6), (0, 1), (9, 1)):
+        entry = exif.Entry(kind, 1, struct.pack(order + code, number))
+        assert exif.orientation(exif.serialise(order, {"main": {exif.ORIENTATION: entry}})) == wanted
+    assert exif.orientation(exif.serialise("<", {"main": {exif.ORIENTATION: exif.Entry(2, 2, b"6\0")}})) == 1
+
+
 def test_orientation_in_imagemagicks_text():
     """ImageMagick's older PNGs have their EXIF block as hexadecimal text."""
     block = exif.PREFIX + struct.pack("<4sIHHHIHHI", b"II*\0", 8, 1, exif.ORIENTATION, 3, 1, 3, 0, 0)

@@ -112,3 +112,12 @@ def test_other_compressions_are_named():
         errors.UserError, match=r"is a TIFF with .*2000.* compression, which is not read: convert it first"
     ):
         images.decode(encoded)
+
+
+def test_a_tiff_without_a_meaning_of_its_numbers():
+    """Where PhotometricInterpretation is missing, nothing is guessed."""
+    encoded = bytearray(tiff(UPRIGHT[..., 1], photometric="minisblack"))
+    at = encoded.index(struct.pack("<HHI", 262, 3, 1))
+    encoded[at : at + 2] = struct.pack("<H", 263)
+    with pytest.raises(errors.UserError, match="does not say what its numbers mean"):
+        images.decode(bytes(encoded))

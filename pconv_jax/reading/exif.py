@@ -47,9 +47,10 @@ def orientation(block: bytes) -> int:
         return 1
     count = struct.unpack_from(f"{order}H", block, at)[0]
     # Training reads this number of every image, so the other entries are passed over.
-    for tag, kind, _, value, _ in struct.iter_unpack(f"{order}HHIHH", _whole(block[at + 2 : at + 2 + 12 * count])):
-        if tag == ORIENTATION and kind == 3:
-            return value if 1 <= value <= 8 else 1
+    for tag, kind, _, value in struct.iter_unpack(f"{order}HHI4s", _whole(block[at + 2 : at + 2 + 12 * count])):
+        if tag == ORIENTATION:
+            number = _integer(order, Entry(kind, 1, value)) or 1
+            return number if 1 <= number <= 8 else 1
     return 1
 
 

@@ -20,7 +20,7 @@ _COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
 _SPARE, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _REDUCED = 1  # Bit of NewSubfileType: a preview of another page.
 _UNSIGNED = 1
-_ORIENTATION, _ICC, _XMP, _DNG_VERSION = 274, 34675, 700, 50706
+_PHOTOMETRIC, _ORIENTATION, _ICC, _XMP, _DNG_VERSION = 262, 274, 34675, 700, 50706
 _COLORIMETRY = (301, 318, 319)  # TransferFunction, WhitePoint, PrimaryChromaticities.
 _MAX_PAGES = 64
 # No compression makes more than so many bytes of one, beside the first 128 MiB (a blank page of black and white).
@@ -124,6 +124,8 @@ def _page(encoded):
 def _check(page):
     """Refuses every kind of page whose numbers are not known to be grey, RGB or palette entries."""
     convert = "convert it first"
+    if _PHOTOMETRIC not in page.tags:
+        raise errors.UserError("is damaged: a TIFF that does not say what its numbers mean (PhotometricInterpretation)")
     if page.photometric not in _COLOURS:
         kind = getattr(page.photometric, "name", page.photometric)
         kind = {"SEPARATED": "CMYK", "CIELAB": "LAB"}.get(kind, kind)
