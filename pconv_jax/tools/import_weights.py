@@ -1,10 +1,10 @@
-"""Imports a network of partial convolutions that others have trained, as a weights file of this project.
+"""Imports a network of partial convolutions that another project has trained, as a weights file of this project.
 
     python -m pconv_jax.tools.import_weights 1000000.pth --out=naoto.safetensors
     python -m pconv_jax.tools.import_weights 20crtasgn72.pth --layout=crai --out=crai.safetensors
     python -m pconv_jax.tools.import_weights --download=mmagic-places --out=places.safetensors
 
-`python -m pconv_jax.inpaint --weights=FILE` and `evaluate --weights=FILE` use it, or `python -m pconv_jax.infill` for
+`python -m pconv_jax.inpaint --weights=FILE` and `evaluate --weights=FILE` use the weights file, or `python -m pconv_jax.infill` for
 climate networks. The layout is recognised by the names of the tensors. Every tensor is used, or listed with the reason
 why it is not needed; anything else is an error, and nothing is written. No code in the file is run.
 """
@@ -53,7 +53,7 @@ def import_file(path: str, out: str, *, layout: str | None = None, padding: str 
       overwrite: whether an existing `out` is replaced.
 
     Returns:
-      Sentences about what became of each tensor.
+      A report on how each tensor was used.
 
     Raises:
       UserError: the file is damaged, of another layout, or lacks tensors; or `out` exists. Nothing is written.
@@ -129,7 +129,7 @@ def _step(content):
 
 
 def _report(out, name, layout, section, converted, count, digest):
-    """Returns sentences about what became of each tensor."""
+    """Returns the report on how each tensor was used."""
     lines = [
         f"{out}: {name} ({layout.origin}, licence {layout.licence}), {section['depth']} downsampling stages, "
         f"{section['channels']} channels, source SHA-256 {digest}",
@@ -151,10 +151,10 @@ def fetch(name: str, out: str, published=PUBLISHED, **options) -> str:
       **options: as for `import_file`.
 
     Returns:
-      As `import_file`.
+      The report of `import_file`.
 
     Raises:
-      UserError: it cannot be downloaded, and how to do it by hand; or as `import_file`.
+      UserError: the download failed (the message explains how to do it by hand), or `import_file` raised it.
     """
     weight_files.check_absent(out, overwrite=options.get("overwrite", False))
     folder, file = os.path.dirname(os.path.abspath(out)), published[name]
@@ -171,7 +171,7 @@ def fetch(name: str, out: str, published=PUBLISHED, **options) -> str:
 
 
 def define_flags(flag_values: flags.FlagValues):
-    """Adds the flags of this command."""
+    """Adds the flags of `python -m pconv_jax.tools.import_weights`."""
     flags.DEFINE_string("out", None, "Weights file to write, e.g. places.safetensors.", flag_values, required=True)
     flags.DEFINE_enum(
         "layout", None, list(layouts.LAYOUTS), "Whose network; recognised by the names of its tensors.", flag_values
@@ -187,11 +187,11 @@ def main(flag_values: flags.FlagValues, *files: str):
     """Imports the file, or downloads one and imports it.
 
     Args:
-      flag_values: of `define_flags`.
+      flag_values: parsed flags of `define_flags`.
       *files: the checkpoint; none with --download.
 
     Raises:
-      UserError, OSError: nothing was written.
+      UserError, OSError: the network cannot be imported. Nothing is written then.
     """
     if bool(files) == bool(flag_values.download):
         raise errors.UserError(f"give one checkpoint, or --download={'|'.join(PUBLISHED)}: {_TOOL} FILE --out=FILE")

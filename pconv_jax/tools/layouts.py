@@ -1,8 +1,8 @@
-"""Layouts of checkpoints in which others have published networks of partial convolutions, and their conversion to ours.
+"""Describes checkpoints of other projects' networks of partial convolutions, and converts them to our variables.
 
-All of them are U-Nets whose layers are ours, so a layout is a scheme of names, a scale of the kernels, and the options
-of `unet.UNet`. Sizes are read off the tensors. Two operators occur: the paper's, and one that never multiplies by
-sum(1), `y = (W * (x M)) / sum(M) + b`. Kernels of the latter are divided by sum(1) = k k C, which makes them equal.
+All of them are U-Nets with the same layers as ours. A layout therefore consists of the names of the tensors, a scale of
+the kernels, and options of `unet.UNet`. Sizes follow from the tensors. Two operators occur: the paper's, and one that
+never multiplies by sum(1), `y = (W * (x M)) / sum(M) + b`. Dividing its kernels by sum(1) = k k C makes both equal.
 """
 
 import dataclasses
@@ -31,11 +31,11 @@ _NORM = {
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """A scheme of names and what it takes to compute the network with ours.
+    """The names of a checkpoint's tensors, and the options with which our network computes the same.
 
     Attributes:
       origin: address of the repository.
-      licence: of the repository, as far as it states one.
+      licence: licence of the repository, as far as it states one.
       prefix: returns the text before the names of a layer's tensors, from ("enc" or "dec", level from 1, depth).
       weight: the rest of the kernel's name.
       bias: the rest of the bias's name.
@@ -44,9 +44,9 @@ class Layout:
       biased: layers whose bias the file holds; None: all.
       scaled: whether the operator never multiplies by sum(1).
       bgr: whether the channels of images are in the order blue, green, red.
-      max_depth: downsampling stages that the network uses, where the file may hold more.
+      max_depth: number of downsampling stages that the network uses; the file may have more.
       options: options of `unet.UNet`.
-      ignored: reasons by regular expression of the names of further tensors.
+      ignored: for further tensors, the reason why each is not used, by regular expression of their names.
       about: a sentence for people who use the weights, or an empty text.
     """
 
@@ -155,15 +155,15 @@ def recognise(names) -> str:
 
 
 def section(layout: Layout, tensors: Mapping[str, np.ndarray], padding: str | None = None) -> dict[str, Any]:
-    """Returns the section `model` of a config that describes the network, its sizes read off the tensors.
+    """Returns the section `model` of a config that describes the network, with sizes that follow from the tensors.
 
     Args:
-      layout: of the tensors.
-      tensors: by name, with the kernel of the first layer among them.
+      layout: layout of the tensors.
+      tensors: tensors by name, including the kernel of the first layer.
       padding: an option of `unet.UNet`; None for the layout's.
 
     Raises:
-      UserError: a kernel has not four axes.
+      UserError: a kernel does not have four axes.
     """
     kernels = []
     while len(kernels) < layout.max_depth:
@@ -198,10 +198,10 @@ def section(layout: Layout, tensors: Mapping[str, np.ndarray], padding: str | No
 
 @dataclasses.dataclass
 class Converted:
-    """The variables of a converted network, and what became of every tensor.
+    """The variables of a converted network, and a record of how every tensor was used.
 
     Attributes:
-      variables: by their names in a weights file (`weights_file`).
+      variables: variables by their names in a weights file (`weights_file`).
       used: number of tensors that the variables come from.
       ignored: names of the other tensors, by the reason why they are not needed.
       zero: names of variables that the source lacks and that are 0 there.
@@ -217,8 +217,8 @@ def convert(layout: Layout, tensors: Mapping[str, np.ndarray], model: unet.UNet)
     """Converts the tensors of a checkpoint to the variables of our network.
 
     Args:
-      layout: of the tensors.
-      tensors: by name.
+      layout: layout of the tensors.
+      tensors: tensors by name.
       model: the network that `section` describes.
 
     Returns:
