@@ -82,8 +82,8 @@ def fill_file(
     drawn = photo if job.mask is None else read_mask(job.mask, options.max_pixels)
     if drawn.size != photo.size:
         raise errors.UserError(
-            f"{files.printable(job.image)} is {photo.size} and {files.printable(job.mask or '')} {drawn.size} (width x height, upright); masks are not "
-            "resized: export one of the photograph's size"
+            f"{files.printable(job.image)} is {photo.size} and {files.printable(job.mask or '')} {drawn.size} (width x "
+            "height, upright); masks are not resized: export one of the photograph's size"
         )
     with _named(job.mask or job.image):
         mask, grown, context = _holes(photo, drawn, options)
