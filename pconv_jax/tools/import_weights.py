@@ -1,7 +1,7 @@
 """Imports a network of partial convolutions that another project has trained, as a weights file of this project.
 
     python -m pconv_jax.tools.import_weights 1000000.pth --out=naoto.safetensors
-    python -m pconv_jax.tools.import_weights 20crtasgn72.pth --layout=crai --out=crai.safetensors
+    python -m pconv_jax.tools.import_weights 20crtasgn72.pth --grid=72x72 --out=crai.safetensors
     python -m pconv_jax.tools.import_weights --download=mmagic-places --out=places.safetensors
 
 `python -m pconv_jax.inpaint --weights=FILE` and `evaluate --weights=FILE` use the weights file, or `python -m pconv_jax.infill` for
@@ -11,6 +11,7 @@ why it is not needed; anything else is an error, and nothing is written. No code
 
 import hashlib
 import os
+import re
 import tempfile
 
 import flax.traverse_util
@@ -42,7 +43,15 @@ _KERAS = (
 )
 
 
-def import_file(path: str, out: str, *, layout: str | None = None, padding: str | None = None, overwrite: bool = False):
+def import_file(
+    path: str,
+    out: str,
+    *,
+    layout: str | None = None,
+    padding: str | None = None,
+    grid: str | None = None,
+    overwrite: bool = False,
+) -> str:
     """Converts a checkpoint to a weights file, completely or not at all.
 
     Args:
@@ -50,6 +59,7 @@ def import_file(path: str, out: str, *, layout: str | None = None, padding: str 
       out: weights file to write.
       layout: a name of `layouts.LAYOUTS`; None recognises it.
       padding: "hole" or "circular"; None for the layout's.
+      grid: height and width in cells that a network for grids was trained on, e.g. "72x72"; None: not known.
       overwrite: whether an existing `out` is replaced.
 
     Returns:
@@ -60,6 +70,7 @@ def import_file(path: str, out: str, *, layout: str | None = None, padding: str 
       OSError: a file cannot be read or written.
     """
     weight_files.check_absent(out, overwrite=overwrite)
+    size = _size(grid)
     tensors, step, digest = _read(path)
     try:
         recognised = layouts.recognise(tensors)
@@ -67,7 +78,8 @@ def import_file(path: str, out: str, *, layout: str | None = None, padding: str 
             raise errors.UserError(f"its tensors have the names of {recognised}, and --layout={layout}: leave it out")
         chosen = layouts.LAYOUTS[recognised]
         section = layouts.section(chosen, tensors, padding)
-        weights = weights_file.Weights(section, None, None, _about(recognised, path, step, digest))
+        about = _about(recognised, path, step, digest) | ({"grid": size} if size else {})
+        weights = weights_file.Weights(section, None, None, about)
         converted = layouts.convert(chosen, tensors, weights.model())
     except errors.UserError as error:
         raise errors.UserError(f"{path}: {error}") from error
@@ -94,6 +106,15 @@ def _about(name, path, step, digest):
         "source": os.path.basename(path),
         "source_sha256": digest,
     }
+
+
+def _size(grid):
+    """Returns the height and width of "72x72" as a list."""
+    if grid is None:
+        return None
+    if not re.fullmatch(r"[1-9]\d*x[1-9]\d*", grid):
+        raise errors.UserError(f"--grid is {grid}; needs HEIGHTxWIDTH in cells, e.g. 72x72")
+    return [int(extent) for extent in grid.split("x")]
 
 
 def _read(path):
@@ -180,6 +201,9 @@ def define_flags(flag_values: flags.FlagValues):
     flags.DEFINE_enum(
         "padding", None, options.PADDINGS, "What is beyond the border; default: the layout's.", flag_values
     )
+    flags.DEFINE_string(
+        "grid", None, "HEIGHTxWIDTH of the grid that a climate network was trained on, e.g. 72x72.", flag_values
+    )
     flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
 
 
@@ -195,7 +219,7 @@ def main(flag_values: flags.FlagValues, *files: str):
     """
     if bool(files) == bool(flag_values.download):
         raise errors.UserError(f"give one checkpoint, or --download={'|'.join(PUBLISHED)}: {_TOOL} FILE --out=FILE")
-    chosen = {name: flag_values[name].value for name in ("layout", "padding", "overwrite")}
+    chosen = {name: flag_values[name].value for name in ("layout", "padding", "grid", "overwrite")}
     if files:
         print(import_file(files[0], flag_values.out, **chosen))
     else:
