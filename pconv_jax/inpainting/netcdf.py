@@ -9,6 +9,7 @@ import datetime
 import os
 import tempfile
 
+import h5netcdf  # noqa: F401  xarray loads this engine by name; its absence shows here, before anything is computed.
 import numpy as np
 import xarray
 
