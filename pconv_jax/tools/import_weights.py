@@ -4,9 +4,10 @@
     python -m pconv_jax.tools.import_weights 20crtasgn72.pth --grid=72x72 --out=crai.safetensors
     python -m pconv_jax.tools.import_weights --download=mmagic-places --out=places.safetensors
 
-`python -m pconv_jax.inpaint --weights=FILE` and `evaluate --weights=FILE` use the weights file, or `python -m pconv_jax.infill` for
-climate networks. The layout is recognised by the names of the tensors. Every tensor is used, or listed with the reason
-why it is not needed; anything else is an error, and nothing is written. No code in the file is run.
+`python -m pconv_jax.inpaint --weights=FILE` and `evaluate --weights=FILE` use the weights file, and
+`python -m pconv_jax.infill` uses it for climate networks. The layout is recognised by the names of the tensors. Every
+tensor is used, or listed with the reason why it is not needed; anything else is an error, and nothing is written. No
+code in the file is run.
 """
 
 import hashlib
