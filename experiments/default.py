@@ -37,7 +37,7 @@ def get_config():
     config.data.workers = 0  # processes that prepare batches; 0: threads only
 
     config.masks = ml_collections.ConfigDict()
-    config.masks.kind = "strokes"  # shapes | strokes | boxes | folder
+    config.masks.kind = "strokes"  # shapes | strokes | boxes | mixed (of eight kinds: data/elements.py) | folder
     config.masks.area = (0.01, 0.6)  # range of the hole area, as a fraction of the image
     config.masks.border = 0.0  # frame without holes, as a fraction of the side (0.04: the paper's "border constraint")
     config.masks.path = ""  # folder: directory of mask images
@@ -55,6 +55,7 @@ def get_config():
     config.model.norm = "batch"  # batch | masked_batch (both synchronised over devices) | group | none
     config.model.center = False  # subtracts the mean of the valid pixels from the input and adds it to the output
     config.model.momentum = 0.9  # decay per step of batch normalisation's running statistics
+    config.model.guess = False  # takes a guess for the hole, the result at half the size; with train.pyramid_levels
     config.model.remat = False  # computes features again in the backward pass, VGG16's too: less memory, slower
     config.model.dtype = "float32"  # type of the features, VGG16's too: float32 | bfloat16
     config.model.conv_impl = "auto"  # auto | onednn (opt-in, for CPUs: docs/training.md) | xla; equal up to rounding
@@ -77,12 +78,16 @@ def get_config():
     config.loss.weights.style_out = 120.0
     config.loss.weights.style_comp = 120.0
     config.loss.weights.tv = 0.1
+    config.loss.weights.log_mse = 0.0  # not the paper's: PSNR over the hole, as a loss
     config.loss.style_warmup_steps = 0  # steps over which the weights of the style terms rise from zero; 0: none
     config.loss.vgg16_weights = ""  # npz of VGG16 (models/vgg.py); empty: no perceptual and style terms
 
     config.optim = ml_collections.ConfigDict()
     config.optim.lr = 2e-4  # learning rate of Adam
-    config.optim.schedule = "constant"  # constant | cosine (to zero at train.steps)
+    config.optim.schedule = (
+        "constant"  # constant | cosine | trapezoid (constant, then linear); the last two end at zero
+    )
+    config.optim.cooldown_steps = 0  # trapezoid: steps over which the rate falls to zero, the last ones of train.steps
     config.optim.warmup_steps = 0  # steps of a linear warm-up from zero
     config.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
     config.optim.b1 = 0.9
@@ -92,6 +97,7 @@ def get_config():
 
     config.train = ml_collections.ConfigDict()
     config.train.steps = 500_000  # steps of the first phase; 0: no first phase
+    config.train.pyramid_levels = 0  # levels of an image pyramid that is filled from coarse to fine; 0: the image alone
     config.train.batch_size = 6  # examples per step, over all devices
     config.train.accumulate = 1  # parts of a device's batch, computed one after another: less memory, slow on a CPU
     config.train.log_every = 100  # steps between log lines

@@ -98,7 +98,7 @@ def main(flag_values: flags.FlagValues):
         name = scores.NETWORK if path == flag_values.run else path
         model = build.unet_model(other)
         variables = unet.prepared(state.eval_variables, model.dtype)
-        networks[name] = scores.network(evaluator.compiled(model), variables, batch_size)
+        networks[name] = scores.network(evaluator.compiled(model, other.train.pyramid_levels), variables, batch_size)
         about[name] = {"run": path, **evaluator.about_network(other, state)}
         title = evaluator.title(config, state) if path == flag_values.run else title
     for path, fill, description in _weights(flag_values):

@@ -83,7 +83,11 @@ class _Outputs:
 def _run(experiment, workdir, initial, signals):
     """Restores or creates the state, trains, and evaluates at the end. This process has locked the run directory."""
     evaluation = evaluator.Evaluator(
-        experiment.model, experiment.evaluation_set, experiment.eval_batch_size, experiment.threads
+        experiment.model,
+        experiment.evaluation_set,
+        experiment.eval_batch_size,
+        experiment.threads,
+        experiment.pyramid_levels,
     )
     shapes = jax.eval_shape(experiment.create_state)
     logging.info(

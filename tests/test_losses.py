@@ -102,8 +102,9 @@ def test_terms_and_their_weights_go_by_name():
     """With features all six terms; the composite's terms see the composite and the output's the output."""
     output, target, mask = images()
     features = lambda x: [x, x[:, ::2, ::2] * 2]  # noqa: E731
-    terms = steps.loss_terms(output, target, mask, features)
+    terms = steps.loss_terms(output, target, mask, features, ["log_mse"])
     assert set(terms) == set(losses.term_names())
+    np.testing.assert_allclose(terms["log_mse"], losses.log_mse(output, target, mask), rtol=1e-5)
     filled = np.where(mask != 0, target, output)
     np.testing.assert_allclose(terms["style_out"], losses.style(features(output), features(target)), rtol=1e-5)
     np.testing.assert_allclose(terms["style_comp"], losses.style(features(filled), features(target)), rtol=1e-5)
@@ -111,6 +112,25 @@ def test_terms_and_their_weights_go_by_name():
     np.testing.assert_allclose(terms["perceptual"], expected, rtol=1e-5)
     np.testing.assert_allclose(terms["tv"], losses.total_variation(filled, mask), rtol=1e-5)
     assert set(steps.loss_terms(output, target, mask, None)) == {"valid", "hole", "tv"}
+
+
+def test_log_mse_is_the_psnr_of_the_hole():
+    """The mean PSNR over the holes of the images is `-10 / ln(10)` times the loss, up to the added step of 8 bits."""
+    output, target, mask = images()
+    squares = (output.astype(np.float64) - target) ** 2
+    errors = [squares[n][np.broadcast_to(mask[n] == 0, squares[n].shape)].mean() for n in range(len(mask))]
+    psnr = np.mean([-10 * np.log10(error) for error in errors])
+    np.testing.assert_allclose(-10 / np.log(10) * losses.log_mse(output, target, mask), psnr, rtol=1e-4)
+    half, zero = np.full((1, 2, 2, 1), 0.5, np.float32), np.zeros((1, 2, 2, 1), np.float32)
+    assert float(losses.log_mse(half, zero, zero)) == pytest.approx(np.log(0.25 + 1 / 255**2))
+
+
+def test_log_mse_of_no_hole_is_finite_and_without_gradient():
+    """An image may have no hole left at a coarse level of a pyramid."""
+    output, target, mask = images()
+    value, gradient = jax.value_and_grad(losses.log_mse)(output, target, np.ones_like(mask))
+    assert float(value) == pytest.approx(np.log(1 / 255**2))
+    np.testing.assert_array_equal(gradient, 0)
 
 
 def test_hole_loss_drives_holes_and_valid_loss_the_rest():

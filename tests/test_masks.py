@@ -17,7 +17,7 @@ import pytest
 from pconv_jax.data import elements, grown_masks, mask_folder, masks, pipeline
 from pconv_jax.errors import UserError
 
-DRAWN = ("shapes", "strokes", "boxes")
+DRAWN = (*elements.ELEMENTS, "mixed")
 SIZES = [(16, 16), (64, 48), (48, 200), (128, 128)]
 AREAS = [(0.01, 0.6), (0.0, 0.02), (0.3, 0.32), (0.5, 0.6), (0.9, 0.92), (0.97, 1.0)]
 
@@ -201,9 +201,9 @@ def test_elements_are_what_one_number_at_a_time_draws(kind, plain, size):
 
 FINGERPRINT = """
 import hashlib
-from pconv_jax.data import masks
+from pconv_jax.data import elements, masks
 sha = hashlib.sha256()
-for kind in ("shapes", "strokes", "boxes"):
+for kind in (*elements.ELEMENTS, "mixed"):
     for index in range(5):
         sha.update(masks.draw(masks.Family(kind), 7, 1, index, (64, 48)).tobytes())
 print(sha.hexdigest())
@@ -341,7 +341,7 @@ def test_folder_errors(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"kind": "blobs"}, 'masks are "blobs"; needs one of shapes, strokes, boxes, folder'),
+        ({"kind": "circles"}, 'masks are "circles"; needs one of shapes, strokes, boxes, scratches'),
         ({"polarity": "white"}, 'mask polarity is "white"; needs one of white_hole, black_hole'),
         ({"area": (0.4, 0.2)}, r"hole area is \(0.4, 0.2\); needs 0 <= low < high <= 1"),
         ({"area": (0.4, 0.4)}, "needs 0 <= low < high <= 1"),

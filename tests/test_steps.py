@@ -9,6 +9,7 @@ import optax
 import pytest
 
 import runs
+from pconv_jax.ops import losses, pyramid
 from pconv_jax.training import build, parallel, steps
 
 
@@ -164,6 +165,61 @@ def test_the_average_follows_the_parameters(step, decay):
     after, _ = step_on(1, config, [runs.batch(config)], before)
     expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, before.ema, after.params)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-7), after.ema, expected)
+
+
+PYRAMID = {
+    "data.size": 32,
+    "model.guess": True,
+    "train.pyramid_levels": 3,
+    "model.norm": "none",
+    "loss.weights.log_mse": 2.0,
+}
+
+
+def test_the_pyramid_trains_each_level_on_its_input_when_filling():
+    """The loss is a mean over levels, weighted 4 to 2 to 1, of terms on the enlarged composite of the coarser level."""
+    config = runs.tiny(**PYRAMID)
+    batch, model, fresh = runs.batch(config), build.unet_model(config), build.initial_state(config)
+    _, (row,) = step_on(1, config, [batch], fresh)
+    target, mask = batch["image"] / np.float32(255), batch["mask"].astype(np.float32)
+    levels, complete = [(target, mask)], [target]
+    for _ in range(2):
+        levels.append(pyramid.coarsen(*levels[-1]))
+        complete.append(pyramid.coarsen(complete[-1], np.ones_like(complete[-1][..., :1]))[0])
+    guess, hole, log_mse = pyramid.interpolate(*levels[-1]), 0, 0
+    apply = jax.jit(model.apply)
+    for level in (2, 1, 0):
+        image, valid = levels[level]
+        output, _ = apply({"params": fresh.params}, image, valid, guess)
+        hole += 2 ** (2 - level) / 7 * losses.hole(output, complete[level], valid)
+        log_mse += 2 ** (2 - level) / 7 * losses.log_mse(output, complete[level], valid)
+        if level:
+            guess = pyramid.enlarge(np.where(valid != 0, image, output), levels[level - 1][0].shape[1:3])
+    assert row["hole"] == pytest.approx(float(hole), rel=1e-4)
+    assert row["log_mse"] == pytest.approx(float(log_mse), rel=1e-4)
+    assert row["weighted/log_mse"] == pytest.approx(2 * row["log_mse"], rel=1e-6)
+
+
+def test_prediction_with_a_pyramid_keeps_valid_pixels_and_reads_no_hole():
+    """The composite has the image's valid pixels, and other values in the hole give the same output."""
+    config = runs.tiny(**PYRAMID)
+    model, variables = build.unet_model(config), build.initial_state(config).eval_variables
+    batch = runs.batch(config)
+    predict = jax.jit(steps.make_predict(model, config.train.pyramid_levels))
+    output, filled = predict(variables, batch["image"], batch["mask"])
+    valid = np.broadcast_to(batch["mask"] == 1, filled.shape)
+    np.testing.assert_array_equal(np.round(np.asarray(filled) * 255)[valid], batch["image"][valid])
+    other = np.where(valid, batch["image"], 255 - batch["image"])
+    np.testing.assert_array_equal(predict(variables, other, batch["mask"])[0], output)
+
+
+def test_batch_statistics_follow_through_the_levels():
+    """With batch normalisation, the running statistics are updated once per level of the pyramid."""
+    config = runs.tiny(**{**PYRAMID, "model.norm": "batch", "model.momentum": 0.5, "train.batch_size": 2})
+    after, _ = step_on(1, config, [runs.batch(config)])
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after.batch_stats))
+    kept = min(np.min(stats["norm"]["batch"]["var"]) for stats in after.batch_stats.values())
+    assert kept >= 0.5**3  # one half of the initial 1 per level
 
 
 def test_skipped_images_are_counted_over_devices():

@@ -32,11 +32,14 @@ def test_the_state_holds_arrays_only():
         ("constant", 10, {0: 0.0, 5: 1e-4, 10: 2e-4, 100: 2e-4}),
         ("cosine", 0, {0: 2e-4, 50: 1e-4, 100: 0.0}),
         ("cosine", 20, {0: 0.0, 10: 1e-4, 20: 2e-4, 60: 1e-4, 100: 0.0}),
+        ("trapezoid", 0, {0: 2e-4, 60: 2e-4, 80: 1e-4, 100: 0.0}),
+        ("trapezoid", 20, {0: 0.0, 10: 1e-4, 20: 2e-4, 60: 2e-4, 70: 1.5e-4, 100: 0.0}),
     ],
 )
 def test_learning_rate(schedule, warmup, expected):
     """The schedules have hand-computed values at a rate of 2e-4 over 100 steps."""
     changes = {"optim.schedule": schedule, "optim.warmup_steps": warmup, "optim.lr": 2e-4, "train.steps": 100}
+    changes["optim.cooldown_steps"] = 40
     rate = build.learning_rate(runs.tiny(**changes))
     for step, value in expected.items():
         assert float(rate(step)) == pytest.approx(value, abs=1e-10), step

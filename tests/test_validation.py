@@ -82,6 +82,7 @@ def test_default_is_the_paper():
         "style_out": 120.0,
         "style_comp": 120.0,
         "tv": 0.1,
+        "log_mse": 0.0,
     }
     assert config.finetune.lr == 5e-5  # tanimutomo fine-tunes at ten times that
     assert config.finetune.steps > 0 and config.finetune.freeze_statistics and config.finetune.freeze_affine
@@ -242,12 +243,12 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("data__cache", [0, "True"], "True or False"),
         ("data__threads", [0, -1, 1.5], "an integer of at least 1"),
         ("data__workers", [-1, 0.5], "an integer of at least 0"),
-        ("masks__kind", ["circles", 1, True], "one of shapes, strokes, boxes, notebook, folder"),
+        ("masks__kind", ["circles", 1, True], f"one of {', '.join(masks.FAMILIES)}"),
         ("masks__area", [(-0.1, 0.5), (0.1, 1.5), (0.5, 0.1), 0.5, (NAN, 0.5), (0.1, 0.2, 0.3)], "a pair"),
         ("masks__border", [-0.1, 0.5, 20], "a number from 0 to 0.49"),
         ("masks__polarity", ["white", "", 0], "one of white_hole, black_hole"),
         ("masks__augment", [1], "True or False"),
-        ("eval__masks__kind", ["circles"], "one of shapes, strokes, boxes, notebook, folder"),
+        ("eval__masks__kind", ["circles"], f"one of {', '.join(masks.FAMILIES)}"),
         ("eval__masks__border", [0.5], "a number from 0 to 0.49"),
         ("model__kind", ["pconv", True], "one of partial, zero, mask_channel, gated"),
         ("model__depth", [0, 13, 4.0, True], "an integer from 1 to 12"),
@@ -388,11 +389,28 @@ def test_all_problems_are_reported_at_once():
         ),
         (
             {"loss__weights": dict.fromkeys(losses.term_names(), 0)},
-            r"loss.weights that are on \(valid, hole, tv\) are 0",
+            r"loss.weights that are on \(valid, hole, tv, log_mse\) are 0",
         ),
         (
             {"loss__weights": dict.fromkeys(losses.term_names(), 0) | {"style_out": 120}},
-            r"on \(valid, hole, tv\) are 0",
+            r"on \(valid, hole, tv, log_mse\) are 0",
+        ),
+        (
+            {"model__guess": True},
+            "model.guess is True and train.pyramid_levels 0; a guess comes from a pyramid: set both",
+        ),
+        ({"train__pyramid_levels": 2}, "model.guess is False and train.pyramid_levels 2; a guess comes from a pyramid"),
+        (
+            {"model__guess": True, "train__pyramid_levels": 3, "model__depth": 8},
+            r"data.size is 512, 128 at the coarsest of 3 levels; needs a multiple of 256 there",
+        ),
+        (
+            {"optim__schedule": "trapezoid"},
+            'optim.schedule is "trapezoid" and optim.cooldown_steps 0; needs 1 to 500000',
+        ),
+        (
+            {"optim__schedule": "trapezoid", "optim__warmup_steps": 9, "optim__cooldown_steps": 499_992},
+            "optim.cooldown_steps 499992; needs 1 to 499991",
         ),
         ({"masks__path": "there"}, 'masks.path is there and the kind "strokes": set masks.kind=folder'),
     ],
@@ -416,6 +434,8 @@ def test_wrong_combinations_are_named(changes, message):
         {"optim__lr": 1, "loss__weights__tv": 0, "optim__schedule": "cosine"},
         {"train__steps": 0, "optim__schedule": "cosine", "optim__warmup_steps": 10},
         {"model__norm": "masked_batch", "finetune__steps": 0},
+        {"model__guess": True, "train__pyramid_levels": 3, "model__depth": 7},
+        {"optim__schedule": "trapezoid", "optim__warmup_steps": 9, "optim__cooldown_steps": 499_991},
     ],
 )
 def test_right_combinations_pass(changes):

@@ -83,7 +83,7 @@ def prediction(config, batch):
       batch: see `serving.serve`.
     """
     model = build.unet_model(config)
-    predict = evaluator.compiled(model)
+    predict = evaluator.compiled(model, config.train.pyramid_levels)
     variables = parallel.replicate(unet.prepared(build.initial_state(config).eval_variables, model.dtype))
     return lambda: jax.block_until_ready(predict(variables, batch["image"], batch["mask"]))
 

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from pconv_jax import errors
+from pconv_jax.data import elements
 
 # An element that would make the hole too large is drawn again at half its size; 2 ** -12 of an image is below a pixel.
 _MAX_HALVINGS = 12
@@ -50,6 +51,19 @@ def draw(element, family, rng: np.random.Generator, size: tuple[int, int], low: 
             halvings = min(halvings + 1, _MAX_HALVINGS)
     _fill_pixels(hole[rows : size[0] - rows, columns : size[1] - columns], low - area)
     return hole, ""
+
+
+def draw_mixed(family, rng: np.random.Generator, size: tuple[int, int], low: int, high: int):
+    """Draws a hole from one to three kinds of elements (`elements.mixture`); arguments and result are those of `draw`.
+
+    Args:
+      family: as in `draw`.
+      rng: as in `draw`.
+      size: as in `draw`.
+      low: as in `draw`.
+      high: as in `draw`.
+    """
+    return draw(elements.mixture(rng), family, rng, size, low, high)
 
 
 def border_pixels(border: float, size: tuple[int, int]) -> tuple[int, int]:

@@ -25,6 +25,7 @@ FRAME = 20 / 512
 # the hole was made from, or "".
 FAMILIES: dict[str, Callable] = {
     **{kind: functools.partial(grown_masks.draw, element) for kind, element in elements.ELEMENTS.items()},
+    "mixed": grown_masks.draw_mixed,
     "notebook": notebook_masks.draw,
     "folder": folder_masks.draw,
 }
@@ -37,8 +38,9 @@ class Family:
     """A kind of mask and its settings.
 
     Attributes:
-      kind: one of `FAMILIES`: "shapes" (lines, circles, ellipses), "strokes" (free-form brush), "boxes", "notebook"
-        (as the Keras notebook draws them), or "folder" (mask images).
+      kind: one of `FAMILIES`: "shapes" (lines, circles, ellipses), "strokes" (free-form brush), "boxes", "scratches",
+        "outlines", "blobs", "specks", "text", "mixed" (each mask from one to three of these kinds), "notebook" (as the
+        Keras notebook draws them), or "folder" (mask images).
       area: range of the hole area as fractions of the image, `(low, high]`.
       border: width of a frame that no hole enters, as a fraction of each side; 0 lets holes touch the border.
       path: directory of the mask images, for "folder".

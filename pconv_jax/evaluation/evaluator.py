@@ -15,7 +15,14 @@ from pconv_jax.training import checkpoints, parallel, preemption, rundir, steps,
 class Evaluator:
     """Scores the network of a run on its evaluation set, at every checkpoint and after the last step."""
 
-    def __init__(self, model: unet.UNet, evaluation_set: pipeline.EvaluationSet, batch_size: int, threads: int = 2):
+    def __init__(
+        self,
+        model: unet.UNet,
+        evaluation_set: pipeline.EvaluationSet,
+        batch_size: int,
+        threads: int = 2,
+        pyramid_levels: int = 0,
+    ):
         """Keeps what an evaluation needs; the network is compiled when it is first called.
 
         Args:
@@ -23,9 +30,10 @@ class Evaluator:
           evaluation_set: the examples.
           batch_size: examples per batch; a multiple of the number of this host's devices.
           threads: number of threads that prepare examples.
+          pyramid_levels: number of levels in which the network fills from coarse to fine; 0 for none.
         """
         self.batch_size, self.threads, self.inputs = batch_size, threads, inputs.Drawn(evaluation_set)
-        self._model, self._evaluation_set, self._predict = model, evaluation_set, compiled(model)
+        self._model, self._evaluation_set, self._predict = model, evaluation_set, compiled(model, pyramid_levels)
 
     def psnr(self, state: train_state.TrainState, signals: Sequence[str] = ()) -> float:
         """Returns the mean PSNR of the network's composites, by which checkpoints are ranked.
@@ -101,9 +109,14 @@ def restore(path: str, shapes: train_state.TrainState, which: str) -> train_stat
     return parallel.replicate(checkpoints.restore_chosen(path, shapes, which))
 
 
-def compiled(model: unet.UNet):
-    """Returns `predict(variables, image, mask) -> (output, composite)`, compiled for all devices of this host."""
-    return parallel.map_predict(steps.make_predict(model))
+def compiled(model: unet.UNet, pyramid_levels: int = 0):
+    """Returns `predict(variables, image, mask) -> (output, composite)`, compiled for all devices of this host.
+
+    Args:
+      model: the network.
+      pyramid_levels: number of levels in which it fills from coarse to fine; 0 for none.
+    """
+    return parallel.map_predict(steps.make_predict(model, pyramid_levels))
 
 
 def about_network(config, state: train_state.TrainState) -> dict:

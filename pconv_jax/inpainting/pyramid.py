@@ -45,7 +45,7 @@ class Settings:
 
 def of_config(config) -> Settings | None:
     """Returns the settings for the network of a config: those of its training, or None if it was trained without."""
-    if not config.model.get("guess", False):
+    if not config.model.guess:
         return None
     return Settings(threshold=0, smallest=config.data.size >> (config.train.pyramid_levels - 1))
 

@@ -1,4 +1,6 @@
-"""The six loss terms (Liu et al. 2018, section 3.3). Images `[N, H, W, C]`, float32 in [0, 1]; mask 1 = valid.
+"""The six loss terms of the paper (Liu et al. 2018, section 3.3), and `log_mse`, which is not the paper's.
+
+Images `[N, H, W, C]`, float32 in [0, 1]; mask 1 = valid.
 
 Every L1 is a mean over all elements of the batch, as the authors confirm: the valid and hole terms are not divided by
 the valid or the hole area. Each term is one float32 scalar; the weights are in the config.
@@ -38,6 +40,23 @@ def hole(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
       mask: M, 1 valid, 0 hole.
     """
     return jnp.mean(jnp.where(mask != 0, 0, jnp.abs(output - target)))
+
+
+def log_mse(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
+    """Returns the mean over images of the logarithm of the mean squared error in the hole, which is PSNR as a loss.
+
+    A decibel of a smooth image counts as much as one of a textured image, and one of a small hole as much as one of a
+    large hole. The squared error of one step of an 8-bit image is added, so that a perfect hole has a finite loss.
+
+    Args:
+      output: I_out, the raw prediction.
+      target: I_gt.
+      mask: M, 1 valid, 0 hole. An image without hole counts as a perfect one.
+    """
+    in_hole = (jnp.asarray(mask) == 0).astype(jnp.float32)
+    squares = jnp.sum(jnp.where(in_hole != 0, (output - target) ** 2, 0), axis=(1, 2, 3))
+    mean = squares / jnp.maximum(jnp.sum(in_hole, axis=(1, 2, 3)) * target.shape[-1], 1)
+    return jnp.mean(jnp.log(mean + 1 / 255**2))
 
 
 def perceptual(of_output: Features, of_composite: Features, of_target: Features) -> Float[Array, ""]:
@@ -101,14 +120,16 @@ def _wide(x):
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-# The terms of the loss by the name of their weight. To add one, add an entry to one of these two, and its weight to
+# The terms of the loss by the name of their weight. To add one, add an entry to one of these three, and its weight to
 # experiments/default.py. Terms of images are functions of `(output, target, mask, composite)`, terms of VGG16's
-# features of `(of_output, of_composite, of_target)`, each a list of feature maps.
+# features of `(of_output, of_composite, of_target)`, each a list of feature maps. Optional terms are terms of images
+# that are computed only if their weight is not 0; the others are always logged.
 IMAGE_TERMS = {
     "valid": lambda output, target, mask, composite: valid(output, target, mask),
     "hole": lambda output, target, mask, composite: hole(output, target, mask),
     "tv": lambda output, target, mask, composite: total_variation(composite, mask),
 }
+OPTIONAL_TERMS = {"log_mse": lambda output, target, mask, composite: log_mse(output, target, mask)}
 FEATURE_TERMS = {
     "perceptual": perceptual,
     "style_out": lambda of_output, of_composite, of_target: style(of_output, of_target),
@@ -118,4 +139,5 @@ FEATURE_TERMS = {
 
 def term_names(features: bool = True) -> tuple[str, ...]:
     """Returns the names of all terms, or of those that do without VGG16's features."""
-    return (*IMAGE_TERMS, *FEATURE_TERMS) if features else tuple(IMAGE_TERMS)
+    of_images = (*IMAGE_TERMS, *OPTIONAL_TERMS)
+    return (*of_images, *FEATURE_TERMS) if features else of_images

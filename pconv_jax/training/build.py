@@ -16,6 +16,7 @@ from absl import logging
 
 from pconv_jax.data import mask_folder, masks, pipeline, sources
 from pconv_jax.models import unet, vgg
+from pconv_jax.ops import losses
 from pconv_jax.ops.cpu import dispatch
 from pconv_jax.training import parallel, phases, steps, train_state, validation
 
@@ -170,7 +171,8 @@ def vgg16_features(config):
 def learning_rate(config) -> optax.Schedule:
     """Returns the schedule, a function of the step.
 
-    It is a linear warm-up, then constant or a cosine to zero; in the second phase it is constant.
+    It is a linear warm-up, then constant, a cosine to zero, or "trapezoid", constant and at last linear to zero. In
+    the second phase it is constant.
     """
     optim, count = config.optim, config.train.steps
     finetune = optax.constant_schedule(config.finetune.lr)
@@ -180,6 +182,9 @@ def learning_rate(config) -> optax.Schedule:
         first = optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, count)
     else:
         first = optax.linear_schedule(0.0 if optim.warmup_steps else optim.lr, optim.lr, max(optim.warmup_steps, 1))
+    if optim.schedule == "trapezoid":
+        down = optax.linear_schedule(optim.lr, 0.0, optim.cooldown_steps)
+        first = optax.join_schedules([first, down], [count - optim.cooldown_steps])
     return optax.join_schedules([first, finetune], [count]) if config.finetune.steps else first
 
 
@@ -219,6 +224,7 @@ class Experiment:
       vgg16_params: parameters of VGG16, the third argument of the step.
       batch_size: training examples per step, over all devices.
       intervals: number of steps between log lines ("log"), checkpoints ("checkpoint") and image grids ("sample").
+      pyramid_levels: number of levels in which the network fills from coarse to fine; 0 for none.
       samples: number of examples on an image grid.
       max_to_keep: number of newest checkpoints to keep, beside the best.
       eval_batch_size: examples per batch in evaluations.
@@ -238,6 +244,7 @@ class Experiment:
     vgg16_params: Any
     batch_size: int
     intervals: Mapping[str, int]
+    pyramid_levels: int
     samples: int
     max_to_keep: int
     eval_batch_size: int
@@ -268,6 +275,8 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
         features,
         ema=config.optim.ema,
         accumulate=config.train.accumulate,
+        levels=config.train.pyramid_levels,
+        optional_terms=tuple(name for name in losses.OPTIONAL_TERMS if config.loss.weights[name]),
     )
     return Experiment(
         name=config.name,
@@ -289,6 +298,7 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
             "checkpoint": config.train.checkpoint_every,
             "sample": config.train.sample_every,
         },
+        pyramid_levels=config.train.pyramid_levels,
         samples=config.train.samples,
         max_to_keep=config.train.max_to_keep,
         eval_batch_size=config.eval.batch_size,

@@ -1,7 +1,7 @@
 """Makes the training step and the prediction, pure functions of arrays, from a network, an optimizer and a phase."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from pconv_jax.ops import compositing, losses
+from pconv_jax.ops import compositing, losses, pyramid
 from pconv_jax.training import phases
 
 
-def loss_terms(output, target, mask, features: Callable | None):
+def loss_terms(output, target, mask, features: Callable | None, optional: Sequence[str] = ()):
     """Returns the terms of the loss by name, each a scalar. Without `features`, only the terms of images are computed.
 
     Args:
@@ -22,15 +22,38 @@ def loss_terms(output, target, mask, features: Callable | None):
       mask: `[N, H, W, 1]`, 1 = valid.
       features: takes images and returns a list of feature maps (VGG16), or None. It is called once for the target,
         without gradient, and once for output and composite together.
+      optional: names of the terms of `losses.OPTIONAL_TERMS` to compute.
     """
     filled = compositing.composite(target, output, mask)
-    terms = {name: term(output, target, mask, filled) for name, term in losses.IMAGE_TERMS.items()}
+    of_images = losses.IMAGE_TERMS | {name: losses.OPTIONAL_TERMS[name] for name in optional}
+    terms = {name: term(output, target, mask, filled) for name, term in of_images.items()}
     if features is not None:
         of_target = lax.stop_gradient(features(target))
         both = features(jnp.concatenate([output, filled]))
         of_output, of_filled = [f[: len(output)] for f in both], [f[len(output) :] for f in both]
         terms |= {name: term(of_output, of_filled, of_target) for name, term in losses.FEATURE_TERMS.items()}
     return terms
+
+
+def pyramid_terms(network: Callable, image, mask, levels: int, terms: Callable) -> dict:
+    """Returns the terms of a network that fills from coarse to fine, as weighted means over the levels of a pyramid.
+
+    Each level is trained on the input that it gets when images are filled, the enlarged result of the next coarser
+    level, and is compared with the image at its own size. A level counts half as much as the next finer one.
+
+    Args:
+      network: `(image, mask, guess) -> output`.
+      image: `[N, H, W, C]`, float32 in [0, 1], complete.
+      mask: `[N, H, W, 1]`, 1 = valid.
+      levels: number of levels, at least 1.
+      terms: `(output, target, mask) -> dict of scalars` for one level.
+    """
+    outputs = pyramid.coarse_to_fine(network, image, mask, levels)
+    masks = [level_mask for _, level_mask in pyramid.levels(image, mask, levels)]
+    targets = [target for target, _ in pyramid.levels(image, jnp.ones_like(mask), levels)]
+    rows = [terms(*level) for level in zip(outputs, targets, masks, strict=True)]
+    fractions = [0.5**level / sum(0.5**k for k in range(levels)) for level in range(levels)]
+    return {name: sum(w * row[name] for w, row in zip(fractions, rows, strict=True)) for name in rows[0]}
 
 
 def loss_weights(weights: dict[str, float], style_warmup_steps: int, step) -> dict:
@@ -56,6 +79,8 @@ def make_train_step(
     *,
     ema: float = 0.0,
     accumulate: int = 1,
+    levels: int = 0,
+    optional_terms: Sequence[str] = (),
 ):
     """Makes the training step, a pure function that is to be mapped over the axis `model.axis_name`.
 
@@ -70,6 +95,8 @@ def make_train_step(
         so that the initial parameters are forgotten (as in TensorFlow's ExponentialMovingAverage).
       accumulate: number of equal parts of the batch that are computed one after another. All terms are means over
         examples, so the gradient is the same; batch normalisation uses the statistics of each part.
+      levels: number of levels of the image pyramid that the network is trained in (`pyramid_terms`); 0 for none.
+      optional_terms: names of the terms of `losses.OPTIONAL_TERMS` to compute.
 
     Returns:
       `train_step(state, batch, vgg16) -> (state, metrics)`. The batch has `image` uint8 `[B, H, W, C]`, `mask` uint8
@@ -77,7 +104,8 @@ def make_train_step(
       float32 scalars: `loss`, each term raw and as `weighted/<term>`, `grad_norm`, `param_norm` after the update, and
       the number of `skipped` images.
     """
-    gradients = _make_gradients(model, features, phase, accumulate)
+    terms = functools.partial(_terms, model, features, phase, levels, tuple(optional_terms))
+    gradients = _make_gradients(terms, accumulate)
 
     def train_step(state, batch, vgg16):
         grads, metrics, batch_stats = gradients(state, batch, vgg16, weights(state.step))
@@ -103,21 +131,37 @@ def make_train_step(
     return train_step
 
 
-def _make_gradients(model, features, phase, accumulate):
+def _terms(model, features, phase, levels, optional_terms, params, batch_stats, image, mask, vgg16):
+    """Returns `(terms, batch_stats)` of a batch: the raw terms of the loss and the updated running statistics."""
+    statistics = [batch_stats]
+
+    def network(*arguments):
+        variables = {"params": params, "batch_stats": statistics[-1]}
+        options = {"train": True, "freeze_encoder": phase.freeze_statistics, "mutable": ["batch_stats"]}
+        (output, _), updates = model.apply(variables, *arguments, **options)
+        statistics.append(updates.get("batch_stats", {}))
+        return output
+
+    def terms(output, target, mask):
+        maps = features and functools.partial(features, vgg16)
+        return loss_terms(output, target, mask, maps, optional_terms)
+
+    if levels:
+        return pyramid_terms(network, image, mask, levels, terms), statistics[-1]
+    return terms(network(image, mask), image, mask), statistics[-1]
+
+
+def _make_gradients(terms, accumulate):
     """Makes `gradients(state, batch, vgg16, weight) -> (grads, metrics, batch_stats)` of one device."""
 
     def gradients(state, batch, vgg16, weight):
         def objective(params, batch_stats, image, mask):
             image, mask = image.astype(jnp.float32) / 255.0, mask.astype(jnp.float32)
-            variables = {"params": params, "batch_stats": batch_stats}
-            (output, _), updates = model.apply(
-                variables, image, mask, train=True, freeze_encoder=phase.freeze_statistics, mutable=["batch_stats"]
-            )
-            terms = loss_terms(output, image, mask, features and functools.partial(features, vgg16))
-            weighted = {name: weight[name] * term for name, term in terms.items()}
+            raw, batch_stats = terms(params, batch_stats, image, mask, vgg16)
+            weighted = {name: weight[name] * term for name, term in raw.items()}
             total = sum(weighted.values())
-            metrics = {"loss": total, **terms, **{f"weighted/{name}": term for name, term in weighted.items()}}
-            return total, (metrics, updates.get("batch_stats", {}))
+            metrics = {"loss": total, **raw, **{f"weighted/{name}": term for name, term in weighted.items()}}
+            return total, (metrics, batch_stats)
 
         def add_part(carry, part):
             batch_stats, total = carry
@@ -142,16 +186,24 @@ def _norm(tree):
     return jnp.sqrt(optax.tree.vdot(tree, tree))
 
 
-def make_predict(model):
+def make_predict(model, levels: int = 0):
     """Returns `predict(variables, image, mask) -> (output, composite)` from uint8 images to float32, where 1 is white.
 
     The composite is in [0, 1], the output is not clipped. Batch normalisation uses its running statistics, so a
     prediction does not depend on the other examples of its batch.
+
+    Args:
+      model: the network.
+      levels: number of levels of the image pyramid in which it is applied from coarse to fine; 0 for none.
     """
 
     def predict(variables, image, mask):
-        image = image.astype(jnp.float32) / 255.0
-        output, _ = model.apply(variables, image, mask.astype(jnp.float32), train=False)
+        image, mask = image.astype(jnp.float32) / 255.0, mask.astype(jnp.float32)
+
+        def network(*arguments):
+            return model.apply(variables, *arguments, train=False)[0]
+
+        output = pyramid.coarse_to_fine(network, image, mask, levels)[0] if levels else network(image, mask)
         return output, compositing.composite(image, jnp.clip(output, 0.0, 1.0), mask)
 
     return predict

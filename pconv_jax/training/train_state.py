@@ -46,7 +46,8 @@ def create(model: nn.Module, optimizer: optax.GradientTransformation, *, size: i
 
     def init(key):
         image = jnp.zeros((1, size, size, model.channels))
-        variables = model.init(key, image, jnp.ones((1, size, size, 1)), train=False)
+        guess = (image,) if model.guess else ()
+        variables = model.init(key, image, jnp.ones((1, size, size, 1)), *guess, train=False)
         params = variables["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),

@@ -1,6 +1,8 @@
 """Checks configs: one rule per key. A wrong key, value or combination is an error before anything starts."""
 
+import copy
 import difflib
+import functools
 import os
 
 from pconv_jax import errors
@@ -89,6 +91,7 @@ RULES = {
     "model.dtype": _choice(("float32", "bfloat16")),
     "model.conv_impl": _choice(dispatch.IMPLS),
     "model.mask_update": _choice(mask_update.RULES),
+    "model.guess": _SWITCH,
     "model.negative_slope": _number(0, 1),
     "model.first_norm": _SWITCH,
     "model.norm_bias": _SWITCH,
@@ -101,7 +104,8 @@ RULES = {
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
     "optim.lr": _number(0),
-    "optim.schedule": _choice(("constant", "cosine")),
+    "optim.schedule": _choice(("constant", "cosine", "trapezoid")),
+    "optim.cooldown_steps": _integer(0),
     "optim.warmup_steps": _integer(0),
     "optim.clip_norm": _number(0),
     "optim.b1": _number(0, 0.9999999),
@@ -109,6 +113,7 @@ RULES = {
     "optim.eps": _number(0),
     "optim.ema": _number(0, 0.9999999),
     "train.steps": _integer(0),
+    "train.pyramid_levels": _integer(0, 12),
     "train.batch_size": _integer(1),
     "train.accumulate": _integer(1),
     "train.log_every": _integer(1),
@@ -133,6 +138,10 @@ RENAMED = {"data.key": "data.image_feature", "train.keep": "train.max_to_keep"}
 
 # Keys that runs of older versions lack, with the values that describe those runs.
 ADDED = {
+    "model.guess": False,
+    "train.pyramid_levels": 0,
+    "loss.weights.log_mse": 0.0,
+    "optim.cooldown_steps": 0,
     "eval.buckets": True,
     "eval.native": False,
     "model.negative_slope": 0.2,
@@ -174,15 +183,16 @@ def unknown(key: str) -> str:
 
 def rename_keys(values: dict) -> dict:
     """Returns the nested values of a config that an older version wrote, with the keys of this version."""
-    sections = {name: dict(value) if isinstance(value, dict) else value for name, value in values.items()}
+    sections = copy.deepcopy(values)
     for old, new in RENAMED.items():
         (section, old_key), (_, new_key) = old.split("."), new.split(".")
         if isinstance(sections.get(section), dict) and old_key in sections[section]:
             sections[section].setdefault(new_key, sections[section].pop(old_key))
     for key, value in ADDED.items():
-        section, name = key.split(".")
-        if isinstance(sections.get(section), dict):
-            sections[section].setdefault(name, value)
+        *path, name = key.split(".")
+        section = functools.reduce(lambda values, part: values.get(part, {}), path, sections)
+        if isinstance(section, dict):
+            section.setdefault(name, value)
     return sections
 
 
@@ -222,6 +232,7 @@ def _combinations(config):
     check("eval.masks", evaluation_masks, config)
     check("data.size", unet.check_size, (config.data.size, config.data.size), config.model.depth)
     check("model", options.check, config.model, config.model.kind)
+    problems += _wrong_pyramid(config)
     problems += _wrong_sources(config.data)
     if config.train.samples > config.eval.batch_size:
         problems.append(
@@ -251,6 +262,28 @@ def _combinations(config):
     for section in (config.masks, config.eval.masks):
         if section.path and section.kind != "folder":
             problems.append(f'masks.path is {section.path} and the kind "{section.kind}": set masks.kind=folder')
+    return problems
+
+
+def _wrong_pyramid(config):
+    """Returns a message for each setting of the pyramid, the network and the schedule that does not fit the others."""
+    problems, levels, multiple = [], config.train.pyramid_levels, 2**config.model.depth
+    if config.model.guess != (levels > 0):
+        problems.append(
+            f"model.guess is {config.model.guess} and train.pyramid_levels {levels}; a guess comes from a pyramid: set "
+            "both, or model.guess=False and train.pyramid_levels=0"
+        )
+    if levels and config.data.size % (multiple * 2 ** (levels - 1)):
+        problems.append(
+            f"data.size is {config.data.size}, {config.data.size / 2 ** (levels - 1):g} at the coarsest of {levels} "
+            f"levels; needs a multiple of {multiple} there (depth {config.model.depth}): lower train.pyramid_levels"
+        )
+    longest = config.train.steps - config.optim.warmup_steps
+    if config.optim.schedule == "trapezoid" and not 0 < config.optim.cooldown_steps <= longest:
+        problems.append(
+            f'optim.schedule is "trapezoid" and optim.cooldown_steps {config.optim.cooldown_steps}; needs 1 to '
+            f"{longest}, the steps that optim.warmup_steps leaves of train.steps"
+        )
     return problems
 
 
