@@ -1,6 +1,6 @@
 """Trains the network that fills photographs from coarse to fine, for holes of any size.
 
-    ./launch.sh train experiments/photographs.py --config.data.path=DIR
+    python -m pconv_jax.main --config=experiments/photographs.py --config.data.path=DIR
 
 DIR is a folder of photographs, some hundred or more, with at least 400 pixels on the short side. The network is small,
 because the image pyramid and not the network reaches across large holes: at each of three levels it takes the enlarged
