@@ -114,6 +114,41 @@ def test_other_compressions_are_named():
         images.decode(encoded)
 
 
+@pytest.mark.parametrize("compression", [None, "lzw", "zlib", "packbits", "zstd", "lzma", "jpeg"])
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 7}, {"tile": (16, 16)}], ids=str)
+def test_no_pixel_is_made_up(compression, options):
+    """A TIFF whose last strip or tile is short, absent or beyond the end of the file is refused, or is complete."""
+    whole = tiff(UPRIGHT, photometric="rgb", compression=compression, **options)
+    with tifffile.TiffFile(io.BytesIO(whole)) as file:
+        page = file.pages.first
+        last = len(page.databytecounts) - 1
+        places = {}
+        tags = (325, 324) if page.is_tiled else (279, 273)
+        for code, values in zip((279, 273), (page.databytecounts, page.dataoffsets), strict=True):
+            tag = page.tags[tags[code == 273]]
+            format_ = "<H" if tag.dtype == 3 else "<I"
+            places[code] = format_, tag.valueoffset + last * struct.calcsize(format_), values[-1]
+    pixels, refused = images.decode(whole).pixels, 0
+    size = places[279][2]
+    for code, number in ((279, 0), (279, size // 2), (279, size - 20), (279, 65535), (273, len(whole) - 9)):
+        changed = bytearray(whole)
+        struct.pack_into(places[code][0], changed, places[code][1], number)
+        try:
+            np.testing.assert_array_equal(images.decode(bytes(changed)).pixels, pixels)
+        except errors.UserError:
+            refused += 1
+    assert refused >= 4
+
+
+def test_too_few_strips():
+    """A height that the strips do not reach is refused, and the missing rows are not black."""
+    encoded = bytearray(tiff(UPRIGHT[..., 1], photometric="minisblack", rowsperstrip=32))
+    at = encoded.index(struct.pack("<HHI", 257, 4, 1)) + 8
+    encoded[at : at + 4] = struct.pack("<I", 2_752_586)
+    with pytest.raises(errors.UserError, match="a TIFF that lacks some of its pixels"):
+        images.decode(bytes(encoded))
+
+
 def test_a_tiff_without_a_meaning_of_its_numbers():
     """Where PhotometricInterpretation is missing, nothing is guessed."""
     encoded = bytearray(tiff(UPRIGHT[..., 1], photometric="minisblack"))

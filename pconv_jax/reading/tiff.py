@@ -17,6 +17,7 @@ _COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}
 _JPEG = 7
 # None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd. The others hold images with sizes of their own.
 _COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
+_PLANES_APART = 2
 _SPARE, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _REDUCED = 1  # Bit of NewSubfileType: a preview of another page.
 _UNSIGNED = 1
@@ -37,6 +38,7 @@ def header(encoded: bytes) -> headers.Header:
     """
     page = _page(encoded)
     _check(page)
+    _check_segments(encoded, page)
     if page.compression == _JPEG:
         _check_jpegs(encoded, page)
     tag = page.tags.get(_ORIENTATION)
@@ -151,8 +153,21 @@ def _check(page):
         raise errors.UserError(f"is damaged: {page.samplesperpixel} channels where colour needs 3")
     if (page.imagedepth or 1) > 1:
         raise errors.UserError(f"is a volume of {page.imagedepth} slices; needs one image: {convert}")
-    if not page.dataoffsets or not page.databytecounts:
-        raise errors.UserError("is damaged, or cut off: a TIFF without pixels")
+
+
+def _check_segments(encoded, page):
+    """Refuses a file that lacks strips or tiles, or a part of them: tifffile fills missing ones with zeros."""
+    planes = page.samplesperpixel if page.planarconfig == _PLANES_APART else 1
+    if page.is_tiled:
+        count = -(-page.imagewidth // page.tilewidth) * -(-page.imagelength // page.tilelength) * planes
+    else:
+        count = -(-page.imagelength // page.rowsperstrip) * planes
+    segments = list(zip(page.dataoffsets, page.databytecounts, strict=False))
+    if len(segments) != count or any(not size or offset + size > len(encoded) for offset, size in segments):
+        raise errors.UserError("is damaged, or cut off: a TIFF that lacks some of its pixels")
+    bits = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample
+    if page.compression == 1 and sum(size for _, size in segments) < bits // 8:
+        raise errors.UserError("is damaged, or cut off: a TIFF that lacks some of its pixels")
 
 
 def _check_jpegs(encoded, page):
@@ -169,7 +184,7 @@ def _stored(page):
     array = page.asarray(maxworkers=1)
     if array.ndim == 2:
         array = array[..., None]
-    elif array.ndim == 3 and page.planarconfig == 2 and page.samplesperpixel > 1:
+    elif array.ndim == 3 and page.planarconfig == _PLANES_APART and page.samplesperpixel > 1:
         array = np.moveaxis(array, 0, -1)
     if array.shape != (page.imagelength, page.imagewidth, page.samplesperpixel):
         raise errors.UserError(f"is damaged: {list(array.shape)} numbers where the tags give another shape")
