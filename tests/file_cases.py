@@ -115,13 +115,15 @@ def pillow_cases():
     for kind, options in (
         ("PNG", {}),
         ("BMP", {}),
-        *(("TIFF", {"compression": c} if c else {}) for c in (None, "group3", "group4", "tiff_lzw", "packbits")),
+        *(("TIFF", {"compression": c} if c else {}) for c in (None, "group3", "group4", "packbits")),
     ):
         yield Case(
             f"Pillow {kind} 1 {options}",
             saved(PIL.Image.fromarray(bits), kind, **options),
             bits[..., None] * np.uint8(255),
         )
+    lzw = saved(PIL.Image.fromarray(bits), "TIFF", compression="tiff_lzw")
+    yield Case("Pillow TIFF 1 tiff_lzw", lzw, None)
     for colours in (2, 4, 16, 256):
         palette = PIL.Image.fromarray(RGB).quantize(colours)
         rgb = np.asarray(palette.convert("RGB"))

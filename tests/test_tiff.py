@@ -140,6 +140,21 @@ def test_no_pixel_is_made_up(compression, options):
     assert refused >= 4
 
 
+def test_damaged_lzw_does_not_end_the_process():
+    """Random changes of LZW data are a picture or an error; imagecodecs' decoder crashed on some of them."""
+    encoded = tiff(UPRIGHT, photometric="rgb", compression="lzw")
+    rng, start, refused = np.random.default_rng(0), 300, 0
+    for _ in range(300):
+        changed = bytearray(encoded)
+        for at in rng.integers(start, len(encoded), 3):
+            changed[at] = rng.integers(256)
+        try:
+            assert images.decode(bytes(changed)).pixels.shape == UPRIGHT.shape
+        except errors.UserError:
+            refused += 1
+    assert refused > 0
+
+
 def test_too_few_strips():
     """A height that the strips do not reach is refused, and the missing rows are not black."""
     encoded = bytearray(tiff(UPRIGHT[..., 1], photometric="minisblack", rowsperstrip=32))

@@ -7,6 +7,7 @@ import io
 import logging
 
 import numpy as np
+import PIL.TiffImagePlugin
 import tifffile
 
 from pconv_jax import errors
@@ -14,7 +15,7 @@ from pconv_jax.reading import exif, headers, jpeg
 
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}  # Samples without extra ones.
-_JPEG = 7
+_LZW, _JPEG = 5, 7
 # None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd. The others hold images with sizes of their own.
 _COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
 _PLANES_APART = 2
@@ -28,6 +29,29 @@ _MAX_PAGES = 64
 _MAX_RATIO, _SLACK = 2000, 2**27
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # It logs every oddity of a file as an error.
+
+
+def _decode_lzw(data, out=None):
+    """Returns the inflated bytes of a strip or tile, by Pillow's libtiff.
+
+    imagecodecs' own decoder ends the process on some damaged data.
+
+    Args:
+      data: the LZW stream.
+      out: number of bytes to return, as tifffile gives it.
+    """
+
+    def long(value):
+        return exif.Entry(4, 1, value.to_bytes(4, "little"))
+
+    tags = {256: out, 257: 1, 258: 8, 259: _LZW, 262: _MIN_IS_BLACK, 273: 8, 277: 1, 278: 1, 279: len(data)}
+    row = exif.serialise("<", {"main": {tag: long(value) for tag, value in tags.items()}}, bytes(data))
+    with PIL.TiffImagePlugin.TiffImageFile(io.BytesIO(row)) as image:
+        return image.tobytes()
+
+
+# tifffile offers no other place for a decoder of one's own.
+tifffile.TIFF.DECOMPRESSORS._codecs[_LZW] = _decode_lzw
 
 
 def header(encoded: bytes) -> headers.Header:
@@ -149,6 +173,8 @@ def _check(page):
     if page.compression not in _COMPRESSIONS:
         name = getattr(page.compression, "name", page.compression)
         raise errors.UserError(f"is a TIFF with {name} compression, which is not read: {convert}")
+    if page.compression == _LZW and bits < 8:  # Its inflated size, which the decoder needs, is not known.
+        raise errors.UserError(f"is {bits} bits per channel with LZW compression, which is not read: {convert}")
     if page.samplesperpixel < _COLOURS[page.photometric]:
         raise errors.UserError(f"is damaged: {page.samplesperpixel} channels where colour needs 3")
     if (page.imagedepth or 1) > 1:
