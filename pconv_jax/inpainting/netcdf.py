@@ -60,8 +60,8 @@ def read(path: str, name: str | None = None) -> Grids:
     if name is None and len(grids) == 1:
         name = grids[0]
     if name not in grids:
-        found = f"has no variable {name} on a grid" if name else "has several variables"
-        raise errors.UserError(f"{path} {found}: give --variable, one of {', '.join(grids) or 'none in this file'}")
+        reason = f"has no variable {name} on a grid" if name else "has several variables"
+        raise errors.UserError(f"{path} {reason}: give --variable, one of {', '.join(grids) or 'none in this file'}")
     variable = dataset[name]
     axes = _axes(dataset, variable)
     raw = variable.values
