@@ -68,6 +68,7 @@ def get_config():
     config.model.any_size = False  # accepts sizes that are not multiples of 2 ** depth
     config.model.input_mean = ()  # mean per channel, subtracted from the image; (): none
     config.model.input_std = ()  # standard deviation per channel, by which the image is divided; (): none
+    config.model.soft_mask = False  # weights pixels by mask values between 0 and 1; masks drawn here are 0 or 1
     config.model.renormalise_twice = False  # multiplies the last layer's result by sum(1) / sum(M) twice
 
     config.loss = ml_collections.ConfigDict()

@@ -210,6 +210,7 @@ def define_flags(flag_values: flags.FlagValues):
         flag_values,
     )
     flags.DEFINE_string("weights", None, "Weights file; default: those that the package contains.", flag_values)
+    flags.DEFINE_bool("soft_mask", False, "Soft rims of holes, for --weights trained with them.", flag_values)
     flags.DEFINE_string("run", None, "Run directory of your own training, in place of weights.", flag_values)
     flags.DEFINE_enum("checkpoint", "last", ["last", "best"], "Which checkpoint of --run.", flag_values)
     flags.DEFINE_integer(
@@ -256,10 +257,14 @@ def main(flag_values: flags.FlagValues, *arguments: str):
     matched = jobs.match(image, mask, out, flag_values.overwrite, flag_values.resume)
     compilation_cache.enable(flag_values.compilation_cache)
     settings = {"tile": flag_values.tile, "ensemble": flag_values.ensemble}
+    if flag_values.soft_mask and not flag_values.weights:
+        raise errors.UserError(
+            "--soft_mask needs --weights of a network that was trained with soft masks: leave it out"
+        )
     if flag_values.run:
         network = Inpainter.from_run(flag_values.run, flag_values.checkpoint, **settings)
     elif flag_values.weights:
-        network = Inpainter.from_weights(flag_values.weights, **settings)
+        network = Inpainter.from_weights(flag_values.weights, soft_mask=flag_values.soft_mask, **settings)
     else:
         network = Inpainter.pretrained(**settings)
     failed = fill_all(network, matched, options)

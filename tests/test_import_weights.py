@@ -74,6 +74,40 @@ def test_torch_names_are_those_of_the_files(tmp_path, layout):
     assert written[0] == written[1]
 
 
+def test_soft_masks(tmp_path, caplog):
+    """With `soft_mask`, the network of naoto0804 computes what it does in PyTorch on masks between 0 and 1."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which computes the other network")
+    other, out = other_networks.NETWORKS["naoto0804"], str(tmp_path / "out.safetensors")
+    import_weights.import_file(checkpoint(tmp_path / "net.pth", "naoto0804"), out)
+    weights = weights_file.read(out)
+    model = weights.model().clone(conv_impl="xla", soft_mask=True)
+    mask = next(masks((128, 128)))
+    mask = mask * np.random.default_rng(3).uniform(0.1, 1, mask.shape).astype(np.float32)
+    image = np.random.default_rng(2).uniform(size=(1, 128, 128, 3)).astype(np.float32)
+    # The mask is applied by the data set as well.
+    _, expected = other_networks.apply(torch, other, other_networks.state(other), image, mask)
+    output, _ = jax.jit(model.apply)(weights.variables, image, mask)
+    np.testing.assert_allclose(output, expected, atol=1e-5 * np.abs(expected).max(), rtol=0)
+    _, hard = other_networks.apply(torch, other, other_networks.state(other), image, (mask > 0).astype(np.float32))
+    assert np.abs(hard - expected).max() > 0.01 * np.abs(expected).max()
+    inpainter.Inpainter.from_weights(out, soft_mask=True)
+    assert not caplog.records
+    inpainter.Inpainter.from_weights(out)
+    assert "was trained with soft masks" in caplog.text
+
+
+def test_soft_rims_of_photographs(tmp_path):
+    """Filling with soft rims keeps valid pixels and gives another result than with hard ones."""
+    out = str(tmp_path / "out.safetensors")
+    import_weights.import_file(checkpoint(tmp_path / "net.pth", "naoto0804"), out)
+    image = np.random.default_rng(0).integers(0, 256, (128, 128, 3), np.uint8)
+    mask = np.ones((128, 128), np.uint8)
+    mask[40:60, 40:60] = 0
+    hard, soft = (inpainter.Inpainter.from_weights(out, 128, soft_mask=soft)(image, mask) for soft in (False, True))
+    np.testing.assert_array_equal(soft[mask == 1], image[mask == 1])
+    assert (soft != hard).any()
+
+
 def test_photographs_are_filled_by_imported_weights(tmp_path):
     """The weights file fills as those of a run; a network whose width wraps around is refused."""
     out = str(tmp_path / "out.safetensors")

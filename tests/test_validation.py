@@ -376,7 +376,7 @@ def test_all_problems_are_reported_at_once():
         ),
         (
             {"model__padding": "circular", "model__kind": "gated"},
-            'padding is "circular" and renormalise_twice False with',
+            'padding is "circular", renormalise_twice False and',
         ),
         ({"model__input_std": (1.0,)}, r"input_mean is \(\) and input_std \(1.0,\); needs 3 values in both"),
         (

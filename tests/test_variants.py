@@ -124,7 +124,7 @@ def test_options_exclude_each_other():
     """Circular padding needs partial convolution; means and deviations come in pairs, one value per channel."""
     image, mask = example()
     for options, message in (
-        ({"padding": "circular", "conv_type": "gated"}, 'padding is "circular" .* only "partial" has them'),
+        ({"padding": "circular", "conv_type": "gated"}, 'padding is "circular", .* only "partial" has them'),
         ({"input_mean": (0.5,), "input_std": (0.5,)}, r"needs 3 values in both"),
         ({"input_mean": (0.5, 0.5, 0.5)}, r"input_std \(\); needs 3 values in both"),
     ):

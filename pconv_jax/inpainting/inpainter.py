@@ -90,18 +90,26 @@ class Inpainter:
         return cls(build.unet_model(config), state.eval_variables, tile, pyramid.of_config(config), ensemble)
 
     @classmethod
-    def from_weights(cls, path: str, tile: int = TILE, ensemble: int = 1) -> "Inpainter":
-        """Loads a weights file, which `python -m pconv_jax.tools.export_weights` makes of a run.
+    def from_weights(cls, path: str, tile: int = TILE, ensemble: int = 1, *, soft_mask: bool = False) -> "Inpainter":
+        """Loads a weights file, which `tools.export_weights` makes of a run, or `tools.import_weights` of a checkpoint.
 
         Args:
           path: path of the file.
           tile, ensemble: as in `__init__`.
+          soft_mask: pixels beside the hole count less, for networks that were trained with soft masks (naoto0804's).
 
         Raises:
           UserError: the file does not exist, is damaged, or is of another kind.
         """
         weights = weights_file.read(path)
-        return cls(weights.model(), weights.variables, tile, weights.settings, ensemble)
+        model = weights.model()
+        if soft_mask:
+            model = model.clone(soft_mask=True)
+        elif weights.about.get("layout") == "naoto0804":
+            logging.warning(
+                "%s was trained with soft masks and leaves artefacts along the rim of hard ones: try --soft_mask", path
+            )
+        return cls(model, weights.variables, tile, weights.settings, ensemble)
 
     @classmethod
     def pretrained(cls, tile: int = TILE, ensemble: int = 1) -> "Inpainter":

@@ -2,6 +2,7 @@
 
 import functools
 
+import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -47,6 +48,7 @@ class TiledNetwork:
         self._tile = _round_up(tile, 4 * self._multiple)
         self._variables = unet.prepared(variables, model.dtype)
         self._predict = jax.jit(functools.partial(_predict, model.clone(center=False)))
+        self._softens = model.soft_mask
         self._centers, self._pads = model.center, model.norm != "group"
 
     def __call__(
@@ -103,7 +105,8 @@ class TiledNetwork:
             return _to_network(np.pad(x, [*padding, (0, 0)]), self._channels)
 
         planes = prepared(image)
-        mask = np.broadcast_to(np.pad(valid.astype(np.float32), padding)[..., None], (*planes.shape[:3], 1))
+        mask = _soft(valid) if self._softens else valid.astype(np.float32)
+        mask = np.broadcast_to(np.pad(mask, padding)[..., None], (*planes.shape[:3], 1))
         offset = _to_network(np.reshape(mean if self._centers else 0 * mean, (1, 1, -1)), self._channels)
         guess = None if guess is None else prepared(guess)
         extent = np.asarray(valid.shape)
@@ -140,6 +143,14 @@ def _from_network(x, channels):
     if len(x) > 1:
         return np.moveaxis(x[..., 0], 0, -1)
     return x[0] if x.shape[-1] == channels else x[0].mean(axis=-1, keepdims=True)
+
+
+def _soft(valid):
+    """Returns a mask that is less than 1 within a pixel of the hole, and 0 in the hole, whose content is not known.
+
+    Networks with `soft_mask` were trained on masks that were shrunk with interpolation.
+    """
+    return cv2.blur(valid.astype(np.float32), (3, 3), borderType=cv2.BORDER_REPLICATE) * valid
 
 
 def _round_up(x, multiple):

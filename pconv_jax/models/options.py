@@ -17,11 +17,13 @@ def check(options: Any, conv_type: str):
     Raises:
       UserError: two options exclude each other; the message names both.
     """
-    if conv_type != "partial" and (options.padding != "hole" or options.renormalise_twice):
+    if conv_type != "partial" and (options.padding != "hole" or options.renormalise_twice or options.soft_mask):
         raise errors.UserError(
-            f'padding is "{options.padding}" and renormalise_twice {options.renormalise_twice} with kind '
-            f'"{conv_type}"; only "partial" has them: use padding "hole" and renormalise_twice False'
+            f'padding is "{options.padding}", renormalise_twice {options.renormalise_twice} and soft_mask '
+            f'{options.soft_mask} with kind "{conv_type}"; only "partial" has them: use padding "hole" and False'
         )
+    if options.soft_mask and options.renormalise_twice:
+        raise errors.UserError("soft_mask and renormalise_twice are both set; no network has both: choose one")
     mean, std = tuple(options.input_mean), tuple(options.input_std)
     if {len(mean), len(std)} not in ({0}, {options.channels}):
         raise errors.UserError(

@@ -84,6 +84,7 @@ class UNet(nn.Module):
       any_size: accept sizes that are not multiples of `2 ** depth`; features are upsampled to the size of the skip.
       input_mean: per channel, subtracted from the image; () for none.
       input_std: per channel, by which the image is then divided; the output is scaled back; () for none.
+      soft_mask: masks may hold values between 0 and 1, by which `enc1` and `dec1` weight the image's pixels.
       renormalise_twice: `half_padded.Variant.twice` of `dec1`.
     """
 
@@ -110,6 +111,7 @@ class UNet(nn.Module):
     input_mean: tuple[float, ...] = ()
     input_std: tuple[float, ...] = ()
     renormalise_twice: bool = False
+    soft_mask: bool = False
 
     @nn.compact
     def __call__(self, image, mask, guess=None, *, inside=None, train=False, freeze_encoder=False):
@@ -145,7 +147,7 @@ class UNet(nn.Module):
             x, mask = self._guess_input(image - offset, mask)
             offset = image
         else:
-            x, mask = self._input(self._standardised(image - offset), mask)
+            x, mask = self._input(compositing.standardise(image - offset, self.input_mean, self.input_std), mask)
         x, mask = _cut(x, mask, inside, 0)
         skips = []
         for level in range(self.depth):
@@ -159,7 +161,8 @@ class UNet(nn.Module):
             x, mask = _cut(*layer(x, mask, *skips[level], train), inside, level)
         layer = self._block("dec1", self.channels, 3, 1, "none", None)
         x, mask = layer(x, mask, *skips[0], train)
-        return self._scaled_back(x.astype(jnp.promote_types(x.dtype, jnp.float32))) + offset, mask
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        return compositing.scale_back(x, self.input_mean, self.input_std) + offset, mask
 
     def _check(self, image, mask, guess):
         """Checks the options of the network and the arguments of a call."""
@@ -195,27 +198,20 @@ class UNet(nn.Module):
             impl=self.conv_impl,
             mask_update="shrink" if last else self.mask_update,
             zero=self.guess and last,  # so that training starts at the guess
-            variant=half_padded.Variant(self.padding == "circular", self.any_size, last and self.renormalise_twice),
+            variant=half_padded.Variant(
+                circular=self.padding == "circular",
+                crop=self.any_size,
+                twice=last and self.renormalise_twice,
+                soft=self.soft_mask and name in ("enc1", "dec1"),
+            ),
         )
         norm = functools.partial(layers.Norm, norm, self.momentum, self.axis_name, self.dtype)
         block_type = nn.remat(Block, static_argnums=5) if self.remat else Block  # 5: train
         return block_type(conv, norm, negative_slope, name=name)
 
-    def _standardised(self, image):
-        """Returns the image in the units of the first layer."""
-        if not self.input_std:
-            return image
-        return (image - jnp.asarray(self.input_mean, image.dtype)) / jnp.asarray(self.input_std, image.dtype)
-
-    def _scaled_back(self, x):
-        """Returns the last layer's output in the units of the image."""
-        if not self.input_std:
-            return x
-        return x * jnp.asarray(self.input_std, x.dtype) + jnp.asarray(self.input_mean, x.dtype)
-
     def _input(self, image, mask):
         """Returns the input of the first layer, 0 in holes whatever the image holds there, and its mask."""
-        image = jnp.where(mask != 0, image, 0).astype(self.dtype)
+        image = jnp.where(mask != 0, image * mask if self.soft_mask else image, 0).astype(self.dtype)
         if self.conv_type == "partial":
             return image, mask
         if self.conv_type == "zero":

@@ -1,5 +1,7 @@
 """Operations on images and their masks, pixel by pixel. Images `[N, H, W, C]`, masks `[N, H, W, 1]`, 1 = valid."""
 
+from collections.abc import Sequence
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
@@ -36,3 +38,29 @@ def valid_mean(image: Float[ArrayLike, "n h w c"], mask: Shaped[ArrayLike, "n h 
     valid = jnp.asarray(mask) != 0
     total = jnp.sum(jnp.where(valid, jnp.asarray(image, jnp.float32), 0), axis=(1, 2), keepdims=True)
     return total / jnp.maximum(jnp.sum(valid, axis=(1, 2), keepdims=True), 1).astype(jnp.float32)
+
+
+def standardise(
+    image: Float[ArrayLike, "n h w c"], mean: Sequence[float], std: Sequence[float]
+) -> Float[ArrayLike, "n h w c"]:
+    """Returns `(image - mean) / std`, or the image itself where `std` is empty.
+
+    Args:
+      image: the image.
+      mean: mean per channel.
+      std: standard deviation per channel, or an empty sequence.
+    """
+    if not std:
+        return image
+    return (image - jnp.asarray(mean, image.dtype)) / jnp.asarray(std, image.dtype)
+
+
+def scale_back(x: Float[Array, "n h w c"], mean: Sequence[float], std: Sequence[float]) -> Float[Array, "n h w c"]:
+    """Reverses `standardise`.
+
+    Args:
+      x: standardised image.
+      mean: mean per channel.
+      std: standard deviation per channel, or an empty sequence.
+    """
+    return x * jnp.asarray(std, x.dtype) + jnp.asarray(mean, x.dtype) if std else x

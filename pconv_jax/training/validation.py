@@ -100,6 +100,7 @@ RULES = {
     "model.input_mean": (_numbers, "numbers, one per channel, or none"),
     "model.input_std": (lambda v: _numbers(v) and all(x > 0 for x in v), "positive numbers, one per channel, or none"),
     "model.renormalise_twice": _SWITCH,
+    "model.soft_mask": _SWITCH,
     **{f"loss.weights.{term}": _number(0) for term in losses.term_names()},
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
@@ -152,6 +153,7 @@ ADDED = {
     "model.input_mean": [],
     "model.input_std": [],
     "model.renormalise_twice": False,
+    "model.soft_mask": False,
 }
 
 
