@@ -93,7 +93,7 @@ def check(filled, image, mask, output, tolerance=2e-6):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"kind": "gated"}, {"kind": "zero", "center": False}, {"norm": "batch"}],
+    [{}, {"conv_type": "gated"}, {"conv_type": "zero", "center": False}, {"norm": "batch"}],
     ids=str,
 )
 def test_without_padding_it_is_the_network(options):
