@@ -137,7 +137,7 @@ REFUSED = {
     ),
     "images: all larger than the limit": (
         lambda d: image_folder(d / "photos", NOISE, NOISE) + overridden(data__max_pixels=2399),
-        r"png: is 60x40; needs at most 2399 pixels \(data.max_pixels\)[^$]*error: 1 images in a row",
+        r"png: is 60x40, more than 2399 pixels: raise data.max_pixels[^$]*error: 1 images in a row",
     ),
     "images: the same for training and evaluation": (
         lambda d: image_folder(d / "photos", NOISE, NOISE) + overridden(data__eval_path=d / "photos"),

@@ -418,7 +418,7 @@ MASK = hole(12, 16)
         (GOOD, MASK[:, 1:], r"mask is \[12, 15\] and image \[12, 16, 3\]"),
         (GOOD, MASK.T, r"mask is \[16, 12\]"),
         (GOOD, np.repeat(MASK[..., None], 3, -1), r"mask is \[12, 16, 3\]"),
-        (GOOD, MASK * 255, r"mask holds 0 to 255; needs 0 \(hole\) and 1 \(valid\)"),
+        (GOOD, MASK * 255, r"mask holds 0 to 255; needs only 0 \(hole\) and 1 \(valid\)"),
         (GOOD, MASK * 0.5, "mask holds 0.0 to 0.5; needs"),
         (GOOD, MASK * np.nan, "mask holds nan"),
         (GOOD, 0 * MASK, "the mask is all hole"),

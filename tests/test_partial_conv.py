@@ -361,7 +361,7 @@ def shapes_unchecked():
         ({"group_sizes": 4}, "group_sizes is 4; needs 1 positive sizes"),
         ({"group_sizes": (4,), "mask": None}, r"group_sizes is \(4,\) without a mask"),
         ({"feature_group_count": 2.0}, r"feature_group_count is 2.0; needs a positive integer"),
-        ({"kernel": np.ones((0, 3, 4, 6), np.float32)}, r"kernel has shape \(0, 3, 4, 6\); needs at least one"),
+        ({"kernel": np.ones((0, 3, 4, 6), np.float32)}, r"kernel has shape \(0, 3, 4, 6\); needs no axis of size 0"),
         ({"strides": 1.5}, r"strides is \(1.5, 1.5\); needs a positive integer"),
         ({"padding": 1}, 'padding is 1; needs "SAME", "VALID", or 2 pairs'),
         ({"padding": None}, 'padding is None; needs "SAME", "VALID", or 2 pairs'),
