@@ -10,7 +10,7 @@ import tifffile
 import bad_files
 from file_cases import tiff
 from pconv_jax import errors
-from pconv_jax.reading import images
+from pconv_jax.reading import exif, images
 
 UPRIGHT, UPRIGHT_16 = bad_files.pixels("upright.png"), bad_files.pixels("upright16.png")
 
@@ -171,3 +171,50 @@ def test_a_tiff_without_a_meaning_of_its_numbers():
     encoded[at : at + 2] = struct.pack("<H", 263)
     with pytest.raises(errors.UserError, match="does not say what its numbers mean"):
         images.decode(bytes(encoded))
+
+
+def _file(pixels, bits, photometric, data, **more):
+    """Returns a TIFF of one strip with exactly these tags; `more` holds tags as `_317=2`."""
+    height, width = pixels.shape[:2]
+    tags = {256: width, 257: height, 258: [bits] * pixels.shape[2], 259: 1, 262: photometric, 273: 8}
+    tags |= {277: pixels.shape[2], 278: height, 279: len(data)} | {int(name[1:]): value for name, value in more.items()}
+    values = {tag: np.ravel(value).astype("<u2") for tag, value in tags.items()}
+    return exif.serialise("<", {"main": {t: exif.Entry(3, v.size, v.tobytes()) for t, v in values.items()}}, data)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palettes_of_every_depth(bits):
+    """A palette of 1 bit has its two colours, as those of more bits have theirs."""
+    rng = np.random.default_rng(0)
+    indices, colours = rng.integers(0, 2**bits, (8, 16)), rng.integers(0, 256, (2**bits, 3))
+    data = np.packbits((indices[..., None] >> np.arange(bits - 1, -1, -1)) & 1).tobytes()
+    encoded = _file(indices[..., None], bits, 3, data, _320=colours.T * 257)
+    np.testing.assert_array_equal(images.decode(encoded).pixels, colours[indices])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"_317": 2}, "a predictor and without compression"),
+        ({"_254": 1, "_330": 8}, "is a preview, with the image itself inside"),
+        ({"_262": 3}, "palette entries without a palette"),
+    ],
+)
+def test_numbers_of_doubtful_meaning_are_refused(more, message):
+    """Differences that are perhaps none, the preview of a raw photograph, and a missing palette are named."""
+    grey = UPRIGHT[..., :1]
+    np.testing.assert_array_equal(images.decode(_file(grey, 8, 1, grey.tobytes())).pixels, grey)
+    with pytest.raises(errors.UserError, match=message):
+        images.decode(_file(grey, 8, 1, grey.tobytes(), **more))
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}])
+def test_lost_bytes_of_a_jpeg_inside_are_reported(layout):
+    """JPEG data that end early are reported, as in a file of their own."""
+    encoded = tiff(UPRIGHT, photometric="rgb", compression="jpeg", **layout)
+    assert images.decode(encoded).damage == ""
+    page = tifffile.TiffFile(io.BytesIO(encoded)).pages.first
+    start, size = page.dataoffsets[0], page.databytecounts[0]
+    scan = encoded.index(b"\xff\xda", start) + 14
+    damaged = encoded[:scan] + (encoded[scan : scan + 20] + b"\xff\xd9").ljust(start + size - scan, b"\0")
+    assert "damaged JPEG data" in images.decode(damaged + encoded[start + size :]).damage

@@ -16,13 +16,14 @@ from pconv_jax.reading import exif, headers, jpeg
 _MIN_IS_WHITE, _MIN_IS_BLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _COLOURS = {_MIN_IS_WHITE: 1, _MIN_IS_BLACK: 1, _RGB: 3, _PALETTE: 1, _YCBCR: 3}  # Samples without extra ones.
 _LZW, _JPEG = 5, 7
+_WITH_PREDICTOR = (_LZW, 8, 32946, 34925, 50000)  # LZW, deflate (two numbers), LZMA, zstd.
 # None, CCITT, LZW, JPEG, deflate, PackBits, LZMA, zstd. The others hold images with sizes of their own.
 _COMPRESSIONS = (1, 2, 3, 4, 5, _JPEG, 8, 32946, 32773, 34925, 50000)
 _PLANES_APART = 2
 _SPARE, _ASSOCIATED, _UNASSOCIATED = 0, 1, 2
 _REDUCED = 1  # Bit of NewSubfileType: a preview of another page.
 _UNSIGNED = 1
-_PHOTOMETRIC, _ORIENTATION, _ICC, _XMP, _DNG_VERSION = 262, 274, 34675, 700, 50706
+_PHOTOMETRIC, _ORIENTATION, _SUB_IFDS, _ICC, _XMP, _DNG_VERSION = 262, 274, 330, 34675, 700, 50706
 _COLORIMETRY = (301, 318, 319)  # TransferFunction, WhitePoint, PrimaryChromaticities.
 _MAX_PAGES = 64
 # No compression makes more than so many bytes of one, beside the first 128 MiB (a blank page of black and white).
@@ -88,8 +89,9 @@ def decode(encoded: bytes, head: headers.Header, channels: int | None = None) ->
     if size > _MAX_RATIO * len(encoded) + _SLACK:
         raise errors.UserError(f"is damaged: its tags claim {size} bytes of pixels, and it has {len(encoded)} bytes")
     array = _stored(page)
+    damage = _jpeg_damage(encoded, page) if page.compression == _JPEG else ""
     if page.bitspersample == 1:
-        array = array.astype(np.uint8) * 255
+        array = array.astype(np.uint8) * (1 if page.photometric == _PALETTE else 255)
     white = np.iinfo(array.dtype).max
     if page.photometric == _MIN_IS_WHITE:
         array[..., 0] = white - array[..., 0]
@@ -110,7 +112,7 @@ def decode(encoded: bytes, head: headers.Header, channels: int | None = None) ->
             if kinds[alpha] == _ASSOCIATED:
                 image = _unassociated(image, alpha_plane)
             array = np.concatenate([image, alpha_plane], axis=-1)
-    return headers.Samples(array, warnings=tuple(warnings))
+    return headers.Samples(array, damage, tuple(warnings))
 
 
 def blocks(encoded: bytes) -> headers.Blocks:
@@ -144,7 +146,12 @@ def _page(encoded):
         del pages[0]
     if len(pages) > 1:
         raise errors.UserError(f"has {len(pages)} frames; needs one: save the wanted one by itself")
-    return file.pages[pages[0].index]
+    page = file.pages[pages[0].index]
+    if page.subfiletype & _REDUCED and _SUB_IFDS in page.tags:
+        raise errors.UserError(
+            "is a preview, with the image itself inside as raw photographs have it: convert it first"
+        )
+    return page
 
 
 def _check(page):
@@ -173,6 +180,10 @@ def _check(page):
     if page.compression not in _COMPRESSIONS:
         name = getattr(page.compression, "name", page.compression)
         raise errors.UserError(f"is a TIFF with {name} compression, which is not read: {convert}")
+    if page.predictor != 1 and page.compression not in _WITH_PREDICTOR:  # Readers disagree on what the numbers mean.
+        raise errors.UserError(f"is a TIFF with a predictor and without compression to go with it: {convert}")
+    if page.photometric == _PALETTE and page.colormap is None:
+        raise errors.UserError("is damaged: a TIFF of palette entries without a palette (ColorMap)")
     if page.compression == _LZW and bits < 8:  # Its inflated size, which the decoder needs, is not known.
         raise errors.UserError(f"is {bits} bits per channel with LZW compression, which is not read: {convert}")
     if page.samplesperpixel < _COLOURS[page.photometric]:
@@ -203,6 +214,22 @@ def _check_jpegs(encoded, page):
         head = jpeg.header(encoded[offset : offset + count])
         if head.width * head.height > 4 * size + 2**16:
             raise errors.UserError(f"is damaged: a JPEG inside it claims to be {head.width}x{head.height}")
+
+
+def _jpeg_damage(encoded, page):
+    """Returns a sentence if JPEGs inside a TIFF lack data, which tifffile's decoder fills; else an empty string."""
+    tables = page.jpegtables
+    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+        stream = encoded[offset : offset + count]
+        if tables:
+            stream = tables[:-2] + stream[2:]  # Without the end of the one and the start of the other.
+        try:
+            damage = jpeg.decode(stream, jpeg.header(stream)).damage
+        except ValueError:  # tifffile's decoder reads more kinds.
+            continue
+        if damage:
+            return "is a TIFF with damaged JPEG data: a part of it is displaced or grey"
+    return ""
 
 
 def _stored(page):
