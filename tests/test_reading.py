@@ -174,6 +174,8 @@ def named_kinds():
     file = io.BytesIO()
     image.convert("CMYK").save(file, "JPEG")
     yield file.getvalue(), "is CMYK; needs grey or RGB: convert it first"
+    fields = struct.pack("<IiiHHIIiiII3I", 40, 2, 1, 1, 32, 3, 8, 0, 0, 0, 0, 0x3FF00000, 0xFFC00, 0x3FF)
+    yield struct.pack("<2sIII", b"BM", 74, 0, 66) + fields + bytes(8), "is a BMP of an uncommon layout"
     for kind in ("WEBP", "PNG"):
         file = io.BytesIO()
         image.save(file, kind, save_all=True, append_images=[PIL.ImageOps.invert(image)])

@@ -13,6 +13,8 @@ from pconv_jax import errors
 from pconv_jax.reading import headers
 
 _MODES = ("1", "L", "P", "RGB", "RGBA")
+# Pillow's messages about uncommon bit fields, and about 16 shades of grey from 0 to 15.
+_NOT_READ = ("Unsupported BMP", "codec configuration error")
 
 
 def header(encoded: bytes) -> headers.Header:
@@ -44,14 +46,26 @@ def decode(encoded: bytes, head: headers.Header, channels: int | None = None) ->
     del channels
     if head.details:
         return headers.Samples(imagecodecs.bmp_decode(encoded))
+    try:
+        array = _by_pillow(encoded)
+    except OSError as error:
+        if not str(error).startswith(_NOT_READ):
+            raise
+        raise errors.UserError(
+            f"is a BMP of an uncommon layout, which is not read ({error}): convert it first"
+        ) from error
+    return headers.Samples(array if array.ndim == 3 else array[..., None])
+
+
+def _by_pillow(encoded):
+    """Returns the pixels as Pillow decodes them, `[H, W]` or `[H, W, C]`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's warning about sizes that max_pixels allows.
         with PIL.BmpImagePlugin.BmpImageFile(io.BytesIO(encoded)) as image:
             if image.mode not in _MODES:
                 raise errors.UserError(f"is a BMP of mode {image.mode}; needs grey or RGB: convert it first")
             mode = {"1": "L", "P": "RGB"}.get(image.mode, image.mode)
-            array = np.asarray(image.convert(mode))
-    return headers.Samples(array if array.ndim == 3 else array[..., None])
+            return np.asarray(image.convert(mode))
 
 
 def blocks(encoded: bytes) -> headers.Blocks:
