@@ -146,8 +146,8 @@ def _input_warnings(drawn, job, mask, extension):
         warnings.append(f"{area:.2%} of the photograph is hole (usual is {SMALL:.0%} to {LARGE:.0%}): check --polarity")
     if job.mask is not None and drawn_masks.grey_share(drawn) > GREY:
         warnings.append(
-            f"{drawn_masks.grey_share(drawn):.0%} of {job.mask} is neither black nor white, and was thresholded "
-            "at half: is it a mask? (--dilate covers soft edges)"
+            f"{drawn_masks.grey_share(drawn):.0%} of {files.printable(job.mask)} is neither black nor white, and was "
+            "thresholded at half: is it a mask? (--dilate covers soft edges)"
         )
     if extension not in photograph_files.LOSSLESS:
         warnings.append(

@@ -128,13 +128,15 @@ def test_a_command_can_be_repeated(place, mask):
     assert jobs.match("photos", mask, "photos/filled", True) == first
 
 
-def test_an_interrupted_batch_goes_on(place):
+def test_an_interrupted_batch_goes_on(place, caplog):
     """With `resume`, photographs whose result exists are left out, and results are not replaced."""
+    caplog.set_level("INFO", logger="absl")
     touch(place / "out" / "b.png")
     (job,) = jobs.match("photos", "masks", "out", False, resume=True)
     assert job.image == "photos/deep/a.PNG"
     touch(place / job.out)
     assert jobs.match("photos", "masks", "out", False, resume=True) == []
+    assert "2 of 2 results are there and are kept" in caplog.text
     with pytest.raises(errors.UserError, match="give --overwrite to replace, --resume to keep them and do the rest"):
         jobs.match("photos", "masks", "out", False)
 

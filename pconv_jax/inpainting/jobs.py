@@ -57,21 +57,30 @@ def match(image: str, mask: str | None, out: str, overwrite: bool, resume: bool 
             )
     if os.path.isdir(image):
         if os.path.exists(out) and not os.path.isdir(out):
-            raise errors.UserError(f"{out} is a file and {image} a folder: give --out a folder")
+            raise errors.UserError(
+                f"{files.printable(out)} is a file and {files.printable(image)} a folder: give --out a folder"
+            )
         if os.path.realpath(out) == os.path.realpath(image):
-            raise errors.UserError(f"{out} is the folder of the photographs: give --out another folder")
+            raise errors.UserError(
+                f"{files.printable(out)} is the folder of the photographs: give --out another folder"
+            )
         matched = _match_folder(image, mask, out)
     else:
         if mask is not None and os.path.isdir(mask):
-            raise errors.UserError(f"{mask} is a folder and {image} a file: give --mask a file")
+            raise errors.UserError(
+                f"{files.printable(mask)} is a folder and {files.printable(image)} a file: give --mask a file"
+            )
         if os.path.isdir(out) or os.path.splitext(out)[1].lower() not in photograph_files.WRITTEN:
             raise errors.UserError(
-                f"{out} is not a file to write: give --out a name in {', '.join(photograph_files.WRITTEN)}"
+                f"{files.printable(out)} is not a file to write: give --out a name in "
+                f"{', '.join(photograph_files.WRITTEN)}"
             )
         matched = [Job(image, mask, out)]
     _refuse_to_replace_inputs(matched)
     present = [job for job in matched if os.path.exists(job.out)]
     if resume:
+        if present:
+            logging.info("%d of %d results are there and are kept", len(present), len(matched))
         return [job for job in matched if job not in present]
     if present and not overwrite:
         more = f" and {len(present) - 1} more are" if len(present) > 1 else " is"
@@ -150,7 +159,9 @@ def _match_folder(image, mask, out):
             path,
             pairs.get(name),
             os.path.join(out, f"{name}.png"),
-            "" if name in pairs else f"{files.printable(path)} has no mask under {mask}: draw one by the same name",
+            ""
+            if name in pairs
+            else f"{files.printable(path)} has no mask under {files.printable(mask)}: draw one by the same name",
         )
         for name, path in photographs.items()
     ]

@@ -70,6 +70,8 @@ def read(path: str, max_pixels: int) -> Photograph:
         image = images.decode(encoded, max_pixels, setting="--max_pixels")
     except errors.UserError as error:
         raise errors.UserError(f"{files.printable(path)} {error}") from error
+    except MemoryError as error:
+        raise errors.UserError(f"{files.printable(path)} needs more memory than there is: make it smaller") from error
     blocks = images.blocks(encoded)
     block, exif_warnings = exif.kept(blocks.exif)
     damage = (image.damage,) if image.damage else ()
