@@ -208,6 +208,15 @@ def test_lost_bytes_of_a_jpeg_are_reported():
         sources.decode(lost)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_uncommon_chroma_subsampling(channels):
+    """A JPEG whose luma has three samples to one of chroma is read, as libjpeg reads it, and is not called damaged."""
+    image = images.decode(bad_files.encoded("f13_uncommon_subsampling.jpg"), channels=channels)
+    wanted = UPRIGHT if channels == 3 else cv2.cvtColor(UPRIGHT, cv2.COLOR_RGB2GRAY)[..., None]
+    assert np.abs(image.pixels.astype(int) - wanted).mean() < 6
+    assert not image.damage and "uncommon chroma subsampling" in image.warnings[0]
+
+
 def test_stray_bytes_of_a_jpeg_are_no_damage():
     """Cameras write a few bytes before the end marker, and data behind it; neither is reported."""
     encoded = large_jpeg()

@@ -4,6 +4,7 @@ import re
 import struct
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -91,6 +92,8 @@ def decode(encoded: bytes, head: headers.Header, channels: int | None = None) ->
         return headers.Samples(simplejpeg.decode_jpeg(encoded, space, strict=True))
     except ValueError as error:
         reason = str(error)
+    if "subsampling" in reason:  # Of the kinds that libjpeg reads, simplejpeg has only the common ones.
+        return _by_opencv(encoded, space)
     array = simplejpeg.decode_jpeg(encoded, space, strict=False)
     stray = re.match(r"Corrupt JPEG data: (\d+) extraneous bytes before marker", reason)
     if (stray and int(stray[1]) <= _HARMLESS_BYTES) or not reason.startswith(("Corrupt JPEG data", "Premature end")):
@@ -118,6 +121,17 @@ def blocks(encoded: bytes) -> headers.Blocks:
                 dpi = x * per_unit, y * per_unit
     icc = b"".join(part for _, part in sorted(profile.items())) or None
     return headers.Blocks(icc, block, xmp, dpi or exif.resolution(block))
+
+
+def _by_opencv(encoded, space):
+    """Returns the samples as OpenCV decodes them; it does not report lost data."""
+    flag = cv2.IMREAD_GRAYSCALE if space == "GRAY" else cv2.IMREAD_COLOR
+    array = cv2.imdecode(np.frombuffer(encoded, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    if array is None:
+        raise ValueError("the pixels of the JPEG cannot be decoded")
+    array = array[..., None] if array.ndim == 2 else np.ascontiguousarray(array[..., ::-1])
+    warning = "has an uncommon chroma subsampling, with which lost data are not noticed"
+    return headers.Samples(array, warnings=(warning,))
 
 
 def _flat_rows(array):
