@@ -59,7 +59,7 @@ def read(path: str, name: str | None = None) -> Grids:
     grids = [key for key, variable in dataset.variables.items() if variable.ndim >= 2 and variable.dtype.kind in "fiu"]
     if name is None and len(grids) == 1:
         name = grids[0]
-    if name not in grids:
+    if name is None or name not in grids:
         reason = f"has no variable {name} on a grid" if name else "has several variables"
         raise errors.UserError(f"{path} {reason}: give --variable, one of {', '.join(grids) or 'none in this file'}")
     variable = dataset[name]
