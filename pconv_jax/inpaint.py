@@ -144,9 +144,10 @@ def _input_warnings(drawn, job, mask, extension):
         warnings.append("there is no hole: the photograph is written as it is; check --polarity")
     elif not SMALL <= area <= LARGE:
         warnings.append(f"{area:.2%} of the photograph is hole (usual is {SMALL:.0%} to {LARGE:.0%}): check --polarity")
-    if job.mask is not None and drawn_masks.grey_share(drawn) > GREY:
+    grey = 0.0 if job.mask is None else drawn_masks.grey_share(drawn)
+    if grey > GREY:
         warnings.append(
-            f"{drawn_masks.grey_share(drawn):.0%} of {files.printable(job.mask)} is neither black nor white, and was "
+            f"{grey:.0%} of {files.printable(job.mask)} is neither black nor white, and was "
             "thresholded at half: is it a mask? (--dilate covers soft edges)"
         )
     if extension not in photograph_files.LOSSLESS:
