@@ -17,7 +17,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   inpaint PHOTO MASK OUT ..                    fill a photograph, or a folder of them; white in the mask is the hole
   infill --weights=FILE --data=FILE.nc ..      fill missing values of a NetCDF file on a grid of the whole earth
   masks --out=FILE [--kind=strokes ..]         draw a grid of masks
-  test [pytest arguments]                      run the tests (default: all but slow and gpu)
+  test [pytest arguments]                      run the tests (default: all but slow, gpu and browser)
   help                                         this text
 
 SLURM options: --nodes=1, --gpus-per-node=1 (0 for none), --cpus-per-task=4 (default 4 per GPU), --sbatch="--time=4:00:00 --account=x"
