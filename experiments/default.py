@@ -84,14 +84,15 @@ def get_config():
     config.loss.vgg16_weights = ""  # npz of VGG16 (models/vgg.py); empty: no perceptual and style terms
 
     config.optim = ml_collections.ConfigDict()
-    config.optim.lr = 2e-4  # learning rate of Adam
+    config.optim.name = "adam"  # adam | muon (orthogonal updates of the kernels; the rest by Adam)
+    config.optim.lr = 2e-4  # learning rate
     config.optim.schedule = (
         "constant"  # constant | cosine | trapezoid (constant, then linear); the last two end at zero
     )
     config.optim.cooldown_steps = 0  # trapezoid: steps over which the rate falls to zero, the last ones of train.steps
     config.optim.warmup_steps = 0  # steps of a linear warm-up from zero
     config.optim.clip_norm = 0.0  # largest global norm of the gradient; 0: no clipping
-    config.optim.b1 = 0.9
+    config.optim.b1 = 0.9  # this and the next two are Adam's
     config.optim.b2 = 0.999
     config.optim.eps = 1e-8
     config.optim.ema = 0.0  # decay per step of the averaged parameters that evaluation uses; 0: no average

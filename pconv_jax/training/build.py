@@ -18,7 +18,7 @@ from pconv_jax.data import mask_folder, masks, pipeline, sources
 from pconv_jax.models import unet, vgg
 from pconv_jax.ops import losses
 from pconv_jax.ops.cpu import dispatch
-from pconv_jax.training import parallel, phases, steps, train_state, validation
+from pconv_jax.training import optimizers, parallel, phases, steps, train_state, validation
 
 EVALUATION_MASKS = "evaluation masks"  # The key of their fingerprint in data.json.
 
@@ -168,35 +168,9 @@ def vgg16_features(config):
     return jax.checkpoint(features) if config.model.remat else features, params
 
 
-def learning_rate(config) -> optax.Schedule:
-    """Returns the schedule, a function of the step.
-
-    It is a linear warm-up, then constant, a cosine to zero, or "trapezoid", constant and at last linear to zero. In
-    the second phase it is constant.
-    """
-    optim, count = config.optim, config.train.steps
-    finetune = optax.constant_schedule(config.finetune.lr)
-    if not count:
-        return finetune
-    if optim.schedule == "cosine":
-        first = optax.warmup_cosine_decay_schedule(0.0, optim.lr, optim.warmup_steps, count)
-    else:
-        first = optax.linear_schedule(0.0 if optim.warmup_steps else optim.lr, optim.lr, max(optim.warmup_steps, 1))
-    if optim.schedule == "trapezoid":
-        down = optax.linear_schedule(optim.lr, 0.0, optim.cooldown_steps)
-        first = optax.join_schedules([first, down], [count - optim.cooldown_steps])
-    return optax.join_schedules([first, finetune], [count]) if config.finetune.steps else first
-
-
-def optimizer(config) -> optax.GradientTransformation:
-    """Returns Adam with the schedule, after optional clipping of the global gradient norm."""
-    adam = optax.adam(learning_rate(config), b1=config.optim.b1, b2=config.optim.b2, eps=config.optim.eps)
-    return optax.chain(optax.clip_by_global_norm(config.optim.clip_norm), adam) if config.optim.clip_norm else adam
-
-
 def initial_state(config) -> train_state.TrainState:
     """Returns the state before the first step, a function of the config and its seed."""
-    return train_state.create(unet_model(config), optimizer(config), **_state_options(config))
+    return train_state.create(unet_model(config), optimizers.from_config(config), **_state_options(config))
 
 
 def state_shapes(config) -> train_state.TrainState:
@@ -265,12 +239,12 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
     Raises:
       UserError: the file of VGG16's weights does not exist or holds something else.
     """
-    model, adam = unet_model(config), optimizer(config)
+    model, optimizer = unet_model(config), optimizers.from_config(config)
     features, vgg16_params = vgg16_features(config)
     make_step = functools.partial(
         steps.make_train_step,
         model,
-        adam,
+        optimizer,
         functools.partial(steps.loss_weights, config.loss.weights.to_dict(), config.loss.style_warmup_steps),
         features,
         ema=config.optim.ema,
@@ -282,8 +256,8 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
         name=config.name,
         init_from=config.init_from,
         model=model,
-        create_state=functools.partial(train_state.create, model, adam, **_state_options(config)),
-        learning_rate=learning_rate(config),
+        create_state=functools.partial(train_state.create, model, optimizer, **_state_options(config)),
+        learning_rate=optimizers.learning_rate(config),
         phases=phases.make(
             config.train.steps,
             config.finetune.steps,

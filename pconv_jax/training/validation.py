@@ -10,6 +10,7 @@ from pconv_jax.data import masks, pipeline, sources
 from pconv_jax.models import layers, options, unet
 from pconv_jax.ops import losses, mask_update
 from pconv_jax.ops.cpu import dispatch
+from pconv_jax.training import optimizers
 
 
 def _number(low, high=float("inf"), kind=float):
@@ -104,6 +105,7 @@ RULES = {
     **{f"loss.weights.{term}": _number(0) for term in losses.term_names()},
     "loss.style_warmup_steps": _integer(0),
     "loss.vgg16_weights": _TEXT,
+    "optim.name": _choice(optimizers.NAMES),
     "optim.lr": _number(0),
     "optim.schedule": _choice(("constant", "cosine", "trapezoid")),
     "optim.cooldown_steps": _integer(0),
@@ -143,6 +145,7 @@ ADDED = {
     "train.pyramid_levels": 0,
     "loss.weights.log_mse": 0.0,
     "optim.cooldown_steps": 0,
+    "optim.name": "adam",
     "eval.buckets": True,
     "eval.native": False,
     "model.negative_slope": 0.2,
