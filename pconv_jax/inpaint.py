@@ -9,53 +9,21 @@ mask)`.
 """
 
 import contextlib
-import dataclasses
 import functools
 import os
 import sys
 import time
 
-import jax
-import numpy as np
 from absl import flags
 
 from pconv_jax import command_line, errors
 from pconv_jax.data import masks
-from pconv_jax.inpainting import drawn_masks, inpainter, jobs, photograph, photograph_files
+from pconv_jax.inpainting import drawn_masks, filling, inpainter, jobs, photograph, photograph_files
 from pconv_jax.reading import files
 from pconv_jax.training import compilation_cache, reporting, rundir
 
-MAX_PIXELS = 200_000_000
-SMALL, LARGE = 0.01, 0.6  # Outside this range of hole areas the polarity may be the wrong one.
-GREY = 0.1  # With a larger share of grey pixels, an image may not be a mask.
-
 Inpainter = inpainter.Inpainter  # For code that uses `inpaint.Inpainter`.
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Options for reading and growing holes.
-
-    Attributes:
-      polarity: one of `drawn_masks.POLARITIES`.
-      dilate: pixels by which the hole grows before it is filled: editors leave halos along its rim.
-      feather: pixels, of those by which the hole grew, over which the image fades into the filling.
-      max_pixels: largest number of pixels of a file.
-    """
-
-    polarity: str
-    dilate: int = 0
-    feather: int = 0
-    max_pixels: int = MAX_PIXELS
-
-    def __post_init__(self):
-        if self.polarity not in drawn_masks.POLARITIES:
-            raise errors.UserError(f"polarity is {self.polarity}; needs one of {', '.join(drawn_masks.POLARITIES)}")
-        if not 0 <= self.feather <= self.dilate:
-            raise errors.UserError(
-                f"feather is {self.feather} and dilate {self.dilate}; feathering blends within the pixels by which the "
-                f"hole grows, so that nothing of what is removed shines through: set dilate to {self.feather} or more"
-            )
+Options = filling.Options
 
 
 def fill_file(
@@ -86,46 +54,25 @@ def fill_file(
             "height, upright); masks are not resized: export one of the photograph's size"
         )
     with _named(job.mask or job.image):
-        mask, grown, context = _holes(photo, drawn, options)
+        hole = filling.hole(photo, drawn_masks.from_image(drawn, options.polarity), options.dilate)
     warnings = [
         *photo.warnings,
-        *_input_warnings(drawn, job, grown, extension),
+        *filling.area_warnings(hole.grown),
+        *([] if job.mask is None else filling.grey_warnings(drawn, files.printable(job.mask))),
+        *photograph_files.lossy(extension),
         *photograph_files.losses(photo, extension),
     ]
     with _named(job.image):
         if job.mask is None:
-            photo = dataclasses.replace(
-                photo, alpha=np.where(grown[..., None], photo.alpha, photo.white).astype(photo.alpha.dtype)
-            )
+            photo = filling.opaque(photo, hole.grown)
         photograph_files.check(photo, extension)
-        try:
-            filled, unseen = network.fill(photo.pixels, context)
-        except (MemoryError, jax.errors.JaxRuntimeError) as error:
-            if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            reason = str(error).partition("\n")[0]
-            raise errors.UserError(f"is {photo.size}, too large for this machine: lower --tile ({reason})") from error
-    if unseen and np.array_equal(context, grown):  # Else it may lie under transparency, where nothing is filled.
-        warnings.append(network.explain(unseen))
-    filled = np.where(grown[..., None], photo.pixels, filled)  # Keeps what lies under transparency.
-    filled = drawn_masks.feather(photo.pixels, filled, mask, grown, options.feather)
-    encoded = photograph_files.encode(dataclasses.replace(photo, pixels=filled), extension)
+        photo, more = filling.fill(network, photo, hole, options.feather)
+    warnings += more
+    encoded = photograph_files.encode(photo, extension)
     os.makedirs(os.path.dirname(os.path.abspath(job.out)), exist_ok=True)
     rundir.write_atomically(job.out, encoded)
     turned = ", turned as its EXIF says" if photo.turned else ""
-    return f"{photo.size}, hole {masks.hole_area(grown):.2%}{turned}", warnings, grown.size
-
-
-def _holes(photo, drawn, options):
-    """Returns three masks: as drawn, with the grown hole, and without transparent pixels, which give no context."""
-    mask = drawn_masks.from_image(drawn, options.polarity)
-    grown = drawn_masks.grow(mask, options.dilate)
-    if not grown.any():
-        raise errors.UserError("is all hole: nothing is left to fill it from; check --polarity")
-    context = drawn_masks.context(photo, grown)
-    if not context.any():
-        raise errors.UserError("is hole or wholly transparent: nothing is left to fill it from; check --polarity")
-    return mask, grown, context
+    return f"{photo.size}, hole {masks.hole_area(hole.grown):.2%}{turned}", warnings, hole.grown.size
 
 
 @contextlib.contextmanager
@@ -135,26 +82,6 @@ def _named(path):
         yield
     except errors.UserError as error:
         raise errors.UserError(f"{files.printable(path)}: {error}") from error
-
-
-def _input_warnings(drawn, job, mask, extension):
-    """Returns warnings about input that may not be what the user meant."""
-    area, warnings = masks.hole_area(mask), []
-    if not area:
-        warnings.append("there is no hole: the photograph is written as it is; check --polarity")
-    elif not SMALL <= area <= LARGE:
-        warnings.append(f"{area:.2%} of the photograph is hole (usual is {SMALL:.0%} to {LARGE:.0%}): check --polarity")
-    grey = 0.0 if job.mask is None else drawn_masks.grey_share(drawn)
-    if grey > GREY:
-        warnings.append(
-            f"{grey:.0%} of {files.printable(job.mask)} is neither black nor white, and was "
-            "thresholded at half: is it a mask? (--dilate covers soft edges)"
-        )
-    if extension not in photograph_files.LOSSLESS:
-        warnings.append(
-            f"{extension} is lossy, valid pixels change slightly: {', '.join(photograph_files.LOSSLESS)} keep them"
-        )
-    return warnings
 
 
 def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> dict[str, str]:
@@ -228,7 +155,7 @@ def define_flags(flag_values: flags.FlagValues):
         1,
         flag_values=flag_values,
     )
-    flags.DEFINE_integer("max_pixels", MAX_PIXELS, "Larger files are refused.", 1, flag_values=flag_values)
+    flags.DEFINE_integer("max_pixels", filling.MAX_PIXELS, "Larger files are refused.", 1, flag_values=flag_values)
     flags.DEFINE_bool("overwrite", False, "Replace existing results.", flag_values)
     flags.DEFINE_bool("resume", False, "Keep existing results, and fill the rest of the folder.", flag_values)
     flags.DEFINE_bool("compilation_cache", True, "Keep compiled programs in the user's cache directory.", flag_values)

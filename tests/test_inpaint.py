@@ -243,7 +243,7 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
         (place / name).unlink(missing_ok=True)
         if bytes_of is not None:
             (place / name).write_bytes(bytes_of)
-    monkeypatch.setattr(network, "fill", lambda *_: pytest.fail("computed"))
+    monkeypatch.setattr(network, "fill", lambda *_, **__: pytest.fail("computed"))
     if "run" not in changes:
         monkeypatch.setattr(inpainter.Inpainter, "from_run", lambda *_, **__: network)
     before = tree(place)
@@ -270,7 +270,7 @@ def test_bad_input(case, run, network, place, monkeypatch, capsys):
 def test_a_defect_while_filling_is_raised(error, kind, run, network, monkeypatch):
     """An exception in the network's code is neither reported as a user's error nor skipped as a bad photograph."""
 
-    def fill(*_):
+    def fill(*_, **__):
         raise error
 
     monkeypatch.setattr(network, "fill", fill)
@@ -317,7 +317,7 @@ def test_one_mask_is_read_once(network, place, monkeypatch):
 def test_too_large_for_the_machine(network, monkeypatch):
     """If the memory does not suffice, the message names the flag that helps."""
 
-    def fail(*_):
+    def fail(*_, **__):
         raise MemoryError("no more")
 
     monkeypatch.setattr(network, "fill", fail)

@@ -483,3 +483,48 @@ def test_from_run_of_something_else(tmp_path):
     rundir.write_atomically(f"{run}/config.json", runs.tiny(**{"model.width": 4}).to_json())
     with pytest.raises(ValueError, match="checkpoint 0 does not fit this model"):
         inpainter.Inpainter.from_run(run)
+
+
+def test_progress_grows_to_one_and_changes_nothing():
+    """Fractions start at 0, grow with each tile of each level and flip, and end at 1; the filling has the same bits."""
+    model, variables = networks.random(guess=True)
+    fill = inpainter.Inpainter(model, variables, tile=48, settings=pyramid.Settings(0, 16), ensemble=2)
+    image, mask, fractions = picture(90, 120), hole(90, 120), []
+    filled, _ = fill.fill(image, mask, progress=fractions.append)
+    np.testing.assert_array_equal(filled, fill(image, mask))
+    assert fractions[0] == 0 and fractions[-1] == 1 and fractions == sorted(fractions) and len(set(fractions)) > 8
+
+
+def test_an_exception_of_progress_ends_the_filling(monkeypatch):
+    """After the exception no further tile is computed, so that a filling can be cancelled."""
+    fill, calls = filler(tile=48), []
+    predict = fill._network._predict
+    monkeypatch.setattr(fill._network, "_predict", lambda *args: calls.append(1) or predict(*args))
+
+    def stop(fraction):
+        if fraction > 0:
+            raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        fill.fill(picture(90, 120), hole(90, 120), progress=stop)
+    assert len(calls) == 1
+
+
+def test_prepared_functions_are_not_compiled_again():
+    """After `prepare` for every side, filling traces nothing, with any ensemble."""
+    traced = []
+
+    class Counted(unet.UNet):
+        def __call__(self, image, mask, **options):
+            traced.append(image.shape)
+            return super().__call__(image, mask, **options)
+
+    _, variables = networks.random()
+    fill = inpainter.Inpainter(Counted(**networks.SMALL), variables, tile=128)
+    for side in fill.sides:
+        fill.prepare(side)
+    assert len(traced) == len(fill.sides) == 4
+    fill.with_ensemble(2)(picture(90, 120), hole(90, 120))
+    assert len(traced) == 4
+    with pytest.raises(UserError, match="ensemble is 9; needs 1"):
+        fill.with_ensemble(9)

@@ -1,16 +1,18 @@
 """A trained network that fills holes of photographs of any size, from coarse to fine and in tiles."""
 
+import copy
+from collections.abc import Callable
+
 import jax
 import numpy as np
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.inpainting import pyramid, tiled_network, weights_file
+from pconv_jax.inpainting import arguments, progresses, pyramid, tiled_network, weights_file
 from pconv_jax.models import unet
 
 TILE = 1024  # The side of the largest tile in pixels, by default.
 
-_SCALES = {"uint8": 255, "uint16": 65535, "float32": 1}  # The value of white by dtype.
 _TURNS = 8  # The number of flips and turns of a square.
 
 
@@ -58,9 +60,7 @@ class Inpainter:
             )
         if tile < 1:
             raise errors.UserError(f"tile is {tile}; needs a number of pixels, e.g. {TILE}")
-        if not 1 <= ensemble <= _TURNS:
-            raise errors.UserError(f"ensemble is {ensemble}; needs 1 (none) to {_TURNS} flips and turns")
-        self._ensemble = ensemble
+        self._ensemble = _checked_ensemble(ensemble)
         with jax.enable_x64(
             False
         ):  # 32 bits, even if other code of this process has enabled 64; `_output` does the same.
@@ -123,6 +123,33 @@ class Inpainter:
         """
         return cls.from_weights(weights_file.PRETRAINED, tile, ensemble)
 
+    def with_ensemble(self, ensemble: int) -> "Inpainter":
+        """Returns the same network with another ensemble; the compiled functions are shared.
+
+        Args:
+          ensemble: as in `__init__`.
+
+        Raises:
+          UserError: it is not 1 to 8.
+        """
+        other = copy.copy(self)
+        other._ensemble = _checked_ensemble(ensemble)
+        return other
+
+    @property
+    def sides(self) -> list[int]:
+        """Returns the sides of tiles that `prepare` takes, smallest first."""
+        return self._network.sides
+
+    def prepare(self, side: int):
+        """Compiles the network for tiles of one side, which the first filling would otherwise wait for.
+
+        Args:
+          side: one of `sides`.
+        """
+        with jax.enable_x64(False):
+            self._network.prepare(side)
+
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Fills the hole of an image, and logs a warning about pixels that the network could not see.
 
@@ -140,13 +167,17 @@ class Inpainter:
             logging.warning("%s", self.explain(unseen))
         return filled
 
-    def fill(self, image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, float]:
+    def fill(
+        self, image: np.ndarray, mask: np.ndarray, *, progress: Callable[[float], None] | None = None
+    ) -> tuple[np.ndarray, float]:
         """Fills the hole of an image.
 
         Args:
           image: uint8, uint16, or float32 in [0, 1]; `[H, W]`, `[H, W, 1]` or `[H, W, 3]` in RGB. A network for
             RGB gets a grey image as three equal channels; a network for grey gets the channels of RGB one by one.
           mask: `[H, W]` or `[H, W, 1]`, 1 (or True) = valid, 0 = hole. Pixel values in the hole are not read.
+          progress: called before the first tile and after each with the fraction that is done, an estimate in [0, 1].
+            An exception that it raises ends the filling.
 
         Returns:
           `(filled, unseen)`: the filled image, of the same shape and dtype, with the valid pixels bit for bit; and the
@@ -156,12 +187,12 @@ class Inpainter:
           UserError: the image has another shape, dtype or range, the mask holds other values than 0 and 1 or no valid
             pixel, or the network's output is not finite.
         """
-        image, mask = _arrays(image, mask)
-        planes, valid = _checked(image, mask)
+        image, mask = arguments.arrays(image, mask)
+        planes, valid = arguments.checked(image, mask)
         if valid.all():
             return image.copy(), 0.0
-        scale = _SCALES[image.dtype.name]
-        output, seen = self._output(planes, valid, scale, ~valid)
+        scale = arguments.SCALES[image.dtype.name]
+        output, seen = self._output(planes, valid, scale, ~valid, progress)
         hole = output[~valid]
         filled = planes.copy()
         filled[~valid] = hole if scale == 1 else np.round(hole * np.float64(scale))
@@ -179,9 +210,9 @@ class Inpainter:
         Raises:
           UserError: as for `fill`.
         """
-        image, mask = _arrays(image, mask)
-        planes, valid = _checked(image, mask)
-        return self._output(planes, valid, _SCALES[image.dtype.name], np.ones_like(valid))[0]
+        image, mask = arguments.arrays(image, mask)
+        planes, valid = arguments.checked(image, mask)
+        return self._output(planes, valid, arguments.SCALES[image.dtype.name], np.ones_like(valid))[0]
 
     def explain(self, unseen: float) -> str:
         """Returns a warning that explains why a fraction `unseen` of the hole could not be filled by the network."""
@@ -194,13 +225,14 @@ class Inpainter:
             f"pixels) and holds the mean of the valid pixels: {remedy}"
         )
 
-    def _output(self, planes, valid, scale, wanted):
+    def _output(self, planes, valid, scale, wanted, progress=None):
         """Returns the ensemble's mean output `[H, W, C]` in [0, 1] and the seen pixels `[H, W]` where `wanted`."""
         image = np.where(valid[..., None], planes, planes.dtype.type(0)).astype(np.float32) / np.float32(scale)
         total, count = np.zeros(image.shape, np.float32), np.zeros(valid.shape, np.float32)
         for turn in range(self._ensemble):
             with jax.enable_x64(False):
-                output, seen = self._levels(*(_turned(x, turn) for x in (image, valid, wanted)))
+                report = progresses.part(progress, turn, self._ensemble)
+                output, seen = self._levels(*(_turned(x, turn) for x in (image, valid, wanted)), report)
             output, seen = _turned_back(output, turn), _turned_back(seen, turn)
             total += np.where(seen[..., None], output, 0)
             count += seen
@@ -211,30 +243,40 @@ class Inpainter:
             raise errors.UserError("the network's output is not finite: train again, or take another checkpoint")
         return np.clip(output, 0, 1), seen
 
-    def _levels(self, image, valid, wanted):
+    def _levels(self, image, valid, wanted, report):
         """Fills from the coarsest level to the finest and returns the finest level's `(output, seen)`."""
         if self.settings is None:
-            return self._network(image, valid, None, wanted)
+            computed = progresses.counter(self._network.cost, [wanted], report)
+            return self._network(image, valid, None, wanted, computed)
         levels, guess = pyramid.build(image, valid, self.settings), None
+        holes = [wanted, *(~valid for _, valid in levels[1:])]
+        computed = progresses.counter(self._network.cost, holes, report)
         for level, (image, valid) in reversed(list(enumerate(levels))):
             if guess is not None:
                 guess = pyramid.enlarge(guess, valid.shape)
             elif self._network.guesses:
                 guess = pyramid.interpolate(image, valid)
-            output, seen = self._guided(image, valid, guess, wanted if level == 0 else ~valid)
+            output, seen = self._guided(image, valid, guess, wanted if level == 0 else ~valid, computed)
             if guess is None and not seen[~valid].all():
                 output = np.where(seen[..., None], output, pyramid.interpolate(image, valid))
             guess = np.where(valid[..., None], image, output)
         return output, np.ones_like(seen)
 
-    def _guided(self, image, valid, guess, wanted):
+    def _guided(self, image, valid, guess, wanted, computed):
         """Returns `(output, seen)` of one level of the pyramid, with the coarser level's result as a guess, or None."""
         if self._network.guesses or guess is None:
-            return self._network(image, valid, guess, wanted)
+            return self._network(image, valid, guess, wanted, computed)
         known = valid | (pyramid.depth(valid) > self.settings.band)
         image = np.where(valid[..., None], image, guess)
-        output, seen = self._network(image, known, None, wanted & (~known | valid))
+        output, seen = self._network(image, known, None, wanted & (~known | valid), computed)
         return np.where(((valid | ~known) & seen)[..., None], output, image), np.ones_like(seen)
+
+
+def _checked_ensemble(ensemble):
+    """Returns the number of flips and turns if there are so many."""
+    if not 1 <= ensemble <= _TURNS:
+        raise errors.UserError(f"ensemble is {ensemble}; needs 1 (none) to {_TURNS} flips and turns")
+    return ensemble
 
 
 def _turned(x, turn):
@@ -246,42 +288,3 @@ def _turned_back(x, turn):
     """Reverses `_turned`."""
     x = np.rot90(x, -(turn % 4))
     return x[:, ::-1] if turn >= 4 else x
-
-
-def _arrays(image, mask):
-    """Converts an image and a mask to NumPy arrays. Masked pixels of a NumPy masked array become hole."""
-    for name, value in (("image", image), ("mask", mask)):
-        if getattr(value, "mode", "L") not in ("1", "L", "RGB", "I;16"):  # NumPy would read palette indices as grey.
-            raise errors.UserError(f"{name} is a Pillow image of mode {value.mode}: convert it to RGB or L first")
-    hidden = np.ma.getmaskarray(image) if isinstance(image, np.ma.MaskedArray) else None
-    image = np.asarray(image)
-    mask = np.asarray(np.ma.filled(mask, 0) if isinstance(mask, np.ma.MaskedArray) else mask)
-    if hidden is not None and mask.shape[:2] == image.shape[:2]:
-        hidden = hidden.reshape(*image.shape[:2], -1).any(axis=-1)
-        mask = np.where(hidden.reshape(mask.shape), 0, mask)
-    return image, mask
-
-
-def _checked(image, mask):
-    """Checks an image and a mask, and returns them as `[H, W, C]` and bool `[H, W]`, True = valid."""
-    if image.dtype.name not in _SCALES:
-        raise errors.UserError(f"image is {image.dtype}; needs {', '.join(_SCALES)}")
-    planes = image[..., None] if image.ndim == 2 else image
-    if planes.ndim != 3 or planes.shape[-1] not in (1, 3) or not planes.size:
-        raise errors.UserError(
-            f"image is {list(image.shape)}; needs [H, W], [H, W, 1] or [H, W, 3]: keep alpha apart from it"
-        )
-    if mask.shape not in (planes.shape[:2], (*planes.shape[:2], 1)):
-        raise errors.UserError(
-            f"mask is {list(mask.shape)} and image {list(image.shape)}; needs the same height and width"
-        )
-    if not np.isin(mask, (0, 1)).all():
-        raise errors.UserError(f"mask holds {mask.min()} to {mask.max()}; needs only 0 (hole) and 1 (valid)")
-    valid = mask.reshape(planes.shape[:2]) == 1
-    if not valid.any():
-        raise errors.UserError("the mask is all hole: nothing is left to fill it from")
-    if image.dtype == np.float32:
-        seen = planes[valid]
-        if not (np.isfinite(seen).all() and seen.min() >= 0 and seen.max() <= 1):
-            raise errors.UserError(f"valid pixels range from {seen.min()} to {seen.max()}; float32 needs [0, 1]")
-    return planes, valid

@@ -66,12 +66,25 @@ def read(path: str, max_pixels: int) -> Photograph:
       UserError: the file is not an image, is damaged or too large, or is of a kind that is not read.
     """
     try:
-        encoded = files.read(path)
-        image = images.decode(encoded, max_pixels, setting="--max_pixels")
+        return decode(files.read(path), max_pixels)
     except errors.UserError as error:
         raise errors.UserError(f"{files.printable(path)} {error}") from error
+
+
+def decode(encoded: bytes, max_pixels: int) -> Photograph:
+    """Decodes the bytes of a photograph or a mask image, of any kind that `images` reads.
+
+    Args:
+      encoded: the bytes of the file.
+      max_pixels: largest number of pixels that is decoded.
+
+    Raises:
+      UserError: as `read`; the message lacks the name of the file, which the caller puts before.
+    """
+    try:
+        image = images.decode(encoded, max_pixels, setting="--max_pixels")
     except MemoryError as error:
-        raise errors.UserError(f"{files.printable(path)} needs more memory than there is: make it smaller") from error
+        raise errors.UserError("needs more memory than there is: make it smaller") from error
     blocks = images.blocks(encoded)
     block, exif_warnings = exif.kept(blocks.exif)
     damage = (image.damage,) if image.damage else ()

@@ -41,6 +41,13 @@ def check(photo: photograph.Photograph, extension: str):
         raise errors.UserError(f"is {photo.size}; {extension} has at most {longest} pixels per side: use .png or .tif")
 
 
+def lossy(extension: str) -> list[str]:
+    """Returns a warning about a format that changes valid pixels, or none."""
+    if extension in LOSSLESS:
+        return []
+    return [f"{extension} is lossy, valid pixels change slightly: {', '.join(LOSSLESS)} keep them"]
+
+
 def losses(photo: photograph.Photograph, extension: str) -> list[str]:
     """Returns warnings about metadata of a photograph that a format cannot hold.
 
@@ -61,7 +68,7 @@ def losses(photo: photograph.Photograph, extension: str) -> list[str]:
     return warnings
 
 
-def encode(photo: photograph.Photograph, extension: str) -> bytes:
+def encode(photo: photograph.Photograph, extension: str, *, level: int | None = None) -> bytes:
     """Returns the bytes of a file: lossless for `LOSSLESS`, else a JPEG of quality 95 without chroma subsampling.
 
     WebP stores grey as RGB of the same values.
@@ -69,6 +76,7 @@ def encode(photo: photograph.Photograph, extension: str) -> bytes:
     Args:
       photo: the photograph.
       extension: extension of the file, one of `WRITTEN`.
+      level: compression of PNG, 0 (fast) to 9 (small); None is the encoder's own choice.
 
     Raises:
       UserError: the format cannot hold the pixels (`check`).
@@ -77,7 +85,7 @@ def encode(photo: photograph.Photograph, extension: str) -> bytes:
     planes = [photo.pixels] if photo.alpha is None or extension in JPEG else [photo.pixels, photo.alpha]
     array = np.ascontiguousarray(np.concatenate(planes, axis=-1))
     if extension == ".png":
-        return _png(photo, array)
+        return _png(photo, array, level)
     if extension in (".tif", ".tiff"):
         return _tiff(photo, array)
     image = PIL.Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
@@ -111,14 +119,14 @@ def _is_srgb(colour):
     return b"cICP" not in chunks and abs(gamma - _SRGB_GAMMA) <= 500 and near
 
 
-def _png(photo, array):
+def _png(photo, array, level):
     chunks = [(kind, content) for kind, content in photo.colour if kind != b"sRGB" or photo.icc is None]
     icc = _profile(photo, ".png")
     chunks += [png.profile_chunk(icc)] if icc else []
     chunks += [png.resolution_chunk(photo.dpi)] if photo.dpi else []
     chunks += [(b"eXIf", photo.exif.removeprefix(exif.PREFIX))] if photo.exif else []
     chunks += [png.xmp_chunk(photo.xmp)] if photo.xmp else []
-    return png.with_chunks(imagecodecs.png_encode(array[..., 0] if array.shape[-1] == 1 else array), chunks)
+    return png.with_chunks(imagecodecs.png_encode(array[..., 0] if array.shape[-1] == 1 else array, level), chunks)
 
 
 def _tiff(photo, array):

@@ -1,6 +1,7 @@
 """A network applied to images of any size: in tiles of few sizes, each compiled once."""
 
 import functools
+from collections.abc import Callable
 
 import cv2
 import jax
@@ -52,7 +53,12 @@ class TiledNetwork:
         self._centers, self._pads = model.center, model.norm != "group"
 
     def __call__(
-        self, image: np.ndarray, valid: np.ndarray, guess: np.ndarray | None, wanted: np.ndarray
+        self,
+        image: np.ndarray,
+        valid: np.ndarray,
+        guess: np.ndarray | None,
+        wanted: np.ndarray,
+        computed: Callable[[int], None] | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Applies the network to an image.
 
@@ -61,6 +67,7 @@ class TiledNetwork:
           valid: bool `[H, W]`, with at least one True.
           guess: as `image`, for networks that take one; else None.
           wanted: bool `[H, W]`, the pixels whose value matters.
+          computed: called after each tile with the number of its pixels; may raise an exception to stop.
 
         Returns:
           `(output float32 [H, W, C], seen bool [H, W])`: meaningful where `wanted`, and the output where `seen`.
@@ -68,25 +75,54 @@ class TiledNetwork:
         if not wanted.any():
             return image, wanted
         mean = np.mean(image, axis=(0, 1), dtype=np.float64, where=valid[..., None]).astype(np.float32)
-        return self._tiled(image, valid, guess, mean, wanted, self._tile)
+        return self._tiled(image, valid, guess, mean, wanted, self._tile, computed)
 
-    def _tiled(self, image, valid, guess, mean, wanted, tile):
+    def cost(self, wanted: np.ndarray) -> int:
+        """Returns the number of pixels of the tiles that an image with these wanted pixels is computed in."""
+        size, sides = self._layout(wanted, self._tile)
+        return tiles.count(size, sides, self._overlap(max(sides)), wanted) * sides[0] * sides[1]
+
+    def prepare(self, side: int):
+        """Compiles the network for tiles of a side, one of `sides`, which takes seconds.
+
+        Args:
+          side: side of the tile in pixels.
+        """
+        image, valid = np.zeros((side, side, max(self._channels, 3)), np.float32), np.ones((side, side), bool)
+        self._predict_tile(image, valid, image if self.guesses else None, image[0, 0], (side, side))
+
+    @property
+    def sides(self) -> list[int]:
+        """Returns the sides of tiles that the network is compiled for, smallest first; none if each image has its own.
+
+        Networks with group normalisation are compiled for each size of image.
+        """
+        return self._sides(self._tile) if self._pads else []
+
+    def _layout(self, wanted, tile):
+        """Returns `(size that the tiles cover, sides of a tile)`, with tiles of at most `tile` pixels per side."""
+        size = tuple(_round_up(extent, self._multiple) for extent in wanted.shape)
+        if not self._pads:
+            return size, tuple(min(extent, tile) for extent in size)
+        chosen = tiles.side(size, wanted, self._sides(tile), self._overlap)
+        return tuple(max(extent, chosen) for extent in size), (chosen, chosen)
+
+    def _tiled(self, image, valid, guess, mean, wanted, tile, computed):
         """Returns `(output, seen)` where `wanted`, by tiles of at most `tile` pixels per side."""
-        size = tuple(_round_up(extent, self._multiple) for extent in valid.shape)
-        if self._pads:
-            chosen = tiles.side(size, wanted, self._sides(tile), self._overlap)
-            sides, size = (chosen, chosen), tuple(max(extent, chosen) for extent in size)
-        else:
-            sides = tuple(min(extent, tile) for extent in size)
+        size, sides = self._layout(wanted, tile)
 
         def predict(top, left):
             here = np.s_[top : top + sides[0], left : left + sides[1]]
-            return self._predict_tile(image[here], valid[here], None if guess is None else guess[here], mean, sides)
+            tile_guess = None if guess is None else guess[here]
+            result = self._predict_tile(image[here], valid[here], tile_guess, mean, sides)
+            if computed is not None:
+                computed(sides[0] * sides[1])
+            return result
 
         output, seen = tiles.blend(size, sides, self._overlap(max(sides)), wanted, predict)
         missing = wanted & ~seen
         if missing.any() and sides != size and tile < 4 * self.sight:  # a larger tile may show it more
-            more, more_seen = self._tiled(image, valid, guess, mean, missing, 2 * tile)
+            more, more_seen = self._tiled(image, valid, guess, mean, missing, 2 * tile, computed)
             output[missing], seen[missing] = more[missing], more_seen[missing]
         return output, seen
 

@@ -64,10 +64,15 @@ def side(extents: tuple[int, int], wanted: np.ndarray, sides: Sequence[int], ove
 
     def cost(side):
         size = tuple(max(extent, side) for extent in extents)
-        return sum(1 for _ in _places(size, (side, side), overlap(side), wanted)) * side**2
+        return count(size, (side, side), overlap(side), wanted) * side**2
 
     allowed = [s for s in sides if s == sides[-1] or s >= max(extents) or s >= SMALLEST]
     return min(allowed, key=lambda s: (cost(s), -s))
+
+
+def count(size: tuple[int, int], tile: tuple[int, int], overlap: int, wanted: np.ndarray) -> int:
+    """Returns the number of tiles that `blend` computes; the arguments are the same."""
+    return sum(1 for _ in _places(size, tile, overlap, wanted))
 
 
 def blend(
