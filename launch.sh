@@ -15,6 +15,7 @@ usage: ./launch.sh COMMAND [ARGUMENTS]
   sweep FILE .. --slurm [SLURM OPTIONS]        the same as a job array, one training per task; then once --report
   evaluate --run=DIR [--compare=DIR ..]        evaluate a run beside baselines, other runs, other programs
   inpaint PHOTO MASK OUT ..                    fill a photograph, or a folder of them; white in the mask is the hole
+  web [FOLDER] [--port=N] [--no-browser] ..    fill photographs on a page with a brush, on this machine alone
   infill --weights=FILE --data=FILE.nc ..      fill missing values of a NetCDF file on a grid of the whole earth
   masks --out=FILE [--kind=strokes ..]         draw a grid of masks
   test [pytest arguments]                      run the tests (default: all but slow, gpu and browser)
@@ -188,6 +189,10 @@ case $command in
   inpaint)
     prepare
     exec "$interpreter" -m pconv_jax.inpaint "$@"
+    ;;
+  web)
+    prepare
+    exec "$interpreter" -m pconv_jax.web "$@"
     ;;
   infill)
     prepare
