@@ -57,7 +57,8 @@ class Guard:
 
     async def __call__(self, scope: types.Scope, receive: types.Receive, send: types.Send):
         """Answers a request itself if it is refused; else hands it on, without the token in its path."""
-        if scope["type"] != "http":
+        if scope["type"] != "http":  # Start and end of the server; websockets are not served.
+            await self._app(scope, receive, send)
             return
         headers, answer = datastructures.Headers(scope=scope), _with_headers(send)
         token, slash, rest = scope["path"].removeprefix("/").partition("/")
