@@ -102,6 +102,7 @@ def get_config():
     config.train.pyramid_levels = 0  # levels of an image pyramid that is filled from coarse to fine; 0: the image alone
     config.train.batch_size = 6  # examples per step, over all devices
     config.train.accumulate = 1  # parts of a device's batch, computed one after another: less memory, slow on a CPU
+    config.train.matmul_precision = "default"  # of float32 convolutions: default (GPU: TF32) | tensorfloat32 | float32
     config.train.log_every = 100  # steps between log lines
     config.train.checkpoint_every = 5_000  # steps between checkpoints; the network is evaluated at each
     config.train.max_to_keep = 3  # newest checkpoints to keep, beside the best

@@ -18,9 +18,7 @@ from jax import lax
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
-from pconv_jax.ops import windows
-
-_SPATIAL_AXES = {1: "W", 2: "HW", 3: "DHW"}
+from pconv_jax.ops import convolution, windows
 
 
 def partial_conv(
@@ -41,7 +39,8 @@ def partial_conv(
     `y = W . (x * M) * sum(1) / sum(M) + b` and `m' = 1` where `sum(M) > 0`; both are 0 elsewhere. `sum(1)` is the
     number of values in a whole window, `prod(K) * C / F`, also at the border of the image. Values in holes (NaN and
     infinity included) change neither the result nor any gradient. Mask sum and ratio are float32 for features of 16
-    and 32 bits, and float64 for float64 features. The mask has no gradient.
+    and 32 bits, and float64 for float64 features. Features of 16 bits are rounded once on a CPU, at the end, and on
+    other devices also before the renormalisation. The mask has no gradient.
 
     Args:
       x: features.
@@ -77,18 +76,7 @@ def partial_conv(
         group_sizes = _check_mask(valid, x, feature_group_count, group_sizes)
         x = jnp.where(_per_channel(valid, group_sizes), x, jnp.zeros((), x.dtype))
         sums = _mask_sum(valid, _group_weights(group_sizes, feature_group_count), window)
-    axes = _SPATIAL_AXES[x.ndim - 2]
-    y = lax.conv_general_dilated(
-        x,
-        kernel.astype(x.dtype),
-        window_strides=window.strides,
-        padding=window.padding,
-        rhs_dilation=window.dilation,
-        dimension_numbers=(f"N{axes}C", f"{axes}IO", f"N{axes}C"),
-        feature_group_count=feature_group_count,
-        precision=precision,
-        preferred_element_type=jnp.promote_types(x.dtype, jnp.float32),
-    )
+    y = convolution.convolve(x, kernel.astype(x.dtype), window, feature_group_count, precision)
     return renormalise(y, sums, math.prod(kernel.shape[:-1]), bias, x.dtype)
 
 
@@ -173,7 +161,7 @@ def propagate_mask(
       ValueError: a rank, size or (outside jit) mask value does not fit; the message names it.
     """
     valid = _valid(mask)
-    if valid.ndim - 2 not in _SPATIAL_AXES:
+    if valid.ndim - 2 not in convolution.SPATIAL_AXES:
         raise ValueError(f"mask has shape {valid.shape}; needs [N, *S, G] with one to three spatial axes")
     window = windows.resolve(valid.shape[1:-1], kernel_size, strides, padding, dilation)
     weights = np.ones((1, valid.shape[-1]), np.float32)
@@ -244,7 +232,7 @@ def _group_weights(group_sizes, feature_group_count):
 def _check_features(x, kernel, bias, feature_group_count):
     """Checks the shapes and dtypes of all arrays but the mask."""
     rank = x.ndim - 2
-    if rank not in _SPATIAL_AXES:
+    if rank not in convolution.SPATIAL_AXES:
         raise ValueError(f"x has shape {x.shape}; needs [N, *S, C] with one to three spatial axes")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"x is {x.dtype}; needs a floating dtype: scale images to [0, 1] first")

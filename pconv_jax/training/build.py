@@ -251,6 +251,7 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
         accumulate=config.train.accumulate,
         levels=config.train.pyramid_levels,
         optional_terms=tuple(name for name in losses.OPTIONAL_TERMS if config.loss.weights[name]),
+        precision=config.train.matmul_precision,
     )
     return Experiment(
         name=config.name,

@@ -1,5 +1,6 @@
 """Makes the training step and the prediction, pure functions of arrays, from a network, an optimizer and a phase."""
 
+import contextlib
 import functools
 from collections.abc import Callable, Sequence
 
@@ -81,6 +82,7 @@ def make_train_step(
     accumulate: int = 1,
     levels: int = 0,
     optional_terms: Sequence[str] = (),
+    precision: str = "default",
 ):
     """Makes the training step, a pure function that is to be mapped over the axis `model.axis_name`.
 
@@ -97,6 +99,8 @@ def make_train_step(
         examples, so the gradient is the same; batch normalisation uses the statistics of each part.
       levels: number of levels of the image pyramid that the network is trained in (`pyramid_terms`); 0 for none.
       optional_terms: names of the terms of `losses.OPTIONAL_TERMS` to compute.
+      precision: precision of float32 convolutions, by a name of JAX: "tensorfloat32", "float32", or "default" for that
+        of the device (TF32 on NVIDIA's GPUs since Ampere) or of the variable JAX_DEFAULT_MATMUL_PRECISION.
 
     Returns:
       `train_step(state, batch, vgg16) -> (state, metrics)`. The batch has `image` uint8 `[B, H, W, C]`, `mask` uint8
@@ -108,7 +112,8 @@ def make_train_step(
     gradients = _make_gradients(terms, accumulate)
 
     def train_step(state, batch, vgg16):
-        grads, metrics, batch_stats = gradients(state, batch, vgg16, weights(state.step))
+        with contextlib.nullcontext() if precision == "default" else jax.default_matmul_precision(precision):
+            grads, metrics, batch_stats = gradients(state, batch, vgg16, weights(state.step))
         if lax.axis_size(model.axis_name) > 1:  # On a single CPU device, XLA would copy all gradients for the average.
             grads, metrics = lax.pmean((grads, metrics), model.axis_name)
         grads = phase.mask_frozen(grads)

@@ -119,6 +119,7 @@ RULES = {
     "train.pyramid_levels": _integer(0, 12),
     "train.batch_size": _integer(1),
     "train.accumulate": _integer(1),
+    "train.matmul_precision": _choice(("default", "tensorfloat32", "float32")),
     "train.log_every": _integer(1),
     "train.checkpoint_every": _integer(1),
     "train.max_to_keep": _integer(1),
@@ -157,6 +158,7 @@ ADDED = {
     "model.input_std": [],
     "model.renormalise_twice": False,
     "model.soft_mask": False,
+    "train.matmul_precision": "default",
 }
 
 
