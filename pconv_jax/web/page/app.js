@@ -138,6 +138,11 @@ export class App {
       this.stage.show(photo);
     }
     this.refresh();
+    requestAnimationFrame(() => {
+      if (document.activeElement === document.body) {
+        this.element.focus({ focusVisible: false }); // What had the focus may be hidden by now.
+      }
+    });
   }
 
   /** Returns whether the area may be painted now, and explains it if not. */

@@ -9,6 +9,7 @@ import { openingPanel } from "./panels/opening.js";
 import { comparing } from "./panels/comparing.js";
 import { connectionBanner } from "./panels/banner.js";
 import { buttons } from "./panels/buttons.js";
+import { loadIcons } from "./panels/icons.js";
 import { dock } from "./panels/dock.js";
 import { keysSheet } from "./panels/keys_sheet.js";
 import { placePanels } from "./panels/placing.js";
@@ -27,6 +28,7 @@ placePanels();
 app.refresh();
 
 try {
+  await loadIcons();
   app.start(await api.session());
 } catch (error) {
   app.fail(error);

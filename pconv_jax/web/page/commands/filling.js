@@ -64,7 +64,7 @@ async function fillArea(app) {
     app.lastArea = area;
     photo.opaque = false;
     app.warn(version.warnings, photo === app.photo ? "" : photo.name);
-    app.say(`Filled in ${version.seconds.toFixed(1)} seconds. Hold Tab to see the photograph as it was.`);
+    app.say(`Filled in ${version.seconds.toFixed(1)} seconds. Hold Tab or press Compare to see it as it was.`);
   } else {
     app.say("The filling was cancelled. Your painting is still there.");
   }

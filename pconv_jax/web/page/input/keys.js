@@ -59,6 +59,7 @@ export class Keys {
     }
     if (name === "Tab" || name === "Shift+Tab") {
       this.holdingTab ??= {
+        from: event.target,
         backward: event.shiftKey,
         timer: setTimeout(() => this.#showOriginal(), HOLD_MILLISECONDS),
         shown: false,
@@ -80,9 +81,11 @@ export class Keys {
     if (event.key === " ") {
       this.app.pointer.holdSpace(false);
     } else if (event.key === "Tab" && this.holdingTab) {
-      const { shown, backward } = this.holdingTab;
+      const { shown, from, backward } = this.holdingTab;
       this.#release();
-      if (!shown) {
+      if (!shown && from === document.body) {
+        this.app.element.focus({ focusVisible: true });
+      } else if (!shown) {
         focusNext(this.app.element, backward);
       }
     }

@@ -13,8 +13,8 @@ export function connectionBanner() {
     banner.textContent = connection.moved
       ? "The server was started again under another address, which the terminal shows. Your painting is still here: " +
         "save the painted area as PNG, then open that address."
-      : "The server does not answer. Your painting and its history are kept, and work goes on as soon as the server " +
-        "is back. If you closed it, start it again with the same command.";
+      : "The server does not answer. Your painting and its history are kept. Start the server again with the same " +
+        "command, and work goes on.";
     if (lost && !connection.lost) {
       say("The server is back.");
     }

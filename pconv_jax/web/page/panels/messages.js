@@ -2,6 +2,8 @@
  * Short messages over the photograph. Those about errors and warnings stay until they are closed.
  */
 
+import { icon } from "./icons.js";
+
 const SECONDS = 6;
 const MOST = 4; // Messages that are visible at once.
 
@@ -51,7 +53,7 @@ function closing(message) {
   const button = document.createElement("button");
   button.className = "only-icon";
   button.setAttribute("aria-label", "Close this message");
-  button.innerHTML = '<svg class="icon" aria-hidden="true"><use href="icons.svg#close" /></svg>';
+  button.append(icon("close"));
   button.addEventListener("click", () => message.remove());
   return button;
 }

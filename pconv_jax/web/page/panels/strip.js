@@ -3,6 +3,7 @@
  */
 
 import * as api from "../server/api.js";
+import { icon } from "./icons.js";
 import { ask } from "./question.js";
 
 /** Connects the strip and returns a function that brings it up to date. */
@@ -61,7 +62,7 @@ function entry(app, photo) {
     button.title = photo.name;
     button.setAttribute("aria-label", saved ? `${photo.name}, saved` : photo.name);
     if (saved && !button.querySelector("svg")) {
-      button.insertAdjacentHTML("beforeend", '<svg class="icon" aria-hidden="true"><use href="icons.svg#check" /></svg>');
+      button.append(icon("check"));
     }
     if (current && !shown) {
       element.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -75,7 +76,7 @@ function removing(app, photo) {
   const button = document.createElement("button");
   button.className = "remove only-icon";
   button.setAttribute("aria-label", `Close ${photo.name}`);
-  button.innerHTML = '<svg class="icon" aria-hidden="true"><use href="icons.svg#close" /></svg>';
+  button.append(icon("close"));
   button.addEventListener("click", async () => {
     if (photo.unsaved && !(await ask(`${photo.name} has changes that are not saved. Close it?`, "Close it"))) {
       return;

@@ -33,8 +33,8 @@ export class Stage {
       const exact = entry.devicePixelContentBoxSize?.[0];
       const css = entry.contentBoxSize[0];
       const ratio = window.devicePixelRatio || 1;
-      const width = Math.max(1, exact?.inlineSize ?? Math.round(css.inlineSize * ratio));
-      const height = Math.max(1, exact?.blockSize ?? Math.round(css.blockSize * ratio));
+      const width = pixels(css.inlineSize, ratio, exact?.inlineSize);
+      const height = pixels(css.blockSize, ratio, exact?.blockSize);
       this.size = { width, height, ratio };
       this.cssPixel = width / Math.max(1, entry.contentRect.width);
       this.photo?.viewport.resize(this.size);
@@ -112,4 +112,10 @@ export class Stage {
       this.moved();
     }
   }
+}
+
+/** Returns a length in pixels of the screen: the browser's exact number, unless it ignores an emulated screen. */
+function pixels(css, ratio, exact) {
+  const computed = Math.max(1, Math.round(css * ratio));
+  return Math.abs((exact ?? Infinity) - computed) <= 1 ? Math.max(1, exact) : computed;
 }
