@@ -44,7 +44,7 @@ class Server:
         self.process = None
 
     def start(self):
-        command = [sys.executable, "-m", "pconv_jax.web", *self.arguments, f"--port={self.port}", "--noopen"]
+        command = [sys.executable, "-m", "pconv_jax.web", *self.arguments, f"--port={self.port}", "--nobrowser"]
         environment = {**os.environ, "PCONV_WEB_TOKEN": TOKEN, "JAX_PLATFORMS": "cpu"}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + MILLISECONDS / 1000
