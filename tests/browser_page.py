@@ -156,13 +156,13 @@ class Page:
     def fill(self):
         """Fills the painted area and waits for the result."""
         self.tab.keyboard.press("Enter")
+        self.settle()
         self.filled()
 
     def filled(self):
         """Waits for the result of a filling that was started."""
-        self.tab.get_by_text(re.compile("^Filled in")).wait_for()
-        self.tab.wait_for_selector("[data-command=fill]", state="visible")
-        self.settle()
+        self.tab.wait_for_selector("[data-command=fill]", state="visible", timeout=5 * MILLISECONDS)
+        assert not self.percent, "the filling failed or was cancelled"
 
 
 def places(screen):

@@ -139,6 +139,7 @@ def test_two_tabs_fill_at_the_same_time(tab, photo):
     areas = [page.area() for page in pages]
     for page in pages:
         page.tab.keyboard.press("Enter")
+        page.settle()
     for page, area in zip(pages, areas, strict=True):
         page.filled()
         _, file = page.download("save")
@@ -158,6 +159,7 @@ def test_nothing_is_lost_when_the_server_dies(tab, photo):
         page.fill()
         page.stroke((150, 0), (150, 40))
         area = page.area()
+        page.tab.select_option("#ensemble", "8", force=True)  # Compiles for the turned photograph: takes long enough.
         page.tab.keyboard.press("Enter")
         page.tab.wait_for_selector("[data-command=cancel]", state="visible")
         server.kill()
