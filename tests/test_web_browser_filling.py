@@ -133,7 +133,7 @@ def test_unreadable_files_are_explained(tab, photo, tmp_path):
 def test_two_tabs_fill_at_the_same_time(tab, photo):
     """Two tabs fill one after the other, and each gets its own result."""
     pages = [tab(), tab()]
-    for page, dx in zip(pages, (-150, 150), strict=True):
+    for page, dx in zip(pages, (-80, 80), strict=True):
         page.open(photo)
         page.stroke((dx, 0), (dx, 40))
     areas = [page.area() for page in pages]
@@ -148,16 +148,16 @@ def test_two_tabs_fill_at_the_same_time(tab, photo):
         assert (saved[area] != source[area]).any()
 
 
-def test_nothing_is_lost_when_the_server_dies(tab, photo):
+def test_nothing_is_lost_when_the_server_dies(tab, photo, tmp_path):
     """A server that is killed while it fills is missed in words, nothing is lost, and work goes on when it is back."""
-    server = browser_page.Server()
+    server = browser_page.Server(tmp_path)
     server.start()
     try:
         page = tab(server.address)
         page.open(photo)
-        page.stroke((-150, 0), (-150, 40))
+        page.stroke((-80, 0), (-80, 40))
         page.fill()
-        page.stroke((150, 0), (150, 40))
+        page.stroke((80, 0), (80, 40))
         area = page.area()
         page.tab.select_option("#ensemble", "8", force=True)  # Compiles for the turned photograph: takes long enough.
         page.tab.keyboard.press("Enter")
