@@ -57,9 +57,8 @@ export class Keys {
       app.showCursor(null);
       return true;
     }
-    if (name === "Tab" || name === "Shift+Tab") {
+    if ((name === "Tab" || name === "Shift+Tab") && event.target === app.element) {
       this.holdingTab ??= {
-        from: event.target,
         backward: event.shiftKey,
         timer: setTimeout(() => this.#showOriginal(), HOLD_MILLISECONDS),
         shown: false,
@@ -81,11 +80,9 @@ export class Keys {
     if (event.key === " ") {
       this.app.pointer.holdSpace(false);
     } else if (event.key === "Tab" && this.holdingTab) {
-      const { shown, from, backward } = this.holdingTab;
+      const { shown, backward } = this.holdingTab;
       this.#release();
-      if (!shown && from === document.body) {
-        this.app.element.focus({ focusVisible: true });
-      } else if (!shown) {
+      if (!shown) {
         focusNext(this.app.element, backward);
       }
     }
