@@ -103,7 +103,7 @@ export class App {
   async open(files) {
     let first = true;
     for (const file of files) {
-      this.say(files.length > 1 ? `Opening ${file.name} ..` : "Opening the photograph ..", { key: "open" });
+      this.say(files.length > 1 ? `Opening ${file.name} …` : "Opening the photograph …", { key: "open" });
       try {
         const photo = await this.photos.add(file);
         this.#connect(photo);
@@ -129,11 +129,7 @@ export class App {
     const shown = this.photos.show(photo);
     this.stage.show(null);
     this.refresh();
-    try {
-      await shown;
-    } catch (error) {
-      this.fail(error);
-    }
+    await shown;
     if (photo === this.photo && photo?.picture) {
       this.stage.show(photo);
     }

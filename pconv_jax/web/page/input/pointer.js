@@ -33,6 +33,9 @@ export class PointerInput {
     this.element.setPointerCapture(event.pointerId);
     const position = app.stage.fromPointer(event);
     this.pointers.set(event.pointerId, position);
+    if (this.pointers.size === 1 && app.painter.active) {
+      app.painter.end(); // The keyboard had put the brush down.
+    }
     if (this.pointers.size > 1) {
       app.painter.cancel(); // The second finger turns a stroke into moving and zooming.
       return;

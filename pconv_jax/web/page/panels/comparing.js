@@ -6,6 +6,7 @@ const KEYS = { ArrowLeft: -0.02, ArrowRight: 0.02, PageDown: -0.1, PageUp: 0.1, 
 
 /** Connects the border and returns a function that brings it up to date. */
 export function comparing(app) {
+  const loading = document.getElementById("loading");
   const divider = document.getElementById("divider");
   const move = (share) => {
     app.stage.before = Math.min(1, Math.max(0, share));
@@ -38,7 +39,9 @@ export function comparing(app) {
     document.getElementById("tag-after").hidden = !app.comparing || original;
     app.element.hidden = !app.photo;
     document.getElementById("zoom").hidden = !app.ready;
-    document.getElementById("loading").hidden = !app.photo || app.ready;
+    loading.hidden = !app.photo || app.ready;
+    loading.textContent = app.photo?.problem || "Opening the photograph …";
+    loading.classList.toggle("problem", Boolean(app.photo?.problem));
     if (app.ready) {
       const percent = 100 * app.photo.viewport.scale;
       document.getElementById("zoom-percent").textContent = `${percent.toFixed(percent < 10 ? 1 : 0)} %`;

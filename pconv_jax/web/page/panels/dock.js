@@ -61,15 +61,15 @@ function areaText({ area, width, height }) {
   return `${percent < 0.1 ? "less than 0.1" : percent.toFixed(1)} % is painted`;
 }
 
-function fillingText({ cancelled, state, position, secondsLeft, note }) {
+function fillingText({ cancelled, state, position, secondsLeft }) {
   if (cancelled) {
-    return "Cancelling ..";
+    return "Cancelling …";
   }
   if (state === "queued" && position > 0) {
     return position === 1 ? "Waiting for one filling" : `Waiting for ${position} fillings`;
   }
   if (secondsLeft === null) {
-    return note ? `Filling .. (${note})` : "Filling ..";
+    return "Filling …";
   }
   const seconds = Math.max(1, Math.round(secondsLeft));
   const time = seconds < 90 ? `${seconds} s` : `${Math.round(seconds / 60)} min`;

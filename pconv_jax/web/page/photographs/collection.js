@@ -37,14 +37,19 @@ export class Collection {
     if (!photo) {
       return;
     }
-    if (!photo.info) {
-      photo.describe(await api.photograph(photo.id));
-    }
-    if (!photo.picture && photo === this.current) {
-      await photo.load();
-      if (photo !== this.current) {
-        photo.unload(); // Another one was chosen meanwhile.
+    try {
+      if (!photo.info) {
+        photo.describe(await api.photograph(photo.id));
       }
+      if (!photo.picture && photo === this.current) {
+        await photo.load();
+      }
+      photo.problem = "";
+    } catch (error) {
+      photo.problem = error.message;
+    }
+    if (photo !== this.current) {
+      photo.unload(); // Another one was chosen meanwhile.
     }
   }
 

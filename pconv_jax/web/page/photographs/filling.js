@@ -15,15 +15,14 @@ class Filling {
   position = null;
   progress = null;
   secondsLeft = null;
-  note = null;
   cancelled = false;
   started = performance.now();
   #id = null;
 
   /** Takes over what the server reports. */
-  report({ id, state, position, progress, seconds_left: secondsLeft, note }) {
+  report({ id, state, position, progress, seconds_left: secondsLeft }) {
     this.#id = id;
-    Object.assign(this, { state, position, progress, secondsLeft, note });
+    Object.assign(this, { state, position, progress, secondsLeft });
     if (this.cancelled) {
       this.cancel();
     }

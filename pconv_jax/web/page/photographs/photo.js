@@ -43,6 +43,8 @@ export class Photo {
     this.version = this.versions[0];
     this.savedVersion = this.version;
     this.filling = null;
+    this.loading = null;
+    this.problem = ""; // Why the photograph cannot be shown.
     this.viewport = null;
     this.picture = null;
     this.maskPicture = null;
@@ -79,7 +81,12 @@ export class Photo {
   }
 
   /** Loads what is drawn on the stage. */
-  async load() {
+  load() {
+    this.loading ??= this.#load().finally(() => (this.loading = null));
+    return this.loading;
+  }
+
+  async #load() {
     const blob = await known(this, this.original, (id, version) => api.preview(id, version));
     const picture = new Picture(await Levels.of(await createImageBitmap(blob)), this.info.transparent);
     for (const version of path(this.version)) {

@@ -29,7 +29,7 @@ export async function saveResult(app) {
   const { version } = photo;
   const chosen = photo.format ?? photo.info.default_format;
   const { filename, format, warnings } = photo.info.formats.find((other) => other.format === chosen);
-  if (app.photos.folder !== null) {
+  if (app.photos.folder !== null && photo.file === null) {
     const path = await keep(photo, version, format);
     if (!path) {
       return;
