@@ -237,7 +237,7 @@ def test_table_goes_between_marks(tmp_path):
         report.check_marks(path, "forward")
 
 
-@pytest.mark.parametrize("benchmark", ["against", "op", "scale", "start"])
+@pytest.mark.parametrize("benchmark", ["against", "op", "scale", "start", "gpu"])
 def test_the_document_has_a_place_for_each_table(benchmark):
     """docs/performance.md has the marks of every benchmark that writes to it."""
     report.check_marks(ROOT / "docs" / "performance.md", benchmark)

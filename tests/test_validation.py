@@ -280,6 +280,7 @@ TFDS = {"data__source": "tfds", "data__name": "celeb_a"}
         ("loss__style_warmup_steps", [-1, 0.5], "an integer of at least 0"),
         ("train__steps", [-1, 1e6, "1000", True], "an integer of at least 0"),
         ("train__accumulate", [0, 2.0], "an integer of at least 1"),
+        ("train__matmul_precision", ["tf32", "highest", None], "one of default, tensorfloat32, float32"),
         ("finetune__steps", [-1, 1e6], "an integer of at least 0"),
         ("finetune__lr", [-5e-5, NAN], "a number of at least 0"),
         ("finetune__freeze_statistics", [1, None], "True or False"),

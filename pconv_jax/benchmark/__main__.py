@@ -9,6 +9,7 @@ import sys
 from pconv_jax import command_line
 
 BENCHMARKS = {
+    "gpu": "everything that matters on a GPU, within some minutes",
     "data": "the input pipeline of a config: images per CPU second, and what decode, crop and mask cost",
     "op": "each layer of the U-Net: forward, gradients of input and kernel, mask",
     "forward": "filling a batch; --against=torch: beside PyTorch",

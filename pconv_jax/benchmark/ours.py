@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pconv_jax.benchmark import operations, serving, single_layer
+from pconv_jax.benchmark import operations, profiling, serving, single_layer
 from pconv_jax.evaluation import evaluator
 from pconv_jax.models import unet, vgg
 from pconv_jax.ops.cpu import dispatch
@@ -22,7 +22,8 @@ def make(task: str, config, batch: dict[str, np.ndarray], options: dict[str, str
       task: "train", "forward", "layer" or "masks".
       config: experiment config.
       batch: see `serving.serve`.
-      options: `dtype` replaces the config's; the task "layer" needs `layer`, its name, and `part`, one of `op.PARTS`.
+      options: `dtype` replaces the config's; `profile` lets the task "train" be profiled; the task "layer" needs
+        `layer`, its name, and `part`, one of `op.PARTS`.
     """
     config.model.dtype = options.get("dtype", config.model.dtype)
     with tempfile.TemporaryDirectory() as directory:
@@ -31,15 +32,16 @@ def make(task: str, config, batch: dict[str, np.ndarray], options: dict[str, str
             config.loss.vgg16_weights = os.path.join(directory, "vgg16.npz")
             np.savez(config.loss.vgg16_weights, **random_vgg16())
             settings = ", random VGG16 weights"
-        step = {
-            "train": lambda: training(config, batch),
-            "forward": lambda: prediction(config, batch),
-            "layer": lambda: single_layer.call(config, batch, options["layer"], options["part"]),
-            "masks": lambda: single_layer.all_masks(config, batch),
+        step, profile = {
+            "train": lambda: training(config, batch, options.get("profile", False)),
+            "forward": lambda: (prediction(config, batch), None),
+            "layer": lambda: (single_layer.call(config, batch, options["layer"], options["part"]), None),
+            "masks": lambda: (single_layer.all_masks(config, batch), None),
         }[task]()
     devices = f", {jax.device_count()} devices" if jax.device_count() > 1 else ""
     settings = f"conv_impl {implementation(config.model)}, {config.model.dtype}{devices}{settings}"
-    return serving.Work(step, settings, device_peak_mib, jax.default_backend() == "cpu")
+    device, on_cpu = jax.devices()[0].device_kind, jax.default_backend() == "cpu"
+    return serving.Work(step, settings, device_peak_mib, on_cpu, device=device, profile=profile)
 
 
 def implementation(model) -> str:
@@ -55,24 +57,30 @@ def implementation(model) -> str:
     return used if used == model.conv_impl else f"{used} (configured: {model.conv_impl})"
 
 
-def training(config, batch):
-    """Returns a function that computes one training step of the first phase, on a batch that is on the devices.
+def training(config, batch, profiled=False):
+    """Prepares a training step of the first phase, on a batch that is on the devices.
 
     Args:
       config: experiment config.
       batch: see `serving.serve`.
+      profiled: whether the step is to be profiled.
+
+    Returns:
+      `(step, profile)`: a function that computes one step, and `Work.profile`, None unless `profiled`.
     """
     experiment = build.experiment(config)
     mapped = parallel.map_step(experiment.make_step(experiment.phases[0]))
     state, vgg16 = parallel.replicate(experiment.create_state()), parallel.replicate(experiment.vgg16_params)
     batch = next(parallel.prefetch([batch]))
+    program = None if profiled else mapped
 
     def step():
-        nonlocal state
-        state, metrics = mapped(state, batch, vgg16)
+        nonlocal state, program
+        program = program or mapped.lower(state, batch, vgg16).compile()  # Has a text, unlike a mapped function.
+        state, metrics = program(state, batch, vgg16)
         jax.block_until_ready((state, metrics))
 
-    return step
+    return step, (lambda count: profiling.largest(step, program.as_text(), count)) if profiled else None
 
 
 def prediction(config, batch):

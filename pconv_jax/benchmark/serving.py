@@ -32,6 +32,8 @@ class Work:
       device_peak_mib: returns the largest device memory so far in MiB, or None if the device is the CPU.
       on_cpu: whether the device is the CPU.
       compilation_s: seconds of compilation before the first step.
+      device: name of the device.
+      profile: takes a number of steps and returns the longest operations (`profiling.largest`); None: not prepared.
     """
 
     step: Callable[[], object]
@@ -39,6 +41,8 @@ class Work:
     device_peak_mib: Callable[[], float | None]
     on_cpu: bool
     compilation_s: float = 0.0
+    device: str = ""
+    profile: Callable[[int], list[dict]] | None = None
 
 
 def serve(make: Callable[..., Work], convolution: Callable[..., Callable]):
@@ -62,18 +66,20 @@ def serve(make: Callable[..., Work], convolution: Callable[..., Callable]):
                     batch = dict(file)
                 work = make(request["task"], config, batch, request["options"])
                 first_s = work.compilation_s + timed(work.step, 1)[0]
-                answer = {"first_s": first_s, "settings": work.settings}
+                answer = {"first_s": first_s, "settings": work.settings, "device": work.device}
             elif request["do"] == "steps":
                 answer = {"seconds": timed(work.step, request["count"])}
             elif request["do"] == "memory":
                 answer = {"peak_mib": work.device_peak_mib() or peak_rss_mib()}
+            elif request["do"] == "profile":
+                answer = {"operations": work.profile(request["count"])}
             else:
                 batch = LARGE_BATCH["cpu" if work.on_cpu else "gpu"]
                 call = convolution(request["dtype"], batch, request["size"], request["channels"])
                 answer = {"seconds": timed(call, 12)[2:], "batch": batch}
         except errors.UserError as error:
             answer = {"error": str(error)}
-        except (OSError, MemoryError) as error:
+        except (OSError, MemoryError, RuntimeError) as error:  # Both libraries raise RuntimeErrors for a GPU's memory.
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -51,7 +51,8 @@ def make(task: str, config, batch: dict[str, np.ndarray], options: dict) -> serv
             settings.append(f"compile failed ({type(error).__name__})")
     if task == "train" and config.loss.vgg16_weights:
         settings.append("random VGG16 weights")
-    return serving.Work(step, ", ".join(settings), device_peak_mib, DEVICE.type == "cpu", compilation_s)
+    device = torch.cuda.get_device_name() if DEVICE.type == "cuda" else "cpu"
+    return serving.Work(step, ", ".join(settings), device_peak_mib, DEVICE.type == "cpu", compilation_s, device)
 
 
 def training(config, batch, options, compiled):

@@ -8,6 +8,7 @@ workers.
 import importlib.util
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -91,14 +92,20 @@ class Worker:
         self._process.kill()  # It holds nothing worth keeping, and a GPU's libraries take seconds to shut down.
         self._process.wait()
 
-    def ask(self, **request) -> dict:
+    def ask(self, limit: float | None = None, **request) -> dict:
         """Sends a request to `serving.serve` in the worker, and waits for the answer.
 
+        Args:
+          limit: seconds to wait; None: without a limit. After a timeout the worker cannot be asked again.
+          **request: the request.
+
         Raises:
-          UserError: the worker reports an error, or its process ended.
+          UserError: the worker reports an error, its process ended, or the time limit passed.
         """
         try:
             print(json.dumps(request), file=self._process.stdin, flush=True)
+            if limit is not None and not select.select([self._process.stdout], [], [], max(limit, 0))[0]:
+                raise errors.UserError(f'{self._name}: no answer to "{request["do"]}" within {limit:.0f} s')
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
