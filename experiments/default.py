@@ -17,10 +17,13 @@ def get_config():
     config.init_from = ""  # a run directory, or one of its checkpoints/<step>, that gives the initial parameters
 
     config.data = ml_collections.ConfigDict()
-    config.data.source = "photos"  # photos (in scikit-image's wheel) | folder | tfds
-    config.data.path = ""  # folder: directory of images, searched at any depth
-    config.data.eval_path = ""  # folder: directory of evaluation images; empty: a part of data.path is held out
-    config.data.eval_fraction = 0.1  # folder: fraction of the files that is held out, by a hash of their names
+    config.data.source = "photos"  # photos (in scikit-image's wheel) | folder | tfds | netcdf (grids of the earth)
+    config.data.path = ""  # folder: directory of images, searched at any depth; netcdf: files, with commas or wildcards
+    config.data.eval_path = ""  # the same for evaluation; empty: a part of data.path is held out
+    config.data.eval_fraction = 0.1  # fraction held out, of files by a hash of their names, or the last time steps
+    config.data.variable = ""  # netcdf: variable, or several with commas, as channels; empty where a file has one
+    config.data.channel_axis = ""  # netcdf: axis of the variable, e.g. of levels, whose entries are channels
+    config.data.grid = ()  # netcdf: cells of latitude and longitude, which replace data.size
     config.data.name = ""  # tfds: a dataset that tools/prepare_tfds.py has prepared, e.g. celeb_a
     config.data.image_feature = "image"  # tfds: the feature that holds the image
     config.data.dir = ""  # tfds: directory of prepared datasets; empty: $TFDS_DATA_DIR or ~/tensorflow_datasets
@@ -37,10 +40,11 @@ def get_config():
     config.data.workers = 0  # processes that prepare batches; 0: threads only
 
     config.masks = ml_collections.ConfigDict()
-    config.masks.kind = "strokes"  # shapes | strokes | boxes | mixed (of eight kinds: data/elements.py) | folder
+    config.masks.kind = "strokes"  # shapes | strokes | boxes | mixed (data/elements.py has all) | folder | netcdf
     config.masks.area = (0.01, 0.6)  # range of the hole area, as a fraction of the image
     config.masks.border = 0.0  # frame without holes, as a fraction of the side (0.04: the paper's "border constraint")
-    config.masks.path = ""  # folder: directory of mask images
+    config.masks.path = ""  # folder: directory of mask images; netcdf: file whose missing cells are holes
+    config.masks.variable = ""  # netcdf: variable of that file; empty where it has one
     config.masks.polarity = "white_hole"  # folder: white_hole | black_hole
     config.masks.augment = True  # folder: dilate, rotate, shift, crop and flip the masks at random
 
@@ -51,7 +55,7 @@ def get_config():
     config.model.width = 64  # channels of the first layer, doubled per level ...
     config.model.max_width = 512  # ... up to this number
     config.model.kernels = (7, 5, 5, 3)  # kernel sizes of the encoder's layers; the last one for all deeper ones
-    config.model.channels = 3  # channels of the images: 3 for RGB, 1 for grey
+    config.model.channels = 3  # channels of the images: 3 for RGB, 1 for grey; of grids, any number
     config.model.norm = "batch"  # batch | masked_batch (both synchronised over devices) | group | none
     config.model.center = False  # subtracts the mean of the valid pixels from the input and adds it to the output
     config.model.momentum = 0.9  # decay per step of batch normalisation's running statistics
@@ -60,7 +64,7 @@ def get_config():
     config.model.dtype = "float32"  # type of the features, VGG16's too: float32 | bfloat16
     config.model.conv_impl = "auto"  # auto | onednn (opt-in, for CPUs: docs/training.md) | xla; equal up to rounding
 
-    # For weights that others have trained (docs/importing_weights.md). Each default is the paper's choice.
+    # For grids, and weights that others trained (docs/importing_weights.md). Each default is the paper's choice.
     config.model.negative_slope = 0.2  # slope of the decoder's leaky ReLU below zero
     config.model.first_norm = False  # normalises in the first layer, too
     config.model.norm_bias = False  # adds a bias also in layers with a normalisation
@@ -81,6 +85,7 @@ def get_config():
     config.loss.weights.tv = 0.1
     config.loss.weights.log_mse = 0.0  # not the paper's: PSNR over the hole, as a loss
     config.loss.style_warmup_steps = 0  # steps over which the weights of the style terms rise from zero; 0: none
+    config.loss.area_weights = False  # netcdf: weights cells by their area, the cosine of latitude
     config.loss.vgg16_weights = ""  # npz of VGG16 (models/vgg.py); empty: no perceptual and style terms
 
     config.optim = ml_collections.ConfigDict()
@@ -126,6 +131,7 @@ def get_config():
     config.eval.masks.kind = "strokes"
     config.eval.masks.border = 0.0
     config.eval.masks.path = ""
+    config.eval.masks.variable = ""
     config.eval.masks.polarity = "white_hole"
     config.eval.masks.augment = False
     return config

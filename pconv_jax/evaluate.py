@@ -18,6 +18,7 @@ from pconv_jax.data import sources
 from pconv_jax.evaluation import (
     baselines,
     evaluator,
+    grid_evaluator,
     inputs,
     manifest,
     perceptual,
@@ -72,6 +73,9 @@ def main(flag_values: flags.FlagValues):
     compilation_cache.enable(flag_values.compilation_cache)
     configs = {path: _config(path) for path in ([flag_values.run] if flag_values.run else []) + flag_values.compare}
     config = configs.get(flag_values.run) or flag_values.config
+    if any(sources.SOURCES[c.data.source].grids for c in (*configs.values(), *filter(None, [flag_values.config]))):
+        _evaluate_grids(flag_values, configs)
+        return
     if flag_values.manifest:
         chosen = manifest.Manifest(flag_values.manifest)
     else:
@@ -110,6 +114,21 @@ def main(flag_values: flags.FlagValues):
         raise errors.UserError("nothing to score: give --run, --weights, --predictions or --baselines")
     methods = {name: scores.Timed(fill) for name, fill in methods.items()}
     _score(flag_values, title, chosen, methods, measures, about, batch_size, threads)
+
+
+def _evaluate_grids(flag_values, configs):
+    """Writes the report of one run on grids, as training does at its end; nothing else is compared on grids."""
+    if list(configs) != [flag_values.run] or flag_values.manifest or flag_values.write_manifest or flag_values.weights:
+        raise errors.UserError(
+            "only a run itself is evaluated on grids: give --run=DIR and no other network, experiment or manifest"
+        )
+    config = configs[flag_values.run]
+    _, source = build.image_sources(config)
+    _check_recorded(flag_values.run, config, source)
+    state = evaluator.restore(flag_values.run, build.state_shapes(config), flag_values.checkpoint)
+    examples = build.evaluation_set(config, source)
+    evaluation = grid_evaluator.GridEvaluator(build.unet_model(config), examples, config.eval.batch_size)
+    evaluation.report(state, flag_values.run, flag_values.checkpoint)
 
 
 def _score(flag_values, title, chosen, methods, measures, about, batch_size, threads):
@@ -199,8 +218,14 @@ def _drawn(path, configs):
     for other, other_config in configs.items():
         inputs.check_same(path, config, other, other_config)
     _, source = build.image_sources(config)
+    _check_recorded(path, config, source)
+    return inputs.Drawn(build.evaluation_set(config, source))
+
+
+def _check_recorded(path, config, source):
+    """Raises UserError unless the evaluation images and masks are those that a run was trained beside."""
     recorded = rundir.read_data(path)
-    current = {"evaluation": source.source.fingerprint(), **build.evaluation_masks_fingerprint(config)}
+    current = {"evaluation": source.fingerprint(), **build.evaluation_masks_fingerprint(config)}
     for use, fingerprint in current.items():
         if recorded.get(use) != fingerprint:
             what = "masks" if use == build.EVALUATION_MASKS else "images"
@@ -208,7 +233,6 @@ def _drawn(path, configs):
                 f"{path} was trained beside other evaluation {what} ({recorded.get(use)} then, {fingerprint} now): "
                 "restore them, or give --manifest=DIR"
             )
-    return inputs.Drawn(build.evaluation_set(config, source))
 
 
 def _of_config(config):

@@ -10,6 +10,7 @@ import sys
 from absl import flags, logging
 
 from pconv_jax import command_line, errors
+from pconv_jax.data import sources
 from pconv_jax.evaluation import evaluator, image_grids
 from pconv_jax.sweeping import comparison, pictures, plan, processes, report, results
 from pconv_jax.training import build, compilation_cache, preemption, rundir
@@ -41,6 +42,8 @@ def main(flag_values: flags.FlagValues) -> int:
       OSError: A file cannot be read or written.
     """
     sweep = _plan(flag_values)
+    if any(sources.SOURCES[one.config.data.source].grids for one in sweep.runs):
+        raise errors.UserError("a sweep compares pictures by PSNR, not grids: train each config by pconv_jax.main")
     if os.path.exists(os.path.join(sweep.directory, rundir.CONFIG)):
         raise errors.UserError(f"{sweep.directory} is the directory of a single run: choose another --workdir")
     finished = [results.scores(one) is not None for one in sweep.runs]  # Also refuses run directories of other configs.

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.evaluation import evaluator, image_grids
+from pconv_jax.evaluation import evaluator, grid_evaluator, image_grids
 from pconv_jax.training import (
     build,
     checkpoints,
@@ -82,7 +82,8 @@ class _Outputs:
 
 def _run(experiment, workdir, initial, signals):
     """Restores or creates the state, trains, and evaluates at the end. This process has locked the run directory."""
-    evaluation = evaluator.Evaluator(
+    kind = grid_evaluator.GridEvaluator if experiment.grids else evaluator.Evaluator
+    evaluation = kind(
         experiment.model,
         experiment.evaluation_set,
         experiment.eval_batch_size,
@@ -123,7 +124,7 @@ def _run(experiment, workdir, initial, signals):
             _checkpoint(state, evaluation, outputs, signals)  # A resumed run then does not need init_from.
         state = _loop(experiment, state, evaluation, outputs, signals)
     if parallel.is_first_host():
-        evaluator.evaluate_and_report(evaluation, state, workdir, "last", signals)
+        evaluation.report(state, workdir, "last", signals)
     return state
 
 
@@ -195,15 +196,16 @@ def _flush(pending, progress, rate, outputs):
 
 
 def _checkpoint(state, evaluation, outputs, signals):
-    """Evaluates the network and saves the state with its PSNR. All hosts evaluate, so that they stay at the same step.
+    """Evaluates the network and saves the state with its score. All hosts evaluate, so that they stay at the same step.
 
-    A signal ends the evaluation early, because saving is more urgent. Without a PSNR the checkpoint ranks last.
+    A signal ends the evaluation early, because saving is more urgent. Without a score the checkpoint ranks last.
     """
-    step, psnr = int(state.step), math.nan
+    step, rank = int(state.step), math.nan
     with contextlib.suppress(preemption.Stopped):
-        psnr = evaluation.psnr(state, signals)
-        logging.info("step %d: PSNR of the composite %.2f dB", step, psnr)
+        score = evaluation.score(state, signals)
+        rank = score.rank
+        logging.info("step %d: %s", step, score.text)
         if outputs:
-            outputs.log.write(step, {"eval_psnr": psnr})
+            outputs.log.write(step, {score.name: score.value})
     if outputs:
-        checkpoints.save(outputs.checkpoints, state, psnr)
+        checkpoints.save(outputs.checkpoints, state, rank)

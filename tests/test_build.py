@@ -14,8 +14,8 @@ def test_a_folder_of_evaluation_images_inside_the_training_folder(tmp_path):
         (tmp_path / name).write_bytes(pictures.encode(pictures.noise(k)))
     changes = {"data.source": "folder", "data.path": str(tmp_path), "data.eval_path": str(tmp_path / "eval")}
     train, evaluation = build.image_sources(runs.tiny(**changes))
-    assert train.source.names == ("a.png", "sub/b.png")
-    assert evaluation.source.names == ("c.png", "d.png")
+    assert train.names == ("a.png", "sub/b.png")
+    assert evaluation.names == ("c.png", "d.png")
 
 
 def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
@@ -25,7 +25,7 @@ def test_a_folder_is_split_when_no_evaluation_folder_is_given(tmp_path):
     changes = {"data.source": "folder", "data.path": str(tmp_path), "data.eval_fraction": 0.4}
     train, evaluation = build.image_sources(runs.tiny(**changes))
     assert len(train) == 3 and len(evaluation) == 2
-    assert {*train.source.names, *evaluation.source.names} == {f"{k}.png" for k in range(5)}
+    assert {*train.names, *evaluation.names} == {f"{k}.png" for k in range(5)}
 
 
 def test_fingerprints_of_the_inputs_of_a_run(tmp_path):

@@ -15,10 +15,10 @@ GRID = {"channels": 1, "padding": "circular", "any_size": True, "center": False,
 
 
 def months(count=5, height=8, width=12):
-    """Returns random values and where they are valid."""
+    """Returns random values of one channel and where they are valid."""
     rng = np.random.default_rng(0)
     valid = rng.uniform(size=(count, height, width)) < 0.5
-    return rng.normal(size=(count, height, width)), valid
+    return rng.normal(size=(count, height, width, 1)), valid
 
 
 def test_the_result_does_not_depend_on_the_batch_size():
@@ -31,9 +31,9 @@ def test_the_result_does_not_depend_on_the_batch_size():
     other, other_seen = grids.GridInfiller(model, variables, batch_size=5)(values, valid)
     np.testing.assert_array_equal(seen, other_seen)
     np.testing.assert_allclose(output, other, atol=1e-6)
-    image = np.where(valid, values, 0).astype(np.float32)[..., None]
+    image = np.where(valid[..., None], values, 0).astype(np.float32)
     expected, _ = model.apply(variables, image, valid[..., None].astype(np.float32))
-    np.testing.assert_allclose(output, expected[..., 0], atol=1e-6)
+    np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
 def test_a_month_without_values_is_not_seen():
@@ -59,14 +59,17 @@ def test_other_grids_are_refused_or_resampled():
         grids.GridInfiller(model, variables, regrid=True)
     with pytest.raises(UserError, match="image is 6x12; needs multiples of 4"):
         grids.GridInfiller(model.clone(any_size=False), variables)(values, valid)
-    with pytest.raises(UserError, match="has 3 channels; needs one channel"):
-        grids.GridInfiller(*networks.random())
+    with pytest.raises(UserError, match="the data have 1 channels and the network has 3"):
+        grids.GridInfiller(*networks.random(**{**GRID, "channels": 3}))(values, valid)
+    with pytest.raises(UserError, match="takes a guess"):
+        grids.GridInfiller(model.clone(guess=True), variables)
 
 
 @pytest.mark.parametrize("size", [(8, 12), (4, 6), (16, 24), (5, 9)])
 def test_resampling_is_the_mean_over_overlaps(size):
     """Each new cell is the mean of the valid old cells that it overlaps, weighted by the overlap, as in a loop."""
     values, valid = months(1)
+    values = values[..., 0]
     result, seen = grids.resample(np.where(valid, values, np.nan), valid, size)
     for i, j in np.ndindex(size):
         total = weight = 0
@@ -95,10 +98,24 @@ def test_real_months(tmp_path, shared_data):
 
     def error(**changes):
         model = dataclasses.replace(weights, section={**weights.section, **changes}).model()
-        output, seen = grids.GridInfiller(model, weights.variables, (72, 72), batch_size=40)(values, known & ~hidden)
-        return np.sqrt(np.mean((np.where(seen, output, 0) - values)[hidden] ** 2))
+        network = grids.GridInfiller(model, weights.variables, (72, 72), batch_size=40)
+        output, seen = network(values[..., None], known & ~hidden)
+        return np.sqrt(np.mean((np.where(seen, output[..., 0], 0) - values)[hidden] ** 2))
 
     rmse = {"published": error(), "zero padding": error(padding="hole"), "slope 0.2": error(negative_slope=0.2)}
     assert 0.97 < rmse["published"] < 1.03
     assert rmse["zero padding"] > rmse["published"] + 0.02
     assert rmse["slope 0.2"] > rmse["published"] + 0.02
+
+
+def test_several_channels_are_those_of_the_network():
+    """Two channels go through the network together, also when they are resampled."""
+    model, variables = networks.random(**{**GRID, "channels": 2})
+    values = np.concatenate([months()[0], 2 * months()[0][::-1]], axis=-1)
+    valid = months()[1]
+    output, _ = grids.GridInfiller(model, variables)(values, valid)
+    image = np.where(valid[..., None], values, 0).astype(np.float32)
+    expected, _ = model.apply(variables, image, valid[..., None].astype(np.float32))
+    np.testing.assert_allclose(output, expected, atol=1e-5)
+    resampled, _ = grids.GridInfiller(model, variables, (4, 6), regrid=True)(values, valid)
+    assert resampled.shape == values.shape and (resampled[..., 0] != resampled[..., 1]).any()

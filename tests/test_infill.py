@@ -11,7 +11,8 @@ import xarray
 import networks
 from pconv_jax import infill
 from pconv_jax.errors import UserError
-from pconv_jax.inpainting import grids, netcdf, weights_file
+from pconv_jax.inpainting import grids, weights_file
+from pconv_jax.reading import netcdf
 
 SECTION = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": False, "channels": 1}
 SECTION |= {"padding": "circular", "any_size": True, "conv_impl": "xla"}
@@ -64,7 +65,7 @@ def run(weights, data, out, **changes):
 
 def undecoded(path):
     """Returns a file's dataset as it is stored."""
-    with xarray.open_dataset(path, decode_cf=False, engine=netcdf._engine(path)) as dataset:
+    with xarray.open_dataset(path, decode_cf=False, engine=netcdf.engine(path)) as dataset:
         return dataset.load()
 
 
@@ -91,7 +92,7 @@ def test_only_missing_values_change(tmp_path, weights, name):
     assert np.isfinite(changed).all() and (np.isnan(missing) or (changed != np.asarray(missing, dtype)).all())
     network = weights_file.read(weights)
     decoded = np.where(valid, values * float(scale) + offset, 0)
-    output, _ = grids.GridInfiller(network.model(), network.variables)(decoded, valid)
+    output = grids.GridInfiller(network.model(), network.variables)(decoded[..., None], valid)[0][..., 0]
     tolerance = scale if np.dtype(dtype).kind == "i" else 1e-5
     np.testing.assert_allclose((changed * float(scale) + offset)[~valid], output[~valid], atol=tolerance)
     assert list(before.variables) == list(after.variables) and before.sizes == after.sizes

@@ -38,7 +38,7 @@ def test_inputs_are_the_evaluation_set(drawn):
         np.testing.assert_array_equal(example.mask, drawn_masks[index])
         assert example.about == {
             "name": example.name,
-            "image": source.source.names[records[index]],
+            "image": source.names[records[index]],
             "mask": f"0:{index}",
             "crop": f"0:{index}",
             "bucket": buckets[index],

@@ -171,7 +171,7 @@ def test_the_sheet_shows_the_networks_that_were_scored(tmp_path):
     evaluation_set = build.evaluation_set(run.config, build.image_sources(run.config)[1])
     evaluation = evaluator.Evaluator(build.unet_model(run.config), evaluation_set, run.config.eval.batch_size)
     last = parallel.replicate(last)
-    evaluator.evaluate_and_report(evaluation, last, run.workdir, "last")
+    evaluation.report(last, run.workdir, "last")
     examples = [evaluation.inputs[index] for index in range(sweep.SHOWN)]
     expected = pictures.image_grid(examples, {"baseline": evaluation.network(last)(examples)})
     scores_read = comparison.read(made)

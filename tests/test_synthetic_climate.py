@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pconv_jax.errors import UserError
-from pconv_jax.inpainting import netcdf
+from pconv_jax.reading import netcdf
 from pconv_jax.tools import synthetic_climate
 
 

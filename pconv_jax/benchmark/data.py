@@ -17,7 +17,7 @@ from absl import flags, logging
 from pconv_jax import command_line
 from pconv_jax.benchmark import report
 from pconv_jax.data import masks, pipeline
-from pconv_jax.training import build, validation
+from pconv_jax.training import build, example_settings, validation
 
 PARTS = ("decode", "crop and resize", "mask")
 
@@ -95,7 +95,7 @@ def _pipeline(config, source, repeats, batches):
 
 def _parts(config, source, examples):
     """Returns the mean seconds per example, `[2, parts]`: wall time and CPU time of each of `PARTS`."""
-    view, family = build.train_view(config), validation.train_masks(config)
+    view, family = example_settings.train_view(config), example_settings.train_masks(config)
     total = np.zeros((2, len(PARTS)))
     for index in range(examples):
         rng = np.random.default_rng([config.seed, index])

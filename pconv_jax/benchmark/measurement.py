@@ -14,7 +14,7 @@ from absl import logging
 
 from pconv_jax.benchmark import operations, report, workers
 from pconv_jax.data import masks
-from pconv_jax.training import validation
+from pconv_jax.training import example_settings
 
 WARM_UP = 2  # Steps after the first that are not counted: the process still allocates memory in them.
 
@@ -177,7 +177,7 @@ def save_examples(config, directory: str) -> str:
 def examples(config) -> dict[str, np.ndarray]:
     """Returns a training batch of noise with masks of the config, the same for all competitors."""
     size, count = config.data.size, config.train.batch_size
-    family, rng = validation.train_masks(config), np.random.default_rng(config.seed)
+    family, rng = example_settings.train_masks(config), np.random.default_rng(config.seed)
     return {
         "image": rng.integers(0, 256, (count, size, size, config.model.channels), np.uint8),
         "mask": np.stack([masks.draw(family, config.seed, 0, index, (size, size)) for index in range(count)]),

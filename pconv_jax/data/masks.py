@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.data import elements, folder_masks, grown_masks, notebook_masks
+from pconv_jax.data import elements, folder_masks, grid_masks, grown_masks, mask_folder, notebook_masks
 from pconv_jax.reading import mask_images
 
 POLARITIES = mask_images.POLARITIES
@@ -28,6 +28,13 @@ FAMILIES: dict[str, Callable] = {
     "mixed": grown_masks.draw_mixed,
     "notebook": notebook_masks.draw,
     "folder": folder_masks.draw,
+    "netcdf": grid_masks.draw,
+}
+
+# Kinds of masks that are read from files -> function `(family) -> text` that identifies the files.
+FROM_FILES: dict[str, Callable] = {
+    "folder": lambda family: mask_folder.fingerprint(family.path),
+    "netcdf": grid_masks.fingerprint,
 }
 
 _RARE = 0.05  # Share of fitting masks in a folder below which it logs that masks will repeat.
@@ -40,10 +47,11 @@ class Family:
     Attributes:
       kind: one of `FAMILIES`: "shapes" (lines, circles, ellipses), "strokes" (free-form brush), "boxes", "scratches",
         "outlines", "blobs", "specks", "text", "mixed" (each mask from one to three of these kinds), "notebook" (as the
-        Keras notebook draws them), or "folder" (mask images).
+        Keras notebook draws them), "folder" (mask images), or "netcdf" (the missing cells of a file of grids).
       area: range of the hole area as fractions of the image, `(low, high]`.
       border: width of a frame that no hole enters, as a fraction of each side; 0 lets holes touch the border.
-      path: directory of the mask images, for "folder".
+      path: directory of the mask images, for "folder"; a NetCDF file, for "netcdf".
+      variable: variable of the NetCDF file, for "netcdf"; empty where the file has one.
       polarity: meaning of white in the mask images, for "folder": "white_hole" (as in NVIDIA's test set) or
         "black_hole".
       augment: whether mask images are dilated, rotated, shifted, cropped and flipped as in the paper's training, for
@@ -56,6 +64,7 @@ class Family:
     path: str = ""
     polarity: str = "white_hole"
     augment: bool = True
+    variable: str = ""
 
     def __post_init__(self):
         if self.kind not in FAMILIES:
@@ -72,8 +81,13 @@ class Family:
                 f"hole area is {self.area} with a border of {self.border}; at most "
                 f"{(1 - 2 * self.border) ** 2:.3f} of the image is left: lower the area or the border"
             )
-        if self.kind == "folder" and not self.path:
-            raise errors.UserError('masks are "folder"; needs the path of a directory of mask images')
+        if self.kind in FROM_FILES and not self.path:
+            what = {"folder": "a directory of mask images", "netcdf": "a NetCDF file"}[self.kind]
+            raise errors.UserError(f'masks are "{self.kind}"; needs the path of {what}')
+        if self.kind == "netcdf" and self.border:
+            raise errors.UserError(
+                f'mask border is {self.border}; masks of kind "netcdf" are used as they are: set it to 0'
+            )
 
 
 def draw(family: Family, seed: int, stream: int, index: int, size: tuple[int, int]) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Example k is a function of (seed, k), and batch k of (seed, k, batch size), for any number of threads, workers and
 hosts. A run resumes by starting at another batch: there is no iterator state to save. Images and masks stay uint8 until
-they are on the device.
+they are on the device. Grids (`grid_source`) are float32, are not cropped, and have NaN where no value is known.
 
 Grain is imported inside functions, because importing it takes half a second.
 """
@@ -61,7 +61,7 @@ class View:
 
 def train_batches(
     source: sources.DecodedSource,
-    view: View,
+    view: View | None,
     family: masks.Family,
     *,
     seed: int,
@@ -74,8 +74,8 @@ def train_batches(
     """Returns an endless iterator of training batches that starts at batch `start`.
 
     Args:
-      source: decoded images.
-      view: crop and augmentation settings.
+      source: decoded images, or grids.
+      view: crop and augmentation settings; None uses images as they are, which all have one size then.
       family: the masks to draw.
       seed: seed of order, crops, flips and masks.
       batch_size: examples per batch of this shard.
@@ -85,7 +85,8 @@ def train_batches(
       workers: number of processes that prepare batches; 0 uses threads only.
 
     Yields:
-      `image` uint8 `[B, size, size, 3]`, `mask` uint8 `[B, size, size, 1]`, `skipped` int32 `[B]`.
+      `image` uint8 `[B, size, size, 3]`, or float32 `[B, H, W, C]` of grids; `mask` uint8 `[B, size, size, 1]`;
+      `skipped` int32 `[B]`.
     """
     import grain
 
@@ -219,9 +220,10 @@ class _TrainExample:
         epoch, position = divmod(index, len(self.source))
         image, skipped = self.source[int(epoch_order(self.seed, epoch, len(self.source))[position])]
         rng = np.random.default_rng([self.seed, _CROP, index])
+        image = image if self.view is None else crop(image, self.view, rng)
         return {
-            "image": crop(image, self.view, rng),
-            "mask": masks.draw(self.family, self.seed, _MASK, index, (self.view.size, self.view.size)),
+            "image": image,
+            "mask": masks.draw(self.family, self.seed, _MASK, index, image.shape[:2]),
             "skipped": np.int32(skipped),
         }
 
@@ -235,7 +237,7 @@ class EvaluationSet:
     def __init__(
         self,
         source: sources.DecodedSource,
-        view: View,
+        view: View | None,
         family: masks.Family,
         seed: int,
         examples: int,
@@ -244,8 +246,8 @@ class EvaluationSet:
         """Pairs photographs with buckets.
 
         Args:
-          source: decoded images.
-          view: crop and augmentation settings.
+          source: decoded images, or grids.
+          view: crop and augmentation settings; None uses images as they are.
           family: the masks to draw; each bucket's range replaces `family.area`.
           seed: seed of crops, masks and the pairing of photographs with buckets.
           examples: size of the set.
@@ -262,10 +264,11 @@ class EvaluationSet:
         record, bucket = int(self.records[index]), index % len(self.areas)
         image, skipped = self.source[record]
         family = dataclasses.replace(self.family, area=self.areas[bucket])
-        size = (self.view.size, self.view.size)
-        mask, mask_file = masks.draw_named(family, self.seed, _EVAL_MASK, index, size)
+        if self.view is not None:
+            image = crop(image, self.view, np.random.default_rng([self.seed, _EVAL_CROP, index]))
+        mask, mask_file = masks.draw_named(family, self.seed, _EVAL_MASK, index, image.shape[:2])
         return {
-            "image": crop(image, self.view, np.random.default_rng([self.seed, _EVAL_CROP, index])),
+            "image": image,
             "mask": mask,
             "record": np.int32((record + skipped) % len(self.source)),
             "bucket": np.int32(bucket),

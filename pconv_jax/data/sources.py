@@ -10,14 +10,14 @@ import importlib.resources
 import math
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import logging
 
 from pconv_jax import errors
-from pconv_jax.data import tfds_source
+from pconv_jax.data import grid_source, tfds_source
 from pconv_jax.reading import files, folders, images
 
 # The photographs in scikit-image's wheel (0.26); its downloads are never used. They are split by photograph, and the
@@ -184,6 +184,15 @@ class DecodedSource:
     def __len__(self):
         return len(self.source)
 
+    @property
+    def names(self) -> Sequence[str]:
+        """Returns the name of each image."""
+        return self.source.names
+
+    def fingerprint(self) -> str:
+        """Returns the fingerprint of the source."""
+        return self.source.fingerprint()
+
     def __getitem__(self, index):
         for skipped in range(min(_MAX_SKIPS, len(self.source))):
             image = self._decode((index + skipped) % len(self.source))
@@ -225,14 +234,16 @@ class Kind:
       load: takes the config's `data` section and returns `(train, evaluation)`, two sources without a common image.
       required: the keys of `data` that this kind needs, each with a description of its value.
       own: the keys of `data` that only this kind reads and that are empty by default; with another kind they are
-        refused. All keys of `required` and `own` hold texts; their rules are derived from here.
+        refused. Keys hold texts if training/validation.py has no other rule for them.
       problems: takes `data` and returns a message for each other problem of its values.
+      grids: whether `load` returns `grid_source.GridSource`, whose items are numbers on a grid, and not encoded images.
     """
 
     load: Callable[[Any], tuple[Any, Any]]
     required: Mapping[str, str] = dataclasses.field(default_factory=dict)
     own: tuple[str, ...] = ()
     problems: Callable[[Any], list[str]] = lambda data: []
+    grids: bool = False
 
 
 def _load_folder(data):
@@ -267,5 +278,12 @@ SOURCES = {
         },
         ("name", "dir"),
         _equal_splits,
+    ),
+    "netcdf": Kind(
+        grid_source.load,
+        {"path": "NetCDF files, with commas between them or with wildcards"},
+        ("path", "eval_path", "variable", "channel_axis", "grid"),
+        grid_source.problems,
+        grids=True,
     ),
 }

@@ -1,5 +1,6 @@
 """Evaluates a training run: the PSNR at every checkpoint, tables and pictures at the end."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -10,6 +11,23 @@ from pconv_jax.data import pipeline
 from pconv_jax.evaluation import baselines, inputs, report, scores
 from pconv_jax.models import unet
 from pconv_jax.training import checkpoints, parallel, preemption, rundir, steps, train_state, versions
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """The score of a network at a checkpoint.
+
+    Attributes:
+      name: key in metrics.jsonl.
+      value: the score.
+      rank: a number by which checkpoints are compared, larger for better ones.
+      text: name, value and unit, for the log.
+    """
+
+    name: str
+    value: float
+    rank: float
+    text: str
 
 
 class Evaluator:
@@ -34,6 +52,19 @@ class Evaluator:
         """
         self.batch_size, self.threads, self.inputs = batch_size, threads, inputs.Drawn(evaluation_set)
         self._model, self._evaluation_set, self._predict = model, evaluation_set, compiled(model, pyramid_levels)
+
+    def score(self, state: train_state.TrainState, signals: Sequence[str] = ()) -> Score:
+        """Returns the PSNR of the network's composites as a score.
+
+        Args:
+          state: as in `psnr`.
+          signals: as in `psnr`.
+
+        Raises:
+          preemption.Stopped: a signal has come.
+        """
+        value = self.psnr(state, signals)
+        return Score("eval_psnr", value, value, f"PSNR of the composite {value:.2f} dB")
 
     def psnr(self, state: train_state.TrainState, signals: Sequence[str] = ()) -> float:
         """Returns the mean PSNR of the network's composites, by which checkpoints are ranked.
@@ -62,37 +93,33 @@ class Evaluator:
         """
         return report.sample_grid(self.inputs, self.network(state), count)
 
+    def report(self, state: train_state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()):
+        """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and an image grid.
+
+        Args:
+          state: the state to evaluate.
+          workdir: the run directory; its config becomes part of the report.
+          name: name of the files.
+          signals: names of the signals received so far; the evaluation stops when there is one.
+
+        Raises:
+          preemption.Stopped: a signal has come; nothing is written then.
+        """
+        config = rundir.read_config(workdir)
+        methods = {scores.NETWORK: self.network(state)} | {m: scores.baseline(m) for m in baselines.QUICK}
+        batches = inputs.batches(self.inputs, self.batch_size, self.threads)
+        left = f"in the last evaluation; all {int(state.step)} steps are saved, only the evaluation is left"
+        batches = preemption.until_asked(signals, batches, left)
+        about = {**about_network(config, state), "versions": versions.libraries()}
+        path = os.path.join(workdir, "eval", name)
+        records = scores.score(methods, batches)
+        fill = methods[scores.NETWORK]
+        report.write(path, title(config, state), records, about, self.inputs, fill, grid_rows=self.batch_size)
+        logging.info("parameters sha256 %s", about["parameters_sha256"])
+        logging.info("written: %s.{json,csv,md,png}", path)
+
     def _variables(self, state):
         return unet.prepared(state.eval_variables, self._model.dtype)
-
-
-def evaluate_and_report(
-    evaluator: Evaluator, state: train_state.TrainState, workdir: str, name: str, signals: Sequence[str] = ()
-):
-    """Scores the network and the quick baselines, prints the table and writes `eval/<name>.*` and an image grid.
-
-    Args:
-      evaluator: the examples and the compiled network.
-      state: the state to evaluate.
-      workdir: the run directory; its config becomes part of the report.
-      name: name of the files.
-      signals: names of the signals received so far; the evaluation stops when there is one.
-
-    Raises:
-      preemption.Stopped: a signal has come; nothing is written then.
-    """
-    config = rundir.read_config(workdir)
-    methods = {scores.NETWORK: evaluator.network(state)} | {m: scores.baseline(m) for m in baselines.QUICK}
-    batches = inputs.batches(evaluator.inputs, evaluator.batch_size, evaluator.threads)
-    left = f"in the last evaluation; all {int(state.step)} steps are saved, only the evaluation is left"
-    batches = preemption.until_asked(signals, batches, left)
-    about = {**about_network(config, state), "versions": versions.libraries()}
-    path = os.path.join(workdir, "eval", name)
-    records = scores.score(methods, batches)
-    fill = methods[scores.NETWORK]
-    report.write(path, title(config, state), records, about, evaluator.inputs, fill, grid_rows=evaluator.batch_size)
-    logging.info("parameters sha256 %s", about["parameters_sha256"])
-    logging.info("written: %s.{json,csv,md,png}", path)
 
 
 def restore(path: str, shapes: train_state.TrainState, which: str) -> train_state.TrainState:

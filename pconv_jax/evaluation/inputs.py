@@ -43,7 +43,7 @@ class Drawn:
     """The evaluation set of a run."""
 
     def __init__(self, evaluation_set: pipeline.EvaluationSet):
-        self._chosen, self._names = evaluation_set, evaluation_set.source.source.names
+        self._chosen, self._names = evaluation_set, evaluation_set.source.names
         self._seed = evaluation_set.seed
         self._as_is = evaluation_set.family.kind == "folder" and not evaluation_set.family.augment
 

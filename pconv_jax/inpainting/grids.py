@@ -1,6 +1,6 @@
-"""A network applied to grids of the whole earth: `[T, H, W]`, latitude down, longitude to the right.
+"""A network applied to grids of the whole earth: `[T, H, W, C]`, latitude down, longitude to the right.
 
-Grids have one channel, in the units that the network was trained on. A grid of another size than the network's can be
+Values are in the units that the network was trained on. A grid of another size than the network's can be
 resampled to it and back, each by the mean over the overlapping cells.
 """
 
@@ -26,19 +26,18 @@ class GridInfiller:
         """Prepares a network.
 
         Args:
-          model: the network, for one channel.
+          model: the network.
           variables: its parameters, and the running statistics of batch normalisation.
           grid: height and width of its grid; None accepts all sizes that the network can compute.
           batch_size: time steps that are computed at once.
           regrid: resample grids of another size to `grid` and the result back; otherwise they are refused.
 
         Raises:
-          UserError: the network has more than one channel, takes a guess, or has no grid to resample to.
+          UserError: the network takes a guess, or has no grid to resample to.
         """
-        if model.channels != 1 or model.guess:
+        if model.guess:
             raise errors.UserError(
-                f"the network has {model.channels} channels{' and takes a guess' if model.guess else ''}; needs one "
-                "channel and no guess: give weights of a network for grids"
+                "the network takes a guess, as those for photographs do: give weights of a network for grids"
             )
         if regrid and grid is None:
             raise errors.UserError("the weights do not record the network's grid: import them with --grid=HEIGHTxWIDTH")
@@ -52,40 +51,47 @@ class GridInfiller:
         """Predicts all cells.
 
         Args:
-          values: `[T, H, W]`, finite where `valid`.
-          valid: bool `[T, H, W]`, True where a cell was measured.
+          values: `[T, H, W, C]`, finite where `valid`.
+          valid: bool `[T, H, W]`, True where all channels of a cell were measured.
           report: receives the number of finished time steps and of all.
 
         Returns:
-          `(output, seen)`: float32 and bool, `[T, H, W]`. The output has a meaning where a measured cell lies within
-          the receptive field, which `seen` marks.
+          `(output, seen)`: float32 `[T, H, W, C]` and bool `[T, H, W]`. The output has a meaning where a measured cell
+          lies within the receptive field, which `seen` marks.
 
         Raises:
-          UserError: the grid has another size than the network's.
+          UserError: the grid has another size than the network's, or other channels.
         """
         self._check(values.shape[1:])
-        output, seen = np.zeros(values.shape, np.float32), np.zeros(values.shape, bool)
+        output, seen = np.zeros(values.shape, np.float32), np.zeros(valid.shape, bool)
         for start in range(0, len(values), self._batch_size):
             part = slice(start, start + self._batch_size)
-            image = np.where(valid[part], values[part], 0).astype(np.float32)
+            image = np.where(valid[part][..., None], values[part], 0).astype(np.float32)
             output[part], seen[part] = self._predict(image, valid[part])
             report(min(start + self._batch_size, len(values)), len(values))
         return output, seen
 
     def _predict(self, image, valid):
         """Returns `(output, seen)` of one batch, which is padded to the batch size so that one size is compiled."""
-        size = image.shape[1:]
+        size, count = image.shape[1:3], len(image)
         resamples = self._regrid and size != self.grid
         if resamples:
-            image, valid = resample(image, valid, self.grid)
-        missing = ((0, self._batch_size - len(image)), (0, 0), (0, 0))
-        arrays = (np.pad(x.astype(np.float32), missing)[..., None] for x in (image, valid))
-        output, mask = (np.asarray(x)[: len(image), ..., 0] for x in self._apply(self._variables, *arrays))
-        return resample(output, mask != 0, size) if resamples else (output, mask != 0)
+            image, valid = _resample_channels(image, valid, self.grid)
+        missing = ((0, self._batch_size - count), (0, 0), (0, 0), (0, 0))
+        arrays = (np.pad(x, missing) for x in (image, valid.astype(np.float32)[..., None]))
+        output, mask = (np.asarray(x)[:count] for x in self._apply(self._variables, *arrays))
+        seen = mask[..., 0] != 0
+        return _resample_channels(output, seen, size) if resamples else (output, seen)
 
-    def _check(self, size):
-        """Raises UserError unless the network takes grids of a size."""
+    def _check(self, shape):
+        """Raises UserError unless the network takes grids of a shape `(H, W, C)`."""
+        *size, channels = shape
         size = tuple(size)
+        if channels != self._model.channels:
+            raise errors.UserError(
+                f"the data have {channels} channels and the network has {self._model.channels}: give as many variables "
+                "as it was trained on, or weights of a network for these data"
+            )
         if self.grid is None:
             if not self._model.any_size:
                 unet.check_size(size, self._model.depth)
@@ -94,6 +100,12 @@ class GridInfiller:
                 f"the grid is {size[0]} x {size[1]} (latitude x longitude); needs {self.grid[0]} x {self.grid[1]}, on "
                 "which the network was trained: remap the file, or give --regrid to resample it here and back"
             )
+
+
+def _resample_channels(values, valid, size):
+    """Returns `resample` of `[T, H, W, C]`, whose channels share `valid`, `[T, H, W]`."""
+    results = [resample(values[..., channel], valid, size) for channel in range(values.shape[-1])]
+    return np.stack([resampled for resampled, _ in results], axis=-1), results[0][1]
 
 
 def resample(values: np.ndarray, valid: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

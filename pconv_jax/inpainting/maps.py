@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib import figure
 
-from pconv_jax.inpainting import netcdf
+from pconv_jax.reading import netcdf
 
 
 def write(path: str, grids: netcdf.Grids, step: int, output: np.ndarray, filled: np.ndarray):
@@ -13,8 +13,8 @@ def write(path: str, grids: netcdf.Grids, step: int, output: np.ndarray, filled:
       path: PNG to write.
       grids: what was read.
       step: index of the time step.
-      output: `[T, H, W]`, decoded values.
-      filled: bool `[T, H, W]`, the cells that take the output.
+      output: decoded values, in the shape of `grids.values`.
+      filled: bool, the cells that take the output.
     """
     before = np.where(grids.valid[step] & ~filled[step], grids.values[step], np.nan)
     after = np.where(filled[step], output[step], before)

@@ -4,12 +4,17 @@ Images `[N, H, W, C]`, float32 in [0, 1]; mask 1 = valid.
 
 Every L1 is a mean over all elements of the batch, as the authors confirm: the valid and hole terms are not divided by
 the valid or the hole area. Each term is one float32 scalar; the weights are in the config.
+
+Grids of the earth have an additional weight per element: 0 where the target is not known, and in proportion to the
+area of the cell (`area_weights`). The mean is still over all elements, so that the loss of a batch is the mean of the
+losses of its parts. The total variation has no target and no such weight.
 """
 
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Shaped
 
@@ -18,31 +23,44 @@ from pconv_jax.ops import partial_conv
 Images = Float[ArrayLike, "n h w c"]
 Masks = Shaped[ArrayLike, "n h w 1"]
 Features = Sequence[Float[ArrayLike, "_ _ _ _"]]
+Weight = Float[ArrayLike, "#n h #w #c"] | None
 
 
-def valid(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
+def area_weights(latitude: Float[np.ndarray, " h"]) -> Float[np.ndarray, "1 h 1 1"]:
+    """Returns the area of the cells of a regular grid in units of their mean: the cosine of latitude, normalised.
+
+    Args:
+      latitude: degrees of the centre of each row.
+    """
+    cosine = np.maximum(np.cos(np.deg2rad(np.asarray(latitude, np.float64))), 0)  # at a pole it may be -6e-17
+    return (cosine / cosine.mean()).astype(np.float32)[None, :, None, None]
+
+
+def valid(output: Images, target: Images, mask: Masks, weight: Weight = None) -> Float[Array, ""]:
     """Returns the mean over all elements of `|M * (I_out - I_gt)|`.
 
     Args:
       output: I_out, the raw prediction.
       target: I_gt.
       mask: M, 1 valid, 0 hole.
+      weight: factor of each element; None for 1.
     """
-    return jnp.mean(jnp.where(mask != 0, jnp.abs(output - target), 0))
+    return jnp.mean(_weighted(jnp.where(mask != 0, jnp.abs(output - target), 0), weight))
 
 
-def hole(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
+def hole(output: Images, target: Images, mask: Masks, weight: Weight = None) -> Float[Array, ""]:
     """Returns the mean over all elements of `|(1 - M) * (I_out - I_gt)|`.
 
     Args:
       output: I_out, the raw prediction.
       target: I_gt.
       mask: M, 1 valid, 0 hole.
+      weight: factor of each element; None for 1.
     """
-    return jnp.mean(jnp.where(mask != 0, 0, jnp.abs(output - target)))
+    return jnp.mean(_weighted(jnp.where(mask != 0, 0, jnp.abs(output - target)), weight))
 
 
-def log_mse(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
+def log_mse(output: Images, target: Images, mask: Masks, weight: Weight = None) -> Float[Array, ""]:
     """Returns the mean over images of the logarithm of the mean squared error in the hole, which is PSNR as a loss.
 
     A decibel of a smooth image counts as much as one of a textured image, and one of a small hole as much as one of a
@@ -52,10 +70,15 @@ def log_mse(output: Images, target: Images, mask: Masks) -> Float[Array, ""]:
       output: I_out, the raw prediction.
       target: I_gt.
       mask: M, 1 valid, 0 hole. An image without hole counts as a perfect one.
+      weight: weight of each element in the mean over the hole; None for equal weights.
     """
     in_hole = (jnp.asarray(mask) == 0).astype(jnp.float32)
-    squares = jnp.sum(jnp.where(in_hole != 0, (output - target) ** 2, 0), axis=(1, 2, 3))
-    mean = squares / jnp.maximum(jnp.sum(in_hole, axis=(1, 2, 3)) * target.shape[-1], 1)
+    squares = jnp.sum(_weighted(jnp.where(in_hole != 0, (output - target) ** 2, 0), weight), axis=(1, 2, 3))
+    if weight is None:
+        total = jnp.sum(in_hole, axis=(1, 2, 3)) * target.shape[-1]
+    else:
+        total = jnp.sum(jnp.broadcast_to(in_hole * weight, target.shape), axis=(1, 2, 3))
+    mean = squares / jnp.maximum(total, 1)
     return jnp.mean(jnp.log(mean + 1 / 255**2))
 
 
@@ -115,21 +138,25 @@ def _l1_over_layers(a, b):
     return sum(jnp.mean(jnp.abs(_wide(x) - _wide(y))) for x, y in zip(a, b, strict=True))
 
 
+def _weighted(x, weight):
+    return x if weight is None else x * weight
+
+
 def _wide(x):
     """Converts to float32; float64 stays."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 # The terms of the loss by the name of their weight. To add one, add an entry to one of these three, and its weight to
-# experiments/default.py. Terms of images are functions of `(output, target, mask, composite)`, terms of VGG16's
+# experiments/default.py. Terms of images are functions of `(output, target, mask, composite, weight)`, terms of VGG16's
 # features of `(of_output, of_composite, of_target)`, each a list of feature maps. Optional terms are terms of images
 # that are computed only if their weight is not 0; the others are always logged.
 IMAGE_TERMS = {
-    "valid": lambda output, target, mask, composite: valid(output, target, mask),
-    "hole": lambda output, target, mask, composite: hole(output, target, mask),
-    "tv": lambda output, target, mask, composite: total_variation(composite, mask),
+    "valid": lambda output, target, mask, composite, weight: valid(output, target, mask, weight),
+    "hole": lambda output, target, mask, composite, weight: hole(output, target, mask, weight),
+    "tv": lambda output, target, mask, composite, weight: total_variation(composite, mask),
 }
-OPTIONAL_TERMS = {"log_mse": lambda output, target, mask, composite: log_mse(output, target, mask)}
+OPTIONAL_TERMS = {"log_mse": lambda output, target, mask, composite, weight: log_mse(output, target, mask, weight)}
 FEATURE_TERMS = {
     "perceptual": perceptual,
     "style_out": lambda of_output, of_composite, of_target: style(of_output, of_target),

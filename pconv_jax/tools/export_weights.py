@@ -2,20 +2,21 @@
 
     python -m pconv_jax.tools.export_weights --run=runs/photographs --out=photographs.safetensors
 
-The file holds the parameters in half precision (averaged ones if the run has them), the network's options and the
-settings of its image pyramid. `python -m pconv_jax.inpaint --weights=FILE` and `pconv_jax.Inpainter.from_weights`
-read it. A network without `model.guess` is applied coarse to fine if `--threshold` is given, and once if not.
+The file holds the parameters in half precision (averaged ones if the run has them), the network's options, and the
+settings of its image pyramid or, for grids, their size and variables. `python -m pconv_jax.inpaint --weights=FILE` and
+`pconv_jax.Inpainter.from_weights` read it, and `python -m pconv_jax.infill` for grids. A network without `model.guess`
+is applied coarse to fine if `--threshold` is given, and once if not.
 """
 
+import dataclasses
 import os
 import tempfile
 
 from absl import flags
 
 from pconv_jax import command_line, errors
-from pconv_jax.inpainting import pyramid, weights_file
+from pconv_jax.inpainting import pyramid, run_weights, weights_file
 from pconv_jax.tools import weight_files
-from pconv_jax.training import build, checkpoints, rundir, validation
 
 
 def define_flags(flag_values: flags.FlagValues):
@@ -41,24 +42,16 @@ def main(flag_values: flags.FlagValues):
       UserError, OSError: there is no such run, or the file cannot be written; nothing was written.
     """
     weight_files.check_absent(flag_values.out, overwrite=flag_values.overwrite)
-    config = rundir.read_config(flag_values.run)
-    validation.validate(config)
-    settings = pyramid.of_config(config)
+    exported = run_weights.read(flag_values.run, flag_values.checkpoint)
     if flag_values.threshold is not None:
-        if settings is not None:
+        if exported.settings is not None:
             raise errors.UserError(
                 "--threshold is for networks without model.guess, and the run's network has it: leave it out"
             )
         settings = pyramid.Settings(threshold=flag_values.threshold, band=flag_values.band)
-    state = checkpoints.restore_chosen(flag_values.run, build.state_shapes(config), flag_values.checkpoint)
-    about = {
-        "name": config.name,
-        "step": int(state.step),
-        "licence": flag_values.licence,
-        "credits": flag_values.credits,
-    }
-    section = {**config.model.to_dict(), "conv_impl": "auto"}
-    exported = weights_file.Weights(section, state.eval_variables, settings, about)
+        exported = dataclasses.replace(exported, settings=settings)
+    about = {**exported.about, "licence": flag_values.licence, "credits": flag_values.credits}
+    exported = dataclasses.replace(exported, about=about)
     folder = os.path.dirname(os.path.abspath(flag_values.out))
     with tempfile.TemporaryDirectory(prefix=".weights_", dir=folder) as temporary:
         path = os.path.join(temporary, "weights.safetensors")
@@ -66,7 +59,7 @@ def main(flag_values: flags.FlagValues):
         sha256 = weights_file.sha256(weights_file.read(path).variables)
         os.replace(path, flag_values.out)
     size = os.path.getsize(flag_values.out) / 1e6
-    print(f"{flag_values.out}: step {about['step']} of {config.name}, {size:.1f} MB, variables sha256 {sha256}")
+    print(f"{flag_values.out}: step {about['step']} of {about['name']}, {size:.1f} MB, variables sha256 {sha256}")
 
 
 if __name__ == "__main__":

@@ -14,27 +14,32 @@ import jax.numpy as jnp
 import optax
 from absl import logging
 
-from pconv_jax.data import mask_folder, masks, pipeline, sources
+from pconv_jax import errors
+from pconv_jax.data import grid_source, masks, pipeline, sources
 from pconv_jax.models import unet, vgg
 from pconv_jax.ops import losses
 from pconv_jax.ops.cpu import dispatch
-from pconv_jax.training import optimizers, parallel, phases, steps, train_state, validation
+from pconv_jax.training import example_settings, optimizers, parallel, phases, steps, train_state
 
 EVALUATION_MASKS = "evaluation masks"  # The key of their fingerprint in data.json.
 
 
 def image_sources(config, images: tuple | None = None) -> tuple[sources.DecodedSource, sources.DecodedSource]:
-    """Returns `(train, evaluation)`, two decoded sources that share no photograph.
+    """Returns `(train, evaluation)`, two decoded sources that share no photograph, or two sources of grids.
 
     Args:
       config: the config of the run.
       images: `(train, evaluation)`, encoded images that the caller has listed; None to list those of `data.source`.
 
     Raises:
-      UserError: a folder is missing, empty or too small to split, or a TFDS dataset is not prepared.
+      UserError: a folder or file is missing, empty or too small to split, a TFDS dataset is not prepared, or grids do
+        not have `model.channels`.
     """
     data = config.data
     pair = sources.SOURCES[data.source].load(data) if images is None else images
+    if sources.SOURCES[data.source].grids:
+        grid_source.check(pair[0], config.model.channels, config.model.input_mean, config.model.input_std)
+        return pair
     settings = config.model.channels, data.cache, data.max_pixels
     return tuple(sources.DecodedSource(source, *settings) for source in pair)
 
@@ -45,9 +50,10 @@ def check_masks(config):
     Raises:
       UserError: a mask folder is missing or empty, or no mask has the wanted area.
     """
-    size = (config.data.size, config.data.size)
-    train, evaluation = validation.train_masks(config), validation.evaluation_masks(config)
-    areas_by_use = ((train, [train.area], config.seed), (evaluation, evaluation_areas(config), config.eval.seed))
+    size = example_settings.size(config)
+    train, evaluation = example_settings.train_masks(config), example_settings.evaluation_masks(config)
+    areas = example_settings.evaluation_areas(config)
+    areas_by_use = ((train, [train.area], config.seed), (evaluation, areas, config.eval.seed))
     for family, areas, seed in areas_by_use:
         if family.kind == "folder":
             masks.check_folder(family, areas, size)
@@ -65,9 +71,9 @@ def fingerprints(config, train_source, evaluation_source) -> dict[str, str]:
       train_source: decoded training images.
       evaluation_source: decoded evaluation images.
     """
-    result = {"train": train_source.source.fingerprint(), "evaluation": evaluation_source.source.fingerprint()}
-    if config.masks.kind == "folder":
-        result["train masks"] = mask_folder.fingerprint(config.masks.path)
+    result = {"train": train_source.fingerprint(), "evaluation": evaluation_source.fingerprint()}
+    if config.masks.kind in masks.FROM_FILES:
+        result["train masks"] = masks.FROM_FILES[config.masks.kind](example_settings.train_masks(config))
     result |= evaluation_masks_fingerprint(config)
     if config.loss.vgg16_weights:
         with open(config.loss.vgg16_weights, "rb") as file:
@@ -76,16 +82,10 @@ def fingerprints(config, train_source, evaluation_source) -> dict[str, str]:
 
 
 def evaluation_masks_fingerprint(config) -> dict[str, str]:
-    """Returns the fingerprint of the evaluation's mask folder by its use, or {} if masks are drawn."""
-    if config.eval.masks.kind != "folder":
+    """Returns the fingerprint of the files of the evaluation's masks by its use, or {} if masks are drawn."""
+    if config.eval.masks.kind not in masks.FROM_FILES:
         return {}
-    return {EVALUATION_MASKS: mask_folder.fingerprint(config.eval.masks.path)}
-
-
-def train_view(config) -> pipeline.View:
-    """Returns the settings by which training examples are cut from photographs."""
-    data = config.data
-    return pipeline.View(data.size, tuple(data.crop_scale), data.flip, data.rotate, data.permute_channels)
+    return {EVALUATION_MASKS: masks.FROM_FILES[config.eval.masks.kind](example_settings.evaluation_masks(config))}
 
 
 def train_batches(config, source, start):
@@ -98,8 +98,8 @@ def train_batches(config, source, start):
     """
     return pipeline.train_batches(
         source,
-        train_view(config),
-        validation.train_masks(config),
+        example_settings.train_view(config),
+        example_settings.train_masks(config),
         seed=config.seed,
         batch_size=config.train.batch_size // parallel.shard()[1],
         start=start,
@@ -107,11 +107,6 @@ def train_batches(config, source, start):
         threads=config.data.threads,
         workers=config.data.workers,
     )
-
-
-def evaluation_areas(config) -> tuple[tuple[float, float], ...]:
-    """Returns the ranges of hole area that a run is scored on, in turn: the buckets, or one range of all areas."""
-    return pipeline.BUCKETS if config.eval.buckets else ((0.0, 1.0),)
 
 
 def evaluation_set(config, source) -> pipeline.EvaluationSet:
@@ -123,11 +118,11 @@ def evaluation_set(config, source) -> pipeline.EvaluationSet:
     """
     return pipeline.EvaluationSet(
         source,
-        pipeline.View(config.data.size, tuple(config.eval.crop_scale), native=config.eval.native),
-        validation.evaluation_masks(config),
+        example_settings.evaluation_view(config),
+        example_settings.evaluation_masks(config),
         config.eval.seed,
         config.eval.examples,
-        evaluation_areas(config),
+        example_settings.evaluation_areas(config),
     )
 
 
@@ -179,8 +174,20 @@ def state_shapes(config) -> train_state.TrainState:
         return jax.eval_shape(lambda: initial_state(config))
 
 
+def _area(config, source):
+    """Returns the weights of the cells of a grid in the loss, or None for equal weights."""
+    if not config.loss.area_weights or source is None:
+        return None
+    if source.latitude is None or source.latitude.ndim != 1:
+        raise errors.UserError(
+            "loss.area_weights is True and the data have no latitude for each row: add the coordinate to the file, or "
+            "set --config.loss.area_weights=False"
+        )
+    return losses.area_weights(source.latitude)
+
+
 def _state_options(config):
-    return {"size": config.data.size, "seed": config.seed, "average": bool(config.optim.ema)}
+    return {"size": example_settings.size(config), "seed": config.seed, "average": bool(config.optim.ema)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,9 +210,10 @@ class Experiment:
       max_to_keep: number of newest checkpoints to keep, beside the best.
       eval_batch_size: examples per batch in evaluations.
       threads: number of threads that prepare batches.
-      train_source: decoded training images; None if the experiment was made without images, as are the next two.
+      train_source: decoded training images, or grids; None if made without images, as are the next two.
       train_batches: takes the number `start` of batches to skip and returns an iterator over this host's batches.
       evaluation_set: the examples that the run is scored on.
+      grids: whether examples are grids of the earth, and not photographs.
     """
 
     name: str
@@ -223,9 +231,10 @@ class Experiment:
     max_to_keep: int
     eval_batch_size: int
     threads: int
-    train_source: sources.DecodedSource | None = None
+    train_source: sources.DecodedSource | grid_source.GridSource | None = None
     train_batches: Callable[[int], Iterator] | None = None
     evaluation_set: pipeline.EvaluationSet | None = None
+    grids: bool = False
 
 
 def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
@@ -252,6 +261,7 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
         levels=config.train.pyramid_levels,
         optional_terms=tuple(name for name in losses.OPTIONAL_TERMS if config.loss.weights[name]),
         precision=config.train.matmul_precision,
+        area=_area(config, train_source),
     )
     return Experiment(
         name=config.name,
@@ -281,4 +291,5 @@ def experiment(config, train_source=None, evaluation_source=None) -> Experiment:
         train_source=train_source,
         train_batches=None if train_source is None else functools.partial(train_batches, config, train_source),
         evaluation_set=None if evaluation_source is None else evaluation_set(config, evaluation_source),
+        grids=sources.SOURCES[config.data.source].grids,
     )

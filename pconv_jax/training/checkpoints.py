@@ -78,7 +78,8 @@ def save(manager: ocp.CheckpointManager, state, psnr: float = math.nan):
     Args:
       manager: the open checkpoints of the run.
       state: the state to save.
-      psnr: the score by which the best checkpoint is chosen; NaN ranks below every number.
+      psnr: the score by which the best checkpoint is chosen, larger for better ones; of grids it is minus the root
+        mean squared error. NaN ranks below every number.
 
     Raises:
       OSError: the disk has no room, or the checkpoint before could not be written. Earlier checkpoints are unchanged.

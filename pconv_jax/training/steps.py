@@ -14,20 +14,39 @@ from pconv_jax.ops import compositing, losses, pyramid
 from pconv_jax.training import phases
 
 
-def loss_terms(output, target, mask, features: Callable | None, optional: Sequence[str] = ()):
+def decode(image, mask):
+    """Converts a batch to the values that the network takes.
+
+    Args:
+      image: uint8 images; or grids, float32 in the units of the data, with NaN where no value is known.
+      mask: uint8 `[N, H, W, 1]`, 1 = valid.
+
+    Returns:
+      `(image, mask, known)`: float32, images in [0, 1], grids in their units and 0 where not known; the mask, which is
+      0 also where a channel of a grid is not known; for grids float32 `[N, H, W, C]`, 1 = known, and None for images.
+    """
+    mask = mask.astype(jnp.float32)
+    if image.dtype == jnp.uint8:
+        return image.astype(jnp.float32) / 255.0, mask, None
+    known = ~jnp.isnan(image)
+    return jnp.where(known, image, 0), mask * jnp.all(known, axis=-1, keepdims=True), known.astype(jnp.float32)
+
+
+def loss_terms(output, target, mask, features: Callable | None, optional: Sequence[str] = (), weight=None):
     """Returns the terms of the loss by name, each a scalar. Without `features`, only the terms of images are computed.
 
     Args:
       output: the network's prediction, `[N, H, W, C]`, float32.
-      target: the image, `[N, H, W, C]`, float32 in [0, 1].
+      target: the image, `[N, H, W, C]`, float32 in [0, 1], or standardised grids.
       mask: `[N, H, W, 1]`, 1 = valid.
       features: takes images and returns a list of feature maps (VGG16), or None. It is called once for the target,
         without gradient, and once for output and composite together.
       optional: names of the terms of `losses.OPTIONAL_TERMS` to compute.
+      weight: weight of each element, broadcast to the images, or None.
     """
     filled = compositing.composite(target, output, mask)
     of_images = losses.IMAGE_TERMS | {name: losses.OPTIONAL_TERMS[name] for name in optional}
-    terms = {name: term(output, target, mask, filled) for name, term in of_images.items()}
+    terms = {name: term(output, target, mask, filled, weight) for name, term in of_images.items()}
     if features is not None:
         of_target = lax.stop_gradient(features(target))
         both = features(jnp.concatenate([output, filled]))
@@ -83,6 +102,7 @@ def make_train_step(
     levels: int = 0,
     optional_terms: Sequence[str] = (),
     precision: str = "default",
+    area=None,
 ):
     """Makes the training step, a pure function that is to be mapped over the axis `model.axis_name`.
 
@@ -101,14 +121,16 @@ def make_train_step(
       optional_terms: names of the terms of `losses.OPTIONAL_TERMS` to compute.
       precision: precision of float32 convolutions, by a name of JAX: "tensorfloat32", "float32", or "default" for that
         of the device (TF32 on NVIDIA's GPUs since Ampere) or of the variable JAX_DEFAULT_MATMUL_PRECISION.
+      area: for grids, weights of the cells in the loss (`losses.area_weights`); None for equal weights.
 
     Returns:
-      `train_step(state, batch, vgg16) -> (state, metrics)`. The batch has `image` uint8 `[B, H, W, C]`, `mask` uint8
-      `[B, H, W, 1]` and `skipped` int32 `[B]`. Gradients and metrics are means over all devices. The metrics are
-      float32 scalars: `loss`, each term raw and as `weighted/<term>`, `grad_norm`, `param_norm` after the update, and
-      the number of `skipped` images.
+      `train_step(state, batch, vgg16) -> (state, metrics)`. The batch has `image` uint8 `[B, H, W, C]`, or float32 for
+      grids (`decode`), `mask` uint8 `[B, H, W, 1]` and `skipped` int32 `[B]`. The loss of grids is that of values in
+      units of `model.input_std`, and does not count values that are not known. Gradients and metrics are means over
+      all devices. The metrics are float32 scalars: `loss`, each term raw and as `weighted/<term>`, `grad_norm`,
+      `param_norm` after the update, and the number of `skipped` images.
     """
-    terms = functools.partial(_terms, model, features, phase, levels, tuple(optional_terms))
+    terms = functools.partial(_terms, model, features, phase, levels, tuple(optional_terms), area)
     gradients = _make_gradients(terms, accumulate)
 
     def train_step(state, batch, vgg16):
@@ -136,9 +158,10 @@ def make_train_step(
     return train_step
 
 
-def _terms(model, features, phase, levels, optional_terms, params, batch_stats, image, mask, vgg16):
+def _terms(model, features, phase, levels, optional_terms, area, params, batch_stats, image, mask, vgg16):
     """Returns `(terms, batch_stats)` of a batch: the raw terms of the loss and the updated running statistics."""
     statistics = [batch_stats]
+    image, mask, known = decode(image, mask)
 
     def network(*arguments):
         variables = {"params": params, "batch_stats": statistics[-1]}
@@ -147,13 +170,18 @@ def _terms(model, features, phase, levels, optional_terms, params, batch_stats, 
         statistics.append(updates.get("batch_stats", {}))
         return output
 
-    def terms(output, target, mask):
+    def terms(output, target, mask, weight=None):
         maps = features and functools.partial(features, vgg16)
-        return loss_terms(output, target, mask, maps, optional_terms)
+        return loss_terms(output, target, mask, maps, optional_terms, weight)
 
     if levels:
         return pyramid_terms(network, image, mask, levels, terms), statistics[-1]
-    return terms(network(image, mask), image, mask), statistics[-1]
+    output = network(image, mask)
+    if known is None:
+        return terms(output, image, mask), statistics[-1]
+    weight = known if area is None else known * area
+    output, image = (compositing.standardise(x, model.input_mean, model.input_std) for x in (output, image))
+    return terms(output, image, mask, weight), statistics[-1]
 
 
 def _make_gradients(terms, accumulate):
@@ -161,7 +189,6 @@ def _make_gradients(terms, accumulate):
 
     def gradients(state, batch, vgg16, weight):
         def objective(params, batch_stats, image, mask):
-            image, mask = image.astype(jnp.float32) / 255.0, mask.astype(jnp.float32)
             raw, batch_stats = terms(params, batch_stats, image, mask, vgg16)
             weighted = {name: weight[name] * term for name, term in raw.items()}
             total = sum(weighted.values())
@@ -194,7 +221,8 @@ def _norm(tree):
 def make_predict(model, levels: int = 0):
     """Returns `predict(variables, image, mask) -> (output, composite)` from uint8 images to float32, where 1 is white.
 
-    The composite is in [0, 1], the output is not clipped. Batch normalisation uses its running statistics, so a
+    The composite is in [0, 1], the output is not clipped. Both are in the units of the data for grids, float32
+    (`decode`). Batch normalisation uses its running statistics, so a
     prediction does not depend on the other examples of its batch.
 
     Args:
@@ -203,12 +231,13 @@ def make_predict(model, levels: int = 0):
     """
 
     def predict(variables, image, mask):
-        image, mask = image.astype(jnp.float32) / 255.0, mask.astype(jnp.float32)
+        image, mask, known = decode(image, mask)
 
         def network(*arguments):
             return model.apply(variables, *arguments, train=False)[0]
 
         output = pyramid.coarse_to_fine(network, image, mask, levels)[0] if levels else network(image, mask)
-        return output, compositing.composite(image, jnp.clip(output, 0.0, 1.0), mask)
+        fill = jnp.clip(output, 0.0, 1.0) if known is None else output
+        return output, compositing.composite(image, fill, mask)
 
     return predict

@@ -33,21 +33,23 @@ class TrainState:
         return {"params": self.params if self.ema is None else self.ema, "batch_stats": self.batch_stats}
 
 
-def create(model: nn.Module, optimizer: optax.GradientTransformation, *, size: int, seed: int, average: bool):
+def create(
+    model: nn.Module, optimizer: optax.GradientTransformation, *, size: tuple[int, int], seed: int, average: bool
+):
     """Returns the state before the first step.
 
     Args:
       model: the U-Net.
       optimizer: an optax optimizer.
-      size: pixels per side of a training example.
+      size: height and width of a training example.
       seed: seed of the initial parameters.
       average: whether to keep an exponential moving average of the parameters.
     """
 
     def init(key):
-        image = jnp.zeros((1, size, size, model.channels))
+        image = jnp.zeros((1, *size, model.channels))
         guess = (image,) if model.guess else ()
-        variables = model.init(key, image, jnp.ones((1, size, size, 1)), *guess, train=False)
+        variables = model.init(key, image, jnp.ones((1, *size, 1)), *guess, train=False)
         params = variables["params"]
         return TrainState(
             step=jnp.zeros((), jnp.int32),

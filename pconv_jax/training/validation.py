@@ -6,11 +6,11 @@ import functools
 import os
 
 from pconv_jax import errors
-from pconv_jax.data import masks, pipeline, sources
-from pconv_jax.models import layers, options, unet
+from pconv_jax.data import masks, sources
+from pconv_jax.models import layers, options
 from pconv_jax.ops import losses, mask_update
 from pconv_jax.ops.cpu import dispatch
-from pconv_jax.training import optimizers
+from pconv_jax.training import combinations, optimizers
 
 
 def _number(low, high=float("inf"), kind=float):
@@ -48,6 +48,10 @@ def _numbers(value):
     return isinstance(value, (tuple, list)) and all(type(x) in (int, float) and abs(x) < float("inf") for x in value)
 
 
+def _grid(value):
+    return isinstance(value, (tuple, list)) and len(value) in (0, 2) and all(type(n) is int and n > 0 for n in value)
+
+
 _TEXT = (lambda v: isinstance(v, str), "a text")
 _SWITCH = (lambda v: isinstance(v, bool), "True or False")
 
@@ -57,6 +61,7 @@ RULES = {
     "init_from": _TEXT,
     "data.source": _choice(sources.SOURCES),
     **{f"data.{key}": _TEXT for kind in sources.SOURCES.values() for key in (*kind.required, *kind.own)},
+    "data.grid": (_grid, "two numbers of cells, (latitude, longitude), or none"),
     "data.eval_fraction": _number(0, 0.9),
     "data.max_pixels": _integer(1),
     "data.size": _integer(16),
@@ -74,6 +79,7 @@ RULES = {
             "kind": _choice(masks.FAMILIES),
             "border": _number(0, 0.49),
             "path": _TEXT,
+            "variable": _TEXT,
             "polarity": _choice(masks.POLARITIES),
             "augment": _SWITCH,
         }.items()
@@ -84,7 +90,7 @@ RULES = {
     "model.width": _integer(1),
     "model.max_width": _integer(1),
     "model.kernels": (_kernels, "odd integers, e.g. (7, 5, 5, 3)"),
-    "model.channels": _choice((1, 3)),
+    "model.channels": _integer(1),
     "model.norm": _choice(layers.NORM_TYPES),
     "model.center": _SWITCH,
     "model.momentum": _number(0, 0.9999999),
@@ -104,6 +110,7 @@ RULES = {
     "model.soft_mask": _SWITCH,
     **{f"loss.weights.{term}": _number(0) for term in losses.term_names()},
     "loss.style_warmup_steps": _integer(0),
+    "loss.area_weights": _SWITCH,
     "loss.vgg16_weights": _TEXT,
     "optim.name": _choice(optimizers.NAMES),
     "optim.lr": _number(0),
@@ -159,6 +166,12 @@ ADDED = {
     "model.renormalise_twice": False,
     "model.soft_mask": False,
     "train.matmul_precision": "default",
+    "data.variable": "",
+    "data.channel_axis": "",
+    "data.grid": [],
+    "masks.variable": "",
+    "eval.masks.variable": "",
+    "loss.area_weights": False,
 }
 
 
@@ -177,7 +190,7 @@ def validate(config):
         if key in values and not fits(values[key]):
             problems.append(f"{key} is {values[key]!r}; needs {wanted}")
     if not problems:
-        problems = _combinations(config)
+        problems = combinations.problems(config)
     if problems:
         raise errors.UserError("the config does not work:\n  " + "\n  ".join(problems))
 
@@ -214,98 +227,3 @@ def flatten(tree, prefix=""):
     for key, value in tree.items():
         flat |= flatten(value, f"{prefix}{key}.") if hasattr(value, "items") else {f"{prefix}{key}": value}
     return flat
-
-
-def train_masks(config) -> masks.Family:
-    """Returns the family of the training masks."""
-    return masks.Family(**{**config.masks, "area": tuple(config.masks.area)})
-
-
-def evaluation_masks(config) -> masks.Family:
-    """Returns the family of the evaluation masks. Its area is the last bucket's, the hardest to fit beside a border."""
-    return masks.Family(**config.eval.masks, area=pipeline.BUCKETS[-1])
-
-
-def _combinations(config):
-    problems = []
-
-    def check(key, call, *args):
-        try:
-            call(*args)
-        except errors.UserError as error:
-            problems.append(f"{key}: {error}")
-
-    check("masks", train_masks, config)
-    check("eval.masks", evaluation_masks, config)
-    check("data.size", unet.check_size, (config.data.size, config.data.size), config.model.depth)
-    check("model", options.check, config.model, config.model.kind)
-    problems += _wrong_pyramid(config)
-    problems += _wrong_sources(config.data)
-    if config.train.samples > config.eval.batch_size:
-        problems.append(
-            f"train.samples is {config.train.samples}; needs at most eval.batch_size, {config.eval.batch_size}"
-        )
-    if not config.train.steps + config.finetune.steps:
-        problems.append("train.steps and finetune.steps are both 0: nothing would be learned")
-    if 0 < config.train.steps <= config.optim.warmup_steps:
-        problems.append(f"optim.warmup_steps is {config.optim.warmup_steps}; needs less than train.steps")
-    if config.model.norm == "masked_batch" and config.model.kind != "partial":
-        problems.append(
-            f'model.norm is "masked_batch" and model.kind "{config.model.kind}", which has no mask to normalise by: '
-            "set model.norm=batch"
-        )
-    if config.model.mask_update != "shrink" and config.model.kind != "partial":
-        problems.append(
-            f'model.mask_update is "{config.model.mask_update}" and model.kind "{config.model.kind}", which has no '
-            "mask to update: set model.mask_update=shrink"
-        )
-    if config.loss.vgg16_weights and config.model.channels != 3:
-        problems.append(
-            "loss.vgg16_weights is set and model.channels is 1: VGG16 sees colour, so set it to an empty text"
-        )
-    active = losses.term_names(features=bool(config.loss.vgg16_weights))
-    if not any(config.loss.weights[term] for term in active):
-        problems.append(f"all of loss.weights that are on ({', '.join(active)}) are 0: nothing would be learned")
-    for section in (config.masks, config.eval.masks):
-        if section.path and section.kind != "folder":
-            problems.append(f'masks.path is {section.path} and the kind "{section.kind}": set masks.kind=folder')
-    return problems
-
-
-def _wrong_pyramid(config):
-    """Returns a message for each setting of the pyramid, the network and the schedule that does not fit the others."""
-    problems, levels, multiple = [], config.train.pyramid_levels, 2**config.model.depth
-    if config.model.guess != (levels > 0):
-        problems.append(
-            f"model.guess is {config.model.guess} and train.pyramid_levels {levels}; a guess comes from a pyramid: set "
-            "both, or model.guess=False and train.pyramid_levels=0"
-        )
-    if levels and config.data.size % (multiple * 2 ** (levels - 1)):
-        problems.append(
-            f"data.size is {config.data.size}, {config.data.size / 2 ** (levels - 1):g} at the coarsest of {levels} "
-            f"levels; needs a multiple of {multiple} there (depth {config.model.depth}): lower train.pyramid_levels"
-        )
-    longest = config.train.steps - config.optim.warmup_steps
-    if config.optim.schedule == "trapezoid" and not 0 < config.optim.cooldown_steps <= longest:
-        problems.append(
-            f'optim.schedule is "trapezoid" and optim.cooldown_steps {config.optim.cooldown_steps}; needs 1 to '
-            f"{longest}, the steps that optim.warmup_steps leaves of train.steps"
-        )
-    return problems
-
-
-def _wrong_sources(data):
-    """Returns a message for each key that the chosen source lacks, and for each that belongs to another source."""
-    chosen = sources.SOURCES[data.source]
-    problems = [
-        f'data.source is "{data.source}" and data.{key} is empty: set --config.data.{key} to {description}'
-        for key, description in chosen.required.items()
-        if not data[key]
-    ]
-    problems += [
-        f'data.{key} is set and data.source is "{data.source}": set --config.data.source={name}'
-        for name, source in sources.SOURCES.items()
-        for key in source.own
-        if key not in chosen.own and data[key]
-    ]
-    return problems + chosen.problems(data)
