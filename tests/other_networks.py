@@ -114,6 +114,20 @@ NETWORKS = {
 }
 
 
+def crai(kernels: tuple[int, ...], **changes) -> Other:
+    """Returns a network of climatereconstructionAI of another depth, padding, normalisation or number of channels.
+
+    Args:
+      kernels: kernel sizes of the encoder.
+      **changes: other attributes that change.
+    """
+
+    def prefix(part, level):
+        return f"{part}oder.{level - 1 if part == 'enc' else len(kernels) - level}.partial_conv."
+
+    return dataclasses.replace(NETWORKS["crai"], prefix=prefix, kernels=kernels, **changes)
+
+
 def state(other):
     """Returns random tensors by the names of a network's state dict, float32, from a fixed seed."""
     rng, tensors = np.random.default_rng(0), {}

@@ -55,6 +55,79 @@ def test_every_layer_is_that_of_the_network(tmp_path, layout):
             np.testing.assert_allclose(output, expected_output, atol=1e-5 * np.abs(expected_output).max(), rtol=0)
 
 
+CRAI = {  # depths, kernels and options of published and possible networks of climatereconstructionAI
+    "minimum-1": ((7, 5, 3), {"circular": False}),
+    "five stages": ((7, 5, 5, 3, 3), {"first_norm": False}),
+    "two variables": ((5, 3), {"channels": 2}),
+    "without normalisation": ((7, 5), {"norm": None, "first_norm": False}),
+}
+
+
+@pytest.mark.parametrize("name", CRAI)
+def test_other_climate_networks_are_those_of_pytorch(tmp_path, name):
+    """Other depths, kernels, channels, paddings and normalisations agree per layer, also on rectangular grids."""
+    torch = pytest.importorskip("torch", reason="needs PyTorch, which computes the other network")
+    other = other_networks.crai(CRAI[name][0], **CRAI[name][1])
+    state, path, out = other_networks.state(other), str(tmp_path / "net.pth"), str(tmp_path / "out.safetensors")
+    vgg_files.write_checkpoint(path, other.nest(state))
+    report = import_weights.import_file(path, out, padding="circular" if other.circular else "hole", grid="18x36")
+    assert ("sums the mask of each channel" in report) == (other.channels > 1)
+    weights = weights_file.read(out)
+    model = weights.model().clone(conv_impl="xla")
+    call = jax.jit(lambda image, mask: model.apply(weights.variables, image, mask, capture_intermediates=True))
+    for mask in masks((18, 36)):
+        image = np.random.default_rng(2).normal(size=(1, 18, 36, other.channels)).astype(np.float32) * mask
+        expected, expected_output = other_networks.apply(torch, other, state, image, mask)
+        (output, _), captured = call(image, mask)
+        for layer, values in expected.items():
+            ours = captured["intermediates"][layer]["__call__"][0][0]
+            np.testing.assert_allclose(ours, values, atol=1e-6 * max(np.abs(values).max(), 1), rtol=0, err_msg=layer)
+        np.testing.assert_allclose(output, expected_output, atol=1e-6 * max(np.abs(expected_output).max(), 1), rtol=0)
+
+
+def _grown(state, name, axis, count):
+    """Returns the kernel of a layer, and its kernel of ones, with further channels along an axis."""
+    kernels = {f"{name}.partial_conv.{part}_conv.weight": 0 for part in ("input", "mask")}
+    for key in kernels:
+        shape = list(state[key].shape)
+        shape[axis] += count
+        kernels[key] = np.ones(shape, np.float32)
+    return kernels
+
+
+REFUSED_CRAI = {
+    "lstm": (lambda s: {"encoder.1.recurrent_conv.lstm_conv.weight": np.ones((4, 4, 3, 3), np.float32)}, "recurrent"),
+    "attention": (lambda s: {"attention_module.0.partial_conv.x": np.ones(3, np.float32)}, "has an attention module"),
+    "target": (lambda s: _grown(s, "encoder.0", 1, 2), "takes 3 channels and returns 1"),
+    "fusion": (lambda s: _grown(s, "encoder.1", 1, 1), "further data enter at encoder.1"),
+    "widths": (lambda s: _grown(s, "encoder.2", 0, 2), "encoder.2 has 10 channels after 8; only networks whose"),
+    "no skips": (lambda s: _grown(s, "decoder.0", 1, -8), "has no skip connections"),
+    "last norm": (
+        lambda s: {f"decoder.2.partial_conv.bn.{n}": np.ones(1, np.float32) for n in ("weight", "bias")},
+        "its last layer is normalised",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_CRAI)
+def test_climate_networks_of_other_kinds_are_refused(tmp_path, name):
+    """Recurrent, attentive, fused, skipless and other networks are refused with the reason, and nothing is written."""
+    change, message = REFUSED_CRAI[name]
+    path = checkpoint(tmp_path / "net.pth", "crai", change(other_networks.state(other_networks.NETWORKS["crai"])))
+    with pytest.raises(UserError, match=message):
+        import_weights.import_file(path, str(tmp_path / "out.safetensors"))
+    assert os.listdir(tmp_path) == ["net.pth"]
+
+
+def test_climate_networks_of_normalised_data_are_refused(tmp_path):
+    """A checkpoint with statistics of its data is refused: its network expects standardised values."""
+    state = other_networks.state(other_networks.NETWORKS["crai"])
+    content = {"labels": ["1"], "stat_target": {"mean": [1.0], "std": [2.0]}, "1": {"n_iter": 1, "model": state}}
+    vgg_files.write_checkpoint(tmp_path / "net.pth", content)
+    with pytest.raises(UserError, match="normalised by statistics in the file"):
+        import_weights.import_file(str(tmp_path / "net.pth"), str(tmp_path / "out.safetensors"))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_torch_names_are_those_of_the_files(tmp_path, layout):
     """Both formats of checkpoints are read, with `module.` before the names as well; the layout is recognised."""

@@ -78,6 +78,8 @@ def import_file(
         if layout not in (None, recognised):
             raise errors.UserError(f"its tensors have the names of {recognised}, and --layout={layout}: leave it out")
         chosen = layouts.LAYOUTS[recognised]
+        if chosen.check:
+            chosen.check(tensors)
         section = layouts.section(chosen, tensors, padding)
         about = _about(recognised, path, step, digest) | ({"grid": size} if size else {})
         weights = weights_file.Weights(section, None, None, about)
@@ -133,13 +135,36 @@ def _read(path):
 
     def choose(content):
         try:
-            chosen = layouts.state_dict(content)
+            chosen = _state_dict(content)
         except errors.UserError as error:
             raise errors.UserError(f"{path}: {error}") from error
         steps.append(_step(content))
         return chosen
 
     return torch_checkpoint.select(path, choose), steps[-1], digest
+
+
+def _state_dict(content):
+    """Returns the tensors of the network in a checkpoint's nested content, by name without `module.`.
+
+    Raises:
+      UserError: the content holds no state dict.
+    """
+    if isinstance(content, dict) and isinstance(content.get("labels"), list) and content["labels"]:
+        if content.get("stat_target") is not None:
+            raise errors.UserError(
+                "it was trained on data that were normalised by statistics in the file (stat_target), which is not "
+                "imported"
+            )
+        content = content.get(content["labels"][-1])
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    tensors = content if isinstance(content, dict) else {}
+    tensors = {name: value for name, value in tensors.items() if isinstance(value, torch_checkpoint.Tensor)}
+    if not tensors:
+        raise errors.UserError("it holds no state dict of a network: give the file as its authors published it")
+    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
 
 
 def _step(content):
@@ -160,6 +185,10 @@ def _report(out, name, layout, section, converted, count, digest):
     lines += [f"{len(names)} not needed ({names[0]} ..): {reason}" for reason, names in converted.ignored.items()]
     if converted.zero:
         lines.append(f"0 because the network has none: {', '.join(converted.zero)}")
+    if name == "crai" and section["channels"] > 1:
+        lines.append(
+            "It sums the mask of each channel; here a cell is measured where all channels are. Exact for equal masks."
+        )
     return "\n".join([*lines, *([layout.about] if layout.about else [])])
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from pconv_jax import errors
 from pconv_jax.inpainting import weights_file
 from pconv_jax.models import unet
-from pconv_jax.tools import torch_checkpoint
+from pconv_jax.tools import crai_variants
 
 _ONES = "all ones: the operator counts valid values itself"
 _COUNTER = "a counter of training steps, which inference does not use"
@@ -48,6 +48,7 @@ class Layout:
       options: options of `unet.UNet`.
       ignored: for further tensors, the reason why each is not used, by regular expression of their names.
       about: a sentence for people who use the weights, or an empty text.
+      check: takes the tensors and raises UserError for networks of another kind under such names; None: no check.
     """
 
     origin: str
@@ -64,6 +65,7 @@ class Layout:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
     about: str = ""
+    check: Callable[[Mapping[str, np.ndarray]], None] | None = None
 
 
 LAYOUTS = {
@@ -98,6 +100,7 @@ LAYOUTS = {
         scaled=True,
         options={"negative_slope": 0.01, "padding": "circular", "any_size": True},
         about="The file does not record the padding: circular is assumed; --padding=hole is for networks without it.",
+        check=crai_variants.check,
     ),
     "tanimutomo": Layout(
         "github.com/tanimutomo/partialconv",
@@ -118,24 +121,6 @@ LAYOUTS = {
         options={**_PLUS_MINUS_ONE, "norm_bias": True},
     ),
 }
-
-
-def state_dict(content: Any) -> dict[str, torch_checkpoint.Tensor]:
-    """Returns the tensors of the network in a checkpoint's nested content, by name without `module.`.
-
-    Raises:
-      UserError: the content holds no state dict.
-    """
-    if isinstance(content, dict) and isinstance(content.get("labels"), list) and content["labels"]:
-        content = content.get(content["labels"][-1])
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    tensors = content if isinstance(content, dict) else {}
-    tensors = {name: value for name, value in tensors.items() if isinstance(value, torch_checkpoint.Tensor)}
-    if not tensors:
-        raise errors.UserError("it holds no state dict of a network: give the file as its authors published it")
-    return {str(name).removeprefix("module."): value for name, value in tensors.items()}
 
 
 def recognise(names) -> str:
