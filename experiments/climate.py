@@ -30,8 +30,8 @@ def get_config():
 
     config.model.channels = 1
     config.model.depth = 3
-    config.model.width = 32
-    config.model.max_width = 128
+    config.model.width = 16
+    config.model.max_width = 64
     config.model.kernels = (5, 5, 3)
     config.model.padding = "circular"
     config.model.any_size = True
@@ -43,7 +43,7 @@ def get_config():
     config.optim.schedule = "cosine"
     config.optim.warmup_steps = 100
 
-    config.train.steps = 2_000
+    config.train.steps = 1_500
     config.train.batch_size = 16
     config.train.checkpoint_every = 500
     config.train.sample_every = 1_000

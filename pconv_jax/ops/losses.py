@@ -32,7 +32,7 @@ def area_weights(latitude: Float[np.ndarray, " h"]) -> Float[np.ndarray, "1 h 1 
     Args:
       latitude: degrees of the centre of each row.
     """
-    cosine = np.maximum(np.cos(np.deg2rad(np.asarray(latitude, np.float64))), 0)  # at a pole it may be -6e-17
+    cosine = np.cos(np.deg2rad(np.asarray(latitude, np.float64)))
     return (cosine / cosine.mean()).astype(np.float32)[None, :, None, None]
 
 
