@@ -30,6 +30,7 @@ class Other:
       circular: whether the width wraps around.
       first_norm: whether the first layer is normalised.
       nest: makes the content of the checkpoint of the state dict.
+      width, max_width: channels of the first layer, doubled per level up to the largest number.
     """
 
     prefix: Callable[[str, int], str]
@@ -47,11 +48,13 @@ class Other:
     slope: float = 0.2
     circular: bool = False
     first_norm: bool = False
+    width: int = 4
+    max_width: int = 8
 
     def layers(self):
-        """Yields `(layer, prefix, inputs, outputs, kernel size, stride)` of all layers, with small widths."""
+        """Yields `(layer, prefix, inputs, outputs, kernel size, stride)` of all layers."""
         depth = len(self.kernels)
-        widths = [self.channels] + [min(4 * 2**level, 8) for level in range(depth)]
+        widths = [self.channels] + [min(self.width * 2**level, self.max_width) for level in range(depth)]
         for level, kernel in enumerate(self.kernels, 1):
             yield f"enc{level}", self.prefix("enc", level), widths[level - 1], widths[level], kernel, 2
         for level in reversed(range(1, depth + 1)):
