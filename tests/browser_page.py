@@ -34,8 +34,14 @@ def executable():
 class Server:
     """A server in a process of its own, which can be killed and started again at the same address."""
 
-    def __init__(self, directory=None):
-        """Chooses a port; `directory` is for temporary files, which a server that is killed leaves behind."""
+    def __init__(self, directory=None, folder=None):
+        """Chooses a port.
+
+        Args:
+          directory: for temporary files, which a server that is killed leaves behind.
+          folder: the folder of photographs to go through.
+        """
+        self.arguments = [] if folder is None else [str(folder)]
         self.environment = {} if directory is None else {"TMPDIR": str(directory)}
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -45,7 +51,7 @@ class Server:
         self.process = None
 
     def start(self):
-        command = [sys.executable, "-m", "pconv_jax.web", f"--port={self.port}", "--nobrowser"]
+        command = [sys.executable, "-m", "pconv_jax.web", *self.arguments, f"--port={self.port}", "--nobrowser"]
         environment = {**os.environ, "PCONV_WEB_TOKEN": TOKEN, "JAX_PLATFORMS": "cpu", **self.environment}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + MILLISECONDS / 1000

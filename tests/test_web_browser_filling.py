@@ -1,6 +1,7 @@
 """Tests filling in a real browser: comparing, undoing, saved bits, mask files, two tabs, and a server that dies."""
 
 import re
+import signal
 
 import cv2
 import numpy as np
@@ -128,6 +129,55 @@ def test_unreadable_files_are_explained(tab, photo, tmp_path):
     page.open(bad, photo)
     assert page.tab.locator(".message.error").text_content()
     assert page.tab.locator("#file-name").text_content() == photo.name
+
+
+def test_cancelling_keeps_the_painting(tab, photo, web_server):
+    """Escape cancels a filling, and the painted area is as it was."""
+    page = tab()
+    page.open(photo)
+    page.stroke((-60, 0), (60, 0))
+    area = page.area()
+    page.tab.select_option("#ensemble", "8", force=True)
+    web_server.process.send_signal(signal.SIGSTOP)  # Else the filling might end before it is cancelled.
+    try:
+        page.tab.keyboard.press("Enter")
+        page.tab.wait_for_selector("[data-command=cancel]", state="visible")
+        page.tab.keyboard.press("Escape")
+    finally:
+        web_server.process.send_signal(signal.SIGCONT)
+    page.tab.wait_for_selector("[data-command=fill]", state="visible")
+    assert (page.area() == area).all()
+
+
+def test_a_folder_is_gone_through(browser, tmp_path, photo):
+    """The page goes through a folder, tells what cannot be read, and saves beside the originals, which stay as they are."""
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    (folder / "a.png").write_bytes(b"no picture")
+    for name in ("b.png", "c.png"):
+        (folder / name).write_bytes(photo.read_bytes())
+    server = browser_page.Server(folder=folder)
+    server.start()
+    try:
+        page = browser_page.Page(browser.new_page(), server.address)
+        page.tab.locator("#loading", has_text="a.png").wait_for()
+        for name in ("b.png", "c.png"):
+            page.tab.keyboard.press("PageDown")
+            page.tab.locator("#file-name", has_text=name).wait_for()
+        page.tab.wait_for_selector("#zoom", state="visible")
+        page.stroke((0, 0), (40, 20))
+        area = page.area()
+        page.fill()
+        page.tab.keyboard.press("Control+s")
+        page.tab.get_by_text("Saved as filled/c.png").wait_for()
+        saved, source = (read(folder / name) for name in ("filled/c.png", "c.png"))
+        np.testing.assert_array_equal(saved.pixels[~area], source.pixels[~area])
+        page.tab.keyboard.press("PageUp")
+        page.tab.locator("#file-name", has_text="b.png").wait_for()
+        assert (folder / "c.png").read_bytes() == photo.read_bytes()
+        page.tab.context.close()
+    finally:
+        server.stop()
 
 
 def test_two_tabs_fill_at_the_same_time(tab, photo):

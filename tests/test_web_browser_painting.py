@@ -115,6 +115,32 @@ def test_strokes_past_the_edge_and_straight_lines(tab, photo):
     assert height < 20, "the line runs straight, not through the point between"
 
 
+def test_fingers(tab, photo):
+    """One finger paints; a second one takes the stroke back, and both move and zoom the photograph."""
+    page = tab(has_touch=True)
+    page.open(photo)
+    touch = page.tab.context.new_cdp_session(page.tab)
+    x, y = page.middle
+
+    def fingers(kind, *offsets):
+        points = [{"x": x + dx, "y": y + dy, "id": number} for number, (dx, dy) in enumerate(offsets)]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    fingers("touchStart", (0, 0))
+    fingers("touchMove", (60, 0))
+    fingers("touchEnd")
+    area = page.area()
+    assert area.any()
+    scale = page.tab.locator("#zoom-percent").text_content()
+    fingers("touchStart", (0, 40))
+    fingers("touchMove", (20, 40))
+    fingers("touchStart", (20, 40), (60, 40))
+    fingers("touchMove", (-40, 40), (120, 40))
+    fingers("touchEnd")
+    assert (page.area() == area).all()
+    assert page.tab.locator("#zoom-percent").text_content() != scale
+
+
 def test_painting_on_twelve_megapixels(tab, tmp_path, capsys):
     """Reports the time from a pointer event to the painted frame on a photograph of 12 megapixels."""
     noise = np.random.default_rng(2).integers(0, 256, (375, 500, 3), np.uint8)

@@ -7,6 +7,7 @@ import { Painter } from "./input/painter.js";
 import { PointerInput } from "./input/pointer.js";
 import { changing } from "./mask/change.js";
 import { complain, say } from "./panels/messages.js";
+import { resume } from "./photographs/filling.js";
 import { Collection } from "./photographs/collection.js";
 import { Cursor } from "./view/cursor.js";
 import { Stage } from "./view/stage.js";
@@ -82,6 +83,12 @@ export class App {
     this.photos.restore(session);
     for (const photo of this.photos.photos) {
       this.#connect(photo);
+    }
+    for (const filling of session.fillings) {
+      const photo = this.photos.photos.find(({ id }) => id === filling.photograph);
+      if (photo && (filling.state === "queued" || filling.state === "running")) {
+        resume(photo, filling, () => this.refresh()).catch((error) => this.fail(error));
+      }
     }
     this.refresh();
     if (this.photos.photos.length) {

@@ -29,10 +29,11 @@ export function strip(app) {
       items.get(photo).update();
     }
     count.textContent = current ? `${photos.indexOf(current) + 1} of ${photos.length}` : "";
-    file.hidden = !current?.info;
+    file.hidden = !current;
+    name.textContent = folder === null || current?.file ? current?.name : `${folder}/${current?.name}`;
+    facts.textContent = "";
     if (current?.info) {
       const { width, height, bits } = current.info;
-      name.textContent = folder === null ? current.name : `${folder}/${current.name}`;
       facts.textContent = `${width} × ${height}${bits > 8 ? `, ${bits} bits` : ""}`;
       document.title = `${current.name}: pconv_jax`;
       app.element.setAttribute("aria-label", `Photograph ${current.name}, ${width} by ${height} pixels`);
@@ -48,6 +49,7 @@ function entry(app, photo) {
   image.alt = "";
   image.loading = "lazy";
   image.src = api.thumbnailAddress(photo.id);
+  image.addEventListener("error", () => image.replaceWith(icon("damaged")));
   button.append(image);
   button.addEventListener("click", () => app.show(photo));
   element.append(button);
@@ -61,8 +63,10 @@ function entry(app, photo) {
     button.setAttribute("aria-current", current);
     button.title = photo.name;
     button.setAttribute("aria-label", saved ? `${photo.name}, saved` : photo.name);
-    if (saved && !button.querySelector("svg")) {
-      button.append(icon("check"));
+    if (saved && !button.querySelector(".saved")) {
+      const check = icon("check");
+      check.classList.add("saved");
+      button.append(check);
     }
     if (current && !shown) {
       element.scrollIntoView({ block: "nearest", inline: "nearest" });

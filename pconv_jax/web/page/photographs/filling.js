@@ -68,6 +68,31 @@ export async function fill(photo, options, progressed) {
   }
 }
 
+/**
+ * Waits for a filling that was in work when the page was loaded, and adds its version.
+ *
+ * @param {Photo} photo the photograph.
+ * @param {object} filling the server's report on it.
+ * @param {() => void} progressed is called whenever `photo.filling` has changed.
+ */
+export async function resume(photo, filling, progressed) {
+  photo.filling = new Filling();
+  try {
+    const { state, base, version } = await untilEnded(filling, (report) => {
+      photo.filling.report(report);
+      progressed();
+    });
+    const parent = photo.versions.find(({ remote }) => remote === base);
+    const isNew = state === "done" && photo.versions.every(({ remote }) => remote !== version.version);
+    if (photo.info && parent && isNew) {
+      await photo.add({ parent, remote: version.version, mask: null, options: version.options, changed: version.changed });
+    }
+  } finally {
+    photo.filling = null;
+    progressed();
+  }
+}
+
 /** Has the server fill, and once more if it was started again meanwhile. Returns the filling's last state. */
 async function follow(photo, version, progressed) {
   for (let attempt = 1; ; attempt++) {
