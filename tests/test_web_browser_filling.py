@@ -150,7 +150,7 @@ def test_cancelling_keeps_the_painting(tab, photo, web_server):
 
 
 def test_a_folder_is_gone_through(browser, tmp_path, photo):
-    """The page goes through a folder, tells what cannot be read, and saves beside the originals, which stay as they are."""
+    """The page goes through a folder, tells what cannot be read, and saves beside the originals, never over them."""
     folder = tmp_path / "photographs"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"no picture")
