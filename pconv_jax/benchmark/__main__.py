@@ -9,7 +9,6 @@ import sys
 from pconv_jax import command_line
 
 BENCHMARKS = {
-    "gpu": "everything that matters on a GPU, within some minutes",
     "data": "the input pipeline of a config: images per CPU second, and what decode, crop and mask cost",
     "op": "each layer of the U-Net: forward, gradients of input and kernel, mask",
     "forward": "filling a batch; --against=torch: beside PyTorch",
@@ -17,6 +16,7 @@ BENCHMARKS = {
     "against": "ours and PyTorch in one table: training steps, forward passes, peak memory",
     "start": "from the command to the first finished step of the quickstart, with an empty and a filled program cache",
     "scale": "training steps over sizes, batches and devices",
+    "gpu": "everything that matters on a GPU, within some minutes",
 }
 DEFAULT_CONFIGS = {"start": "experiments/quickstart.py"}  # Others use experiments/default.py; data needs --config.
 

@@ -48,19 +48,23 @@ def source(op_name: str) -> str:
     """
     backward = "gradient of " if "transpose(" in op_name else ""
     parts = [re.sub(r"^(?:\w+\()*(\w*)\)*$", r"\1", part) for part in op_name.split("/")[1:]]
-    kept = [part for part in parts if part not in ("", "shard_map", "closed_call", "cond", "branch_0_fun")]
+    kept = [part for part in parts if part not in ("", "_fun", "shard_map", "closed_call", "cond", "branch_0_fun")]
     return backward + "/".join(kept[-4:])
 
 
 def _seconds(profile):
-    """Returns the seconds of each operation, summed over the profile. A device's own time counts where it is there."""
+    """Returns the seconds of each operation, summed over the profile.
+
+    Where the profile has the times of a device, these count: kernels, by the name of the operation that launched them
+    or, if it is unknown (kernels of a CUDA graph), by their own.
+    """
     planes = list(profile.planes)
-    planes = [plane for plane in planes if plane.name.startswith("/device:")] or planes
+    devices = [plane for plane in planes if plane.name.startswith("/device:")]
     seconds = collections.defaultdict(float)
-    for plane in planes:
+    for plane in devices or planes:
         for line in plane.lines:
             for event in line.events:
-                operation = dict(event.stats).get("hlo_op")
+                operation = dict(event.stats).get("hlo_op") or (event.name if devices else None)
                 if operation:
                     seconds[operation] += event.duration_ns / 1e9
     return seconds
