@@ -8,7 +8,6 @@ import numpy as np
 from pconv_jax.inpainting import photograph, photograph_files
 
 SMALL = 160  # Longest side of a thumbnail in pixels.
-_LEVEL = 1  # Compression of PNGs that travel within the machine: time matters more than size.
 
 
 def png(photo: photograph.Photograph, box: tuple[int, int, int, int] | None = None) -> bytes:
@@ -25,7 +24,7 @@ def png(photo: photograph.Photograph, box: tuple[int, int, int, int] | None = No
         if plane is not None
     }
     shown = dataclasses.replace(photo, **planes, exif=b"", xmp=b"", dpi=None)
-    return photograph_files.encode(shown, ".png", level=_LEVEL)
+    return photograph_files.encode(shown, ".png", fast=True)
 
 
 def thumbnail(photo: photograph.Photograph) -> bytes:
