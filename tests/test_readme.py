@@ -92,6 +92,7 @@ def test_every_command_is_tried():
     """The list has every command of the README, so that a new one needs a test."""
     assert commands() == [
         "./launch.sh inpaint photo.jpg mask.png filled.png",
+        "./launch.sh web",  # tests/test_web_start.py
         "./launch.sh quickstart",
         "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
         "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",

@@ -249,8 +249,7 @@ def test_a_running_filling_is_cancelled_between_tiles(slow):
     """It is cancelled at once, leaves no version, and the next one runs."""
     about = web_servers.open_photograph(slow, SOURCES["png 8"])
     first = web_servers.start(slow, about, HOLE)
-    while (state := slow.get(f"api/fillings/{first['id']}", params={"wait": 1}).json())["progress"] is None:
-        assert state["state"] in ("queued", "running")
+    web_servers.until(lambda: slow.get(f"api/fillings/{first['id']}").json()["progress"] is not None)
     assert slow.delete(f"api/fillings/{first['id']}").json()["state"] == "cancelled"
     second = web_servers.start(slow, about, OTHER)
     slow.network.gate.set()
@@ -264,8 +263,8 @@ def test_progress_and_the_time_left(slow):
     about = web_servers.open_photograph(slow, SOURCES["png 8"])
     slow.network.first = 0.25
     filling = web_servers.start(slow, about, HOLE)
-    while filling["progress"] is None:
-        filling = slow.get(f"api/fillings/{filling['id']}", params={"wait": 1}).json()
+    web_servers.until(lambda: slow.get(f"api/fillings/{filling['id']}").json()["progress"] is not None)
+    filling = slow.get(f"api/fillings/{filling['id']}").json()
     assert (filling["state"], filling["progress"]) == ("running", 0.25) and filling["seconds_left"] >= 0
     slow.network.gate.set()
     assert web_servers.ended(slow, filling)["seconds_left"] is None
@@ -274,11 +273,9 @@ def test_progress_and_the_time_left(slow):
 def test_a_page_that_goes_away_loses_nothing(slow):
     """A filling goes on without its page; a page that comes back finds it, and its version."""
     about = web_servers.open_photograph(slow, SOURCES["png 8"])
-    filling = web_servers.start(slow, about, HOLE)
+    web_servers.start(slow, about, HOLE)
     slow.network.gate.set()
-    slow.session.queue[filling["id"]]
-    while slow.get("api/session").json()["fillings"][0]["state"] != "done":
-        pass
+    web_servers.until(lambda: slow.get("api/session").json()["fillings"][0]["state"] == "done")
     assert [entry["version"] for entry in slow.get(f"api/photographs/{about['id']}").json()["versions"]] == [1]
 
 
@@ -301,8 +298,7 @@ def test_the_queue_is_limited(slow, monkeypatch):
     monkeypatch.setattr(filling_queue, "_ENDED_KEPT", 1)
     about = web_servers.open_photograph(slow, SOURCES["png 8"])
     first = web_servers.start(slow, about, HOLE)
-    while slow.get(f"api/fillings/{first['id']}").json()["state"] == "queued":
-        pass
+    web_servers.until(lambda: slow.get(f"api/fillings/{first['id']}").json()["state"] == "running")
     started = [web_servers.start(slow, about, HOLE) for _ in range(2)]
     path = f"api/photographs/{about['id']}/fillings"
     answer = slow.post(path, content=web_servers.png(HOLE * np.uint8(255)))
@@ -344,5 +340,4 @@ def test_the_network_is_prepared_for_the_photographs(monkeypatch):
         assert client.network.prepared == [64]
         web_servers.open_photograph(client, web_servers.png(np.zeros((9, 65), np.uint8)))
         web_servers.open_photograph(client, web_servers.png(np.zeros((9, 65), np.uint8)))
-        while client.network.prepared != [64, 1024]:
-            assert len(client.network.prepared) < 3
+        web_servers.until(lambda: client.network.prepared == [64, 1024])

@@ -31,9 +31,9 @@ def call(*arguments):
 
 def test_ctrl_c_ends_cleanly(tmp_path):
     """The server answers, and ends on SIGINT while it fills: exit code 0, no traceback, no files."""
-    environment = {**os.environ, "TMPDIR": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "JAX_PLATFORMS": "cpu", "PCONV_PYTHON": sys.executable}
     environment.pop(command.TOKEN, None)
-    arguments = [sys.executable, "-m", "pconv_jax.web", "--no-browser", "--port=0"]
+    arguments = ["./launch.sh", "web", "--no-browser", "--port=0"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(arguments, cwd=ROOT, env=environment, **pipes) as process:
         try:

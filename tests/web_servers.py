@@ -3,6 +3,7 @@
 import contextlib
 import tempfile
 import threading
+import time
 
 import imagecodecs
 import numpy as np
@@ -105,6 +106,14 @@ def ended(client, filling):
             return filling
         filling = client.get(f"api/fillings/{filling['id']}", params={"wait": 1}).json()
     raise AssertionError(filling)
+
+
+def until(condition):
+    """Waits until a function returns something true, at most a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def fill(client, photograph, mask, **options):

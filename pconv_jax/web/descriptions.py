@@ -44,7 +44,7 @@ def of_session(held: session.Session) -> dict[str, Any]:
 def of_photograph(entry: photographs.Entry) -> dict[str, Any]:
     """Returns what the page shows of an open photograph."""
     assert entry.about is not None  # It was opened.
-    made = [of_version(version) for version in entry.derived.values()]
+    made = [of_version(version) for version in list(entry.derived.values())]
     return {"id": entry.id, "name": files.printable(entry.name), **entry.about, "versions": made}
 
 

@@ -20,7 +20,7 @@ from pconv_jax.inpainting import photograph
 from pconv_jax.reading import files, kinds
 from pconv_jax.web import saving, versions
 
-MOST = 1000  # The number of photographs of a session.
+MOST = 1000  # Photographs that are sent to a session; a folder may have more.
 _CACHED_BYTES = 2**29  # Decoded pixels that are kept, beside the last two photographs, whatever their size.
 
 
@@ -92,9 +92,9 @@ class Photographs:
         """Returns the path of a file of the session that does not exist.
 
         Raises:
-          Full: there are `MOST` photographs.
+          Full: `MOST` photographs were sent and are open.
         """
-        if len(self._entries) >= MOST:
+        if sum(entry.source is None for entry in self) >= MOST:
             raise Full(f"{MOST} photographs are open, which is the most: close some first")
         return self._path(secrets.token_hex(8))
 
