@@ -64,10 +64,11 @@ class Guard:
         token, slash, rest = scope["path"].removeprefix("/").partition("/")
         known = hmac.compare_digest(token.encode(), self._token.encode())
         refused = self._refusal(headers, known, f"{scope['scheme']}://", rest)
-        if refused:
+        response: types.ASGIApp
+        if refused and scope["path"] == "/":
+            response = responses.PlainTextResponse(refused, 403)
+        elif refused:
             response = responses.JSONResponse({"error": refused}, 403)
-            if scope["path"] == "/":
-                response = responses.PlainTextResponse(refused, 403)
         elif not slash:
             response = responses.RedirectResponse(f"/{token}/")
         else:
