@@ -312,12 +312,13 @@ def used_names():
         for node in ast.walk(ast.parse((PACKAGE / "training" / "versions.py").read_text()))
         if isinstance(node, ast.Constant)
     }
+    by_name = ("importlib.resources.files", "pytest.importorskip")
     for path in [*FILES, *(ROOT / "experiments").glob("*.py"), *(ROOT / "tests").glob("*.py")]:
         tree = ast.parse(path.read_text())
         names |= {module.split(".")[0] for module, _ in imports(tree)}
         for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "importlib.resources.files":
-                names.add(ast.literal_eval(node.args[0]))
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in by_name:
+                names.add(ast.literal_eval(node.args[0]).split(".")[0])
     return names
 
 
