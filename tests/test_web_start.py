@@ -1,5 +1,6 @@
 """Tests of starting and ending the server: flags, addresses, ports, and a clean end on Ctrl-C."""
 
+import contextlib
 import os
 import pathlib
 import re
@@ -7,6 +8,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 import urllib.error
 import urllib.request
 
@@ -51,15 +54,26 @@ def test_ctrl_c_ends_cleanly(tmp_path):
             mask = np.zeros((64, 64), np.uint8)
             mask[20:40, 20:40] = 255
             path = f"{address}api/photographs/{identifier}/fillings"
-            urllib.request.urlopen(path, web_servers.png(mask)).close()
+            with urllib.request.urlopen(path, web_servers.png(mask)) as answer:
+                filling = re.search(rb'"id":"(\w+)"', answer.read())[1].decode()
+            waiting = threading.Thread(target=_wait, args=(f"{address}api/fillings/{filling}?wait=5",))
+            waiting.start()
+            time.sleep(0.2)
             assert [name for name in os.listdir(tmp_path) if name.startswith("pconv_web_")]
             process.send_signal(signal.SIGINT)
             out, err = process.communicate(timeout=120)
+            waiting.join(60)
         finally:
             process.kill()
     assert process.returncode == 0 and out == "stopped\n"
-    assert "Traceback" not in err and "rror" not in err, err
+    assert not re.search(r"Traceback|rror|^[EF]\d{4} ", err, re.MULTILINE), err
     assert not [name for name in os.listdir(tmp_path) if name.startswith("pconv_web_")]
+
+
+def _wait(address):
+    """Waits for an answer, which may fail as the server ends."""
+    with contextlib.suppress(OSError), urllib.request.urlopen(address) as answer:
+        answer.read()
 
 
 def test_a_taken_port_is_reported():

@@ -53,7 +53,7 @@ class Network:
             assert self.gate.wait(60)
             progress((part + 1) / self.parts)
         value = image[mask == 1].mean(axis=0).astype(image.dtype)
-        return np.where(mask[..., None] == 1, image, value + 3 * self.calls).astype(image.dtype), 0.0
+        return np.where(mask[..., None] == 1, image, value + 3 * (self.calls % 40)).astype(image.dtype), 0.0
 
 
 @contextlib.contextmanager

@@ -85,6 +85,7 @@ def main(flag_values: flags.FlagValues, path: str | None = None):
                     security.Guard(app.create(held), token, host),
                     listener,
                     lambda: _announce(address, path, flag_values.browser),
+                    lambda: held.queue.stop(0),
                 )
             finally:
                 ended = held.queue.stop(_PATIENCE)

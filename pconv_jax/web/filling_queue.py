@@ -126,7 +126,7 @@ class FillingQueue:
         """Cancels all fillings, and waits for the thread to end.
 
         Args:
-          seconds: how long to wait at most: a tile takes seconds.
+          seconds: how long to wait at most: a tile takes seconds. With 0 it only cancels.
 
         Returns:
           Whether the thread has ended.

@@ -1,12 +1,14 @@
 """Runs the server until Ctrl-C: binds the socket, opens the browser, and ends cleanly."""
 
 import contextlib
+import logging
 import os
 import signal
 import socket
 from collections.abc import Callable
 
 import uvicorn
+from starlette import types
 
 from pconv_jax import errors
 
@@ -34,13 +36,14 @@ def bind(host: str, port: int | None, default: int) -> socket.socket:
         ) from error
 
 
-def run(app, listener: socket.socket, started: Callable[[], None]):
+def run(app: types.ASGIApp, listener: socket.socket, started: Callable[[], None], ending: Callable[[], None]):
     """Serves until SIGINT, SIGTERM or SIGHUP. A second signal ends the process at once.
 
     Args:
       app: the ASGI application.
       listener: the socket.
       started: called when the server answers.
+      ending: called when a signal has come, before the server waits for requests in work.
     """
     config = uvicorn.Config(
         app,
@@ -53,7 +56,7 @@ def run(app, listener: socket.socket, started: Callable[[], None]):
         server_header=False,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config, started)
+    server = _Server(config, started, ending)
     before = {number: signal.signal(number, server.end) for number in _SIGNALS}
     try:
         server.run(sockets=[listener])
@@ -65,13 +68,18 @@ def run(app, listener: socket.socket, started: Callable[[], None]):
 class _Server(uvicorn.Server):
     """A server that leaves signals to `run`: uvicorn raises them again when it has ended."""
 
-    def __init__(self, config, started):
+    def __init__(self, config, started, ending):
         super().__init__(config)
-        self._started = started
+        self._started, self._ending = started, ending
 
     async def startup(self, sockets=None):
         await super().startup(sockets)
         self._started()
+
+    async def shutdown(self, sockets=None):
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # Requests in work are cut off: no news.
+        self._ending()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self):
