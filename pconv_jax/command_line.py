@@ -23,7 +23,7 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from pconv_jax import errors
+from pconv_jax import errors, experiment_files
 from pconv_jax.training import validation
 
 _NO_BACKEND = "Unable to initialize backend"  # The start of JAX's message where JAX_PLATFORMS names a missing device.
@@ -122,7 +122,7 @@ def define_config(flag_values: flags.FlagValues, *, required: bool = True):
       flag_values: the flags to add to.
       required: whether the command needs it.
     """
-    about = "Experiment file, e.g. experiments/quickstart.py."
+    about = "Experiment file, or the name of one that the package contains, e.g. quickstart."
     config_flags.DEFINE_config_file("config", None, about, flag_values=flag_values)
     if required:
         flags.mark_flag_as_required("config", flag_values)
@@ -205,10 +205,7 @@ def _parse_with_config(argv):
     unknown = [override[1] for override in overrides if override and override[1] not in validation.RULES]
     if unknown:
         raise errors.UserError("; ".join(map(validation.unknown, unknown)))
-    paths = re.findall(r"\n--?config[=\n]([^\n:]*)", "\n".join(argv))
-    path = paths[-1] if paths else None
-    if path is not None and not os.path.isfile(path):
-        raise errors.UserError(f"{path!r} is no file: give an experiment, e.g. --config=experiments/quickstart.py")
+    argv, path = experiment_files.resolve(argv)
     try:
         rest, config = flags.FLAGS(argv), flags.FLAGS.config
         getattr(config, "name", None)  # a file that could not be loaded raises its error when its config is used

@@ -1,4 +1,4 @@
-"""Tests of batch normalisation over valid positions against loops and Flax's own."""
+"""Tests of the layers: partial convolution as a Flax layer, and batch normalisation over valid positions."""
 
 import flax.linen as nn
 import jax
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pconv_jax.models import layers
+from pconv_jax.ops import partial_conv
 
 
 def example(seed=0, shape=(3, 6, 5, 4)):
@@ -106,3 +107,54 @@ def test_kaiming_is_flax_bit_for_bit(shape):
     flax_kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
     ours, theirs = (jax.jit(lambda key, f=f: f(key, shape))(jax.random.key(3)) for f in (layers.kaiming, flax_kaiming))
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "shape"),
+    [
+        ({"kernel_size": 3}, (2, 9, 8, 4)),
+        ({"kernel_size": (3, 5), "strides": 2, "use_bias": False}, (2, 9, 8, 4)),
+        ({"kernel_size": 3, "padding": "VALID", "kernel_dilation": 2}, (2, 9, 8, 4)),
+        ({"kernel_size": 3, "padding": [(1, 0), (2, 1)], "feature_group_count": 2}, (2, 9, 8, 4)),
+        ({"kernel_size": 3, "precision": "highest"}, (2, 9, 4)),
+        ({"kernel_size": (1, 3, 3)}, (1, 3, 5, 4, 2)),
+    ],
+)
+def test_the_layer_is_the_operator_with_the_parameters_of_flax(options, shape):
+    """The parameters have the names and shapes of `nn.Conv`'s; inside a valid image the values are nn.Conv's, too."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=shape).astype(np.float32)
+    mask = (rng.uniform(size=(*shape[:-1], 1)) < 0.7).astype(np.float32)
+    layer = layers.PartialConv(6, **options)
+    rank = len(shape) - 2
+    kernel_size = options["kernel_size"]
+    flax_options = {**options, "kernel_size": (kernel_size,) * rank if isinstance(kernel_size, int) else kernel_size}
+    theirs = nn.Conv(6, **flax_options)
+    variables = jax.jit(theirs.init)(jax.random.key(0), x)
+    shapes = jax.eval_shape(layer.init, jax.random.key(0), x, mask)
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, variables)
+    params = variables["params"]
+    operator_options = {name: value for name, value in options.items() if name not in ("kernel_size", "use_bias")}
+    if "kernel_dilation" in options:
+        operator_options["dilation"] = operator_options.pop("kernel_dilation")
+    expected = partial_conv.partial_conv(x, mask, params["kernel"], params.get("bias"), **operator_options)
+    for ours, value in zip(layer.apply(variables, x, mask), expected, strict=True):
+        np.testing.assert_array_equal(ours, value)
+    y, new_mask = layer.apply(variables, x)
+    sums = partial_conv.partial_conv(jnp.ones_like(x), None, jnp.ones_like(params["kernel"]), **operator_options)[1]
+    assert new_mask.shape == sums.shape and (np.asarray(new_mask) == 1).all()
+    if options.get("padding") == "VALID":
+        np.testing.assert_allclose(y, theirs.apply(variables, x), rtol=1e-5, atol=1e-5)
+
+
+def test_the_layer_takes_masks_of_channel_groups_and_computes_in_bfloat16():
+    """A mask of two channels serves concatenated features; `dtype` is that of the features, and masks are float32."""
+    x, mask = example(shape=(1, 6, 6, 5))
+    masks = np.concatenate([mask, np.ones_like(mask)], axis=-1)
+    layer = layers.PartialConv(3, 3, dtype=jnp.bfloat16)
+    variables = layer.init(jax.random.key(0), x, masks, group_sizes=(2, 3))
+    y, new_mask = layer.apply(variables, x, masks, group_sizes=(2, 3))
+    assert (y.dtype, new_mask.dtype, variables["params"]["kernel"].dtype) == (jnp.bfloat16, jnp.float32, jnp.float32)
+    params = variables["params"]
+    expected, _ = partial_conv.partial_conv(x, masks, params["kernel"], params["bias"], group_sizes=(2, 3))
+    np.testing.assert_allclose(np.asarray(y, np.float32), expected, rtol=0.05, atol=0.05)

@@ -1,13 +1,14 @@
 """Flax modules that own the parameters of a layer and call `pconv_jax.ops`. Layout `[N, H, W, C]`, mask 1 = valid."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from pconv_jax.ops import decoder, half_padded, mask_update
+from pconv_jax.ops import decoder, half_padded, mask_update, partial_conv, windows
 from pconv_jax.ops.cpu import dispatch
 
 CONV_TYPES = ("partial", "zero", "mask_channel", "gated")
@@ -29,6 +30,86 @@ def kaiming(key, shape, dtype=jnp.float32):
     """
     variance = jnp.array(2.0 / math.prod(shape[:-1]), dtype)
     return jax.random.normal(key, (math.prod(shape),), dtype).reshape(shape) * jnp.sqrt(variance)
+
+
+class PartialConv(nn.Module):
+    """Partial convolution as a Flax layer, with the attributes and parameters of `flax.linen.Conv`.
+
+    It takes and returns a mask beside the features, and is `partial_conv` with parameters of its own:
+
+        class Filler(nn.Module):
+            @nn.compact
+            def __call__(self, x, mask):
+                x, mask = pconv_jax.PartialConv(16, 5, strides=2)(x, mask)
+                x, mask = pconv_jax.PartialConv(32, 3)(nn.relu(x), mask)
+                return x, mask
+
+    Without a mask everything is valid, and what lies outside the image is the only hole: partial convolution based
+    padding (arXiv 1811.11718).
+
+    Attributes:
+      features: output channels.
+      kernel_size: extent of the kernel, one for all spatial axes or one per axis (one to three).
+      strides: strides of the window, one for all axes or one per axis.
+      padding: "SAME", "VALID", or `(low, high)` per spatial axis; the padding is hole.
+      kernel_dilation: dilation of the kernel (atrous), one for all axes or one per axis.
+      feature_group_count: number of groups of a grouped convolution.
+      use_bias: whether to add a bias where the output is valid.
+      dtype: dtype of the computation; None: that to which `x` and the parameters are promoted.
+      param_dtype: dtype of the parameters.
+      precision: precision of the products, as in `lax.conv_general_dilated`.
+      kernel_init: initialiser of the kernel; by default normal of variance 2 / fan-in (He et al. 2015).
+      bias_init: initialiser of the bias.
+    """
+
+    features: int
+    kernel_size: int | Sequence[int]
+    strides: int | Sequence[int] = 1
+    padding: windows.Padding = "SAME"
+    kernel_dilation: int | Sequence[int] = 1
+    feature_group_count: int = 1
+    use_bias: bool = True
+    dtype: jnp.dtype | None = None
+    param_dtype: jnp.dtype = jnp.float32
+    precision: lax.PrecisionLike = None
+    kernel_init: Callable[..., jax.Array] = kaiming
+    bias_init: Callable[..., jax.Array] = nn.initializers.zeros
+
+    @nn.compact
+    def __call__(self, x, mask=None, *, group_sizes=None):
+        """Convolves the valid features and updates the mask.
+
+        Args:
+          x: features `[N, *S, C]`.
+          mask: `[N, *S, G]`, 1 valid, 0 hole; `G` is 1, `C`, `feature_group_count` or `len(group_sizes)`. None:
+            everything is valid.
+          group_sizes: channels per mask channel, e.g. `(64, 3)` for features concatenated from 64 and 3 channels with
+            different holes.
+
+        Returns:
+          `(y, mask)`: features `[N, *T, features]` with 0 in the remaining holes, and the float32 mask for the next
+          layer, `[N, *T, 1]`, or `[N, *T, feature_group_count]` for a grouped convolution.
+
+        Raises:
+          ValueError: a rank, shape, group size or (outside jit) mask value does not fit; the message names it.
+        """
+        spatial = (self.kernel_size,) * (jnp.ndim(x) - 2) if isinstance(self.kernel_size, int) else self.kernel_size
+        shape = (*spatial, jnp.shape(x)[-1] // self.feature_group_count, self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype) if self.use_bias else None
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        return partial_conv.partial_conv(
+            x,
+            mask,
+            kernel,
+            bias,
+            strides=self.strides,
+            padding=self.padding,
+            dilation=self.kernel_dilation,
+            feature_group_count=self.feature_group_count,
+            group_sizes=group_sizes,
+            precision=self.precision,
+        )
 
 
 class Conv(nn.Module):

@@ -8,7 +8,6 @@ from concurrent import futures
 
 import jax
 import numpy as np
-import tensorboardX
 
 from pconv_jax import errors
 from pconv_jax.data import pipeline
@@ -25,6 +24,8 @@ class MetricsLog:
           workdir: the run directory.
           step: the step from which the run continues.
         """
+        import tensorboardX  # Imported here, because filling photographs uses this module without the library.
+
         path = os.path.join(workdir, "metrics.jsonl")
         if os.path.exists(path):
             rundir.write_atomically(path, "".join(f"{line}\n" for line in _lines_until(path, step)))
