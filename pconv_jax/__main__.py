@@ -30,14 +30,15 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "inpaint": Command("pconv_jax.inpaint", "", "PHOTO MASK OUT", "Fills a photograph, or a folder of them."),
-    "web": Command("pconv_jax.web", "web", "[FOLDER]", "Starts a page on which photographs are filled with a brush."),
+    "web": Command("pconv_jax.web", "web", "[FOLDER]", "Fills photographs on a page, with a brush."),
     "masks": Command("pconv_jax.tools.mask_sheet", "", "--out=FILE", "Draws a grid of masks."),
     "infill": Command("pconv_jax.infill", "infill", "--weights=FILE --data=FILE.nc", "Fills gaps of a NetCDF file."),
     "train": Command("pconv_jax.main", "train", "CONFIG", "Trains and evaluates an experiment."),
     "evaluate": Command("pconv_jax.evaluate", "train", "--run=DIR", "Evaluates a run beside others and baselines."),
     "sweep": Command("pconv_jax.sweep", "train", "CONFIG", "Trains the variants of a sweep file, and reports."),
 }
-WITH_CONFIG = ("train", "sweep")  # Their first argument is the experiment, which the modules take as --config.
+# Commands whose first argument is the experiment, which the modules take as --config, with an example.
+WITH_CONFIG = {"train": "quickstart", "sweep": "ablation --config.data.path=DIR"}
 
 
 def usage() -> str:
@@ -78,7 +79,10 @@ def main(arguments: Sequence[str] | None = None):
         print(f"error: unknown command {name}\n{usage()}", file=sys.stderr)
         sys.exit(2)
     command = COMMANDS[name]
-    if name in WITH_CONFIG and rest and not rest[0].startswith("-"):
+    if name in WITH_CONFIG and not rest:
+        print(f"error: {name} needs an experiment, e.g. pconv-jax {name} {WITH_CONFIG[name]}", file=sys.stderr)
+        sys.exit(2)
+    if name in WITH_CONFIG and not rest[0].startswith("-"):
         rest[0] = f"--config={rest[0]}"
     sys.argv = [f"pconv-jax {name}", *rest]
     try:

@@ -6,7 +6,7 @@ import optax
 import pytest
 
 import runs
-from pconv_jax.training import build, optimizers
+from pconv_jax.training import build, optimizers, validation
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_muon_moves_kernels_along_orthogonal_matrices():
     gradient = jax.tree.map(lambda value: rng.normal(size=value.shape).astype(np.float32), params)
     gradient["enc2"]["conv"]["kernel"][..., :2] *= 10  # two outputs with far larger gradients
     spread = {}
-    for name in optimizers.NAMES:
+    for name in validation.OPTIMIZERS:
         optimizer = optimizers.from_config(runs.tiny(**{"optim.name": name, "optim.lr": 0.5}))
         update, _ = optimizer.update(gradient, optimizer.init(params), params)
         kernel = np.asarray(update["enc2"]["conv"]["kernel"])

@@ -4,8 +4,6 @@ import jax
 import optax
 import optax.contrib
 
-NAMES = ("adam", "muon")
-
 # Muon's updates are scaled to this root mean square, about that of Adam's, so that both take rates of one magnitude
 # (Liu et al. 2025, arXiv 2502.16982, section 2.2).
 _UPDATE_RMS = 0.2

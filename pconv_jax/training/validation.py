@@ -10,7 +10,7 @@ from pconv_jax.data import masks, sources
 from pconv_jax.models import layers, options
 from pconv_jax.ops import losses, mask_update
 from pconv_jax.ops.cpu import dispatch
-from pconv_jax.training import combinations, optimizers
+from pconv_jax.training import combinations
 
 
 def _number(low, high=float("inf"), kind=float):
@@ -51,6 +51,7 @@ def _numbers(value):
 def _grid(value):
     return isinstance(value, (tuple, list)) and len(value) in (0, 2) and all(type(n) is int and n > 0 for n in value)
 
+OPTIMIZERS = ("adam", "muon")  # Those of optimizers.py, which is not imported: filling photographs needs no optax.
 
 _TEXT = (lambda v: isinstance(v, str), "a text")
 _SWITCH = (lambda v: isinstance(v, bool), "True or False")
@@ -112,7 +113,7 @@ RULES = {
     "loss.style_warmup_steps": _integer(0),
     "loss.area_weights": _SWITCH,
     "loss.vgg16_weights": _TEXT,
-    "optim.name": _choice(optimizers.NAMES),
+    "optim.name": _choice(OPTIMIZERS),
     "optim.lr": _number(0),
     "optim.schedule": _choice(("constant", "cosine", "trapezoid")),
     "optim.cooldown_steps": _integer(0),
