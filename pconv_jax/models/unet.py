@@ -229,7 +229,9 @@ def _cut(x, mask, inside, level):
     if inside is None:
         return x, mask
     kept = inside[:, :: 2**level, :: 2**level] != 0
-    return jnp.where(kept, x, 0), None if mask is None else jnp.where(kept, mask, 0)
+    # Typed zeros, because jax2onnx turns the result with a Python number into float64.
+    x, mask = (None if a is None else jnp.where(kept, a, jnp.zeros((), a.dtype)) for a in (x, mask))
+    return x, mask
 
 
 def from_section(section, axis_name: str | None = None) -> UNet:

@@ -53,7 +53,7 @@ def enlarge(image: Images, size: tuple[int, int]) -> Float[Array, "n p q c"]:
     return jnp.asarray(image)
 
 
-def interpolate(image: Images, mask: Masks) -> Float[Array, "n h w c"]:
+def interpolate(image: Images, mask: Masks, halvings: int | None = None) -> Float[Array, "n h w c"]:
     """Fills holes without a network: the guess of the coarsest level.
 
     Coarsens until one pixel is left, then enlarges again, with the valid pixels of each level put back.
@@ -61,15 +61,17 @@ def interpolate(image: Images, mask: Masks) -> Float[Array, "n h w c"]:
     Args:
       image: `[N, H, W, C]`; the content of holes is not read.
       mask: `[N, H, W, 1]`, 1 = valid.
+      halvings: coarsen this often instead, for sizes that are not known yet; what is a hole then gets the mean of the
+        valid pixels.
 
     Returns:
       The image with its holes filled, smooth where they are large. Where an image has no valid pixel, 0.
     """
-    if image.shape[1] == image.shape[2] == 1:
-        return compositing.composite(image, jnp.zeros_like(image), mask)
+    if halvings == 0 or (halvings is None and image.shape[1] == image.shape[2] == 1):
+        return compositing.composite(image, compositing.valid_mean(image, mask), mask)
     _, height, width, _ = image.shape
-    guess = enlarge(interpolate(*coarsen(image, mask)), (height, width))
-    return compositing.composite(image, guess, mask)
+    coarser = interpolate(*coarsen(image, mask), None if halvings is None else halvings - 1)
+    return compositing.composite(image, enlarge(coarser, (height, width)), mask)
 
 
 def levels(image: Images, mask: Masks, count: int) -> list[tuple]:
@@ -116,7 +118,8 @@ def coarse_to_fine(network: Callable, image: Images, mask: Masks, count: int) ->
 def _block_sum(x):
     """Sums 2 x 2 blocks, `[N, H, W, C] -> [N, ceil(H / 2), ceil(W / 2), C]`."""
     n, h, w, c = x.shape
-    x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
+    if h % 2 or w % 2:
+        x = jnp.pad(x, ((0, 0), (0, h % 2), (0, w % 2), (0, 0)))
     return x.reshape(n, (h + 1) // 2, 2, (w + 1) // 2, 2, c).sum(axis=(2, 4))
 
 
@@ -124,7 +127,8 @@ def _double(x, axis):
     """Doubles the extent of an axis: pixel 2 i is 3/4 x[i] + 1/4 x[i - 1], pixel 2 i + 1 has x[i + 1] instead."""
     first = lax.slice_in_dim(x, 0, 1, axis=axis)
     last = lax.slice_in_dim(x, x.shape[axis] - 1, x.shape[axis], axis=axis)
-    before = jnp.concatenate([first, lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis)], axis=axis)
-    after = jnp.concatenate([lax.slice_in_dim(x, 1, x.shape[axis], axis=axis), last], axis=axis)
+    # Not jnp.concatenate, for which jax2onnx computes a wrong shape if the size is not known yet.
+    before = lax.concatenate([first, lax.slice_in_dim(x, 0, x.shape[axis] - 1, axis=axis)], axis)
+    after = lax.concatenate([lax.slice_in_dim(x, 1, x.shape[axis], axis=axis), last], axis)
     pair = jnp.stack([0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after], axis=axis + 1)
     return pair.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
