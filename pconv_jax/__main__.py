@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import pconv_jax
+import pconv_jax  # for its version
 
 
 class Command(NamedTuple):

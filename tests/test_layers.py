@@ -102,11 +102,15 @@ def test_devices_share_their_statistics():
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 11, 4), (5, 5, 6, 16)])
-def test_kaiming_is_flax_bit_for_bit(shape):
-    """Only the shape of the draw differs from Flax's initialiser, so parameters of older runs are the same."""
+def test_kaiming_is_flax_up_to_rounding(shape):
+    """Only the shape of the draw differs from Flax's initialiser, so both give the same weights from the same key.
+
+    They are equal to the bit with JAX 0.10, and to one unit in the last place since 0.11, whose compiler rounds the
+    two shapes differently.
+    """
     flax_kaiming = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
     ours, theirs = (jax.jit(lambda key, f=f: f(key, shape))(jax.random.key(3)) for f in (layers.kaiming, flax_kaiming))
-    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_max_ulp(np.asarray(ours), np.asarray(theirs), maxulp=1)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ NORM_TYPES = ("batch", "masked_batch", "group", "none")
 
 
 def kaiming(key, shape, dtype=jnp.float32):
-    """Draws weights of He et al. 2015, bit for bit those of Flax's `variance_scaling(2.0, "fan_in", "normal")`.
+    """Draws weights of He et al. 2015: those of Flax's `variance_scaling(2.0, "fan_in", "normal")`, up to rounding.
 
     They are drawn as a vector: XLA takes a second to compile a draw of four dimensions, and a network has many shapes.
 
