@@ -51,6 +51,7 @@ def _numbers(value):
 def _grid(value):
     return isinstance(value, (tuple, list)) and len(value) in (0, 2) and all(type(n) is int and n > 0 for n in value)
 
+
 OPTIMIZERS = ("adam", "muon")  # Those of optimizers.py, which is not imported: filling photographs needs no optax.
 
 _TEXT = (lambda v: isinstance(v, str), "a text")
