@@ -32,7 +32,7 @@ COMMANDS = {
     "inpaint": Command("pconv_jax.inpaint", "", "PHOTO MASK OUT", "Fills a photograph, or a folder of them."),
     "web": Command("pconv_jax.web", "web", "[FOLDER]", "Fills photographs on a page, with a brush."),
     "masks": Command("pconv_jax.tools.mask_sheet", "", "--out=FILE", "Draws a grid of masks."),
-    "infill": Command("pconv_jax.infill", "infill", "--weights=FILE --data=FILE.nc", "Fills gaps of a NetCDF file."),
+    "infill": Command("pconv_jax.infill", "train", "--weights=FILE --data=FILE.nc", "Fills gaps of a NetCDF file."),
     "train": Command("pconv_jax.main", "train", "CONFIG", "Trains and evaluates an experiment."),
     "evaluate": Command("pconv_jax.evaluate", "train", "--run=DIR", "Evaluates a run beside others and baselines."),
     "sweep": Command("pconv_jax.sweep", "train", "CONFIG", "Trains the variants of a sweep file, and reports."),

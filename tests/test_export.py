@@ -110,7 +110,7 @@ def test_missing_libraries_are_named(monkeypatch, tmp_path):
     export.define_flags(flag_values)
     flag_values(["export", "--format=onnx", f"--out={tmp_path}/x.onnx"])
     with pytest.raises(
-        errors.UserError, match=r"needs jax2onnx and onnx and onnxruntime, .* pip install \"\.\[onnx\]\""
+        errors.UserError, match=r"needs jax2onnx and onnx and onnxruntime, .*/pip install \"\.\[onnx\]\""
     ):
         export.main(flag_values)
     assert not list(tmp_path.iterdir())

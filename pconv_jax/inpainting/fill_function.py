@@ -72,7 +72,8 @@ def make(model: unet.UNet, variables, levels: int) -> Fill:
             if model.guess:  # Beyond the image the network predicts nothing, and the next level interpolates there.
                 output = compositing.composite(output, guess[0], level_inside)
             elif seen is not None:
-                output = compositing.composite(output, compositing.valid_mean(level_image, level_mask), seen)
+                mean = compositing.valid_mean(level_image, level_mask)
+                output = compositing.composite(output, jnp.zeros_like(output) + mean, seen)
             filled = compositing.composite(level_image, output, level_mask)
         return compositing.composite(image, jnp.clip(filled, 0, 1), valid)
 

@@ -68,7 +68,7 @@ def interpolate(image: Images, mask: Masks, halvings: int | None = None) -> Floa
       The image with its holes filled, smooth where they are large. Where an image has no valid pixel, 0.
     """
     if halvings == 0 or (halvings is None and image.shape[1] == image.shape[2] == 1):
-        return compositing.composite(image, compositing.valid_mean(image, mask), mask)
+        return compositing.composite(image, jnp.zeros_like(image) + compositing.valid_mean(image, mask), mask)
     _, height, width, _ = image.shape
     coarser = interpolate(*coarsen(image, mask), None if halvings is None else halvings - 1)
     return compositing.composite(image, enlarge(coarser, (height, width)), mask)
