@@ -93,8 +93,6 @@ def test_every_command_is_tried():
     assert commands() == [
         "./launch.sh inpaint photo.jpg mask.png filled.png",
         "./launch.sh web",  # tests/test_web_start.py
-        "pip install .",  # .ci/wheel tries this and the next one
-        "pconv-jax inpaint photo.jpg mask.png filled.png",
         "./launch.sh quickstart",
         "./launch.sh train experiments/folder.py --config.data.path=/path/to/photos",
         "./launch.sh train experiments/quickstart.py --config.train.steps=500 --workdir=runs/short",
