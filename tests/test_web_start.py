@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+import webbrowser
 
 import numpy as np
 import pytest
@@ -138,3 +139,18 @@ def test_hosts_in_addresses(monkeypatch):
         serving.bind("::1", 0, 0).close()
     except (UserError, socket.gaierror):
         pytest.skip("this machine has no IPv6")
+
+
+@pytest.mark.parametrize(("kind", "opened"), [(webbrowser.GenericBrowser, 0), (webbrowser.BackgroundBrowser, 1)])
+def test_only_browsers_with_windows_are_opened(kind, opened, monkeypatch, capsys):
+    """A browser in the terminal would hide the address; where there is no browser at all, the address is enough."""
+    calls, browser = [], kind("true")
+    monkeypatch.setattr(browser, "open", calls.append, raising=False)
+    monkeypatch.setattr(webbrowser, "get", lambda: browser)
+    command._open("http://127.0.0.1:1/x/")
+    assert calls == ["http://127.0.0.1:1/x/"] * opened
+    monkeypatch.setattr(webbrowser, "get", lambda: (_ for _ in ()).throw(webbrowser.Error))
+    command._open("http://127.0.0.1:1/x/")
+    command._announce("http://127.0.0.1:1/x/", "photos", False, True)
+    out = capsys.readouterr().out
+    assert "results go to photos/filled" in out and f"({socket.gethostname()})" in out

@@ -6,9 +6,11 @@
 The photographs stay on this machine: the server listens on 127.0.0.1 alone, and its address has a random token.
 """
 
+import contextlib
 import os
 import re
 import secrets
+import socket
 import sys
 import tempfile
 import threading
@@ -84,7 +86,7 @@ def main(flag_values: flags.FlagValues, path: str | None = None):
                 serving.run(
                     security.Guard(app.create(held), token, host),
                     listener,
-                    lambda: _announce(address, path, flag_values.browser),
+                    lambda: _announce(address, path, flag_values.browser, not security.is_loopback(host)),
                     lambda: held.queue.stop(0),
                 )
             finally:
@@ -94,16 +96,28 @@ def main(flag_values: flags.FlagValues, path: str | None = None):
         os._exit(0)
 
 
-def _announce(address, path, browser):
+def _announce(address, path, browser, remote):
     """Prints the address, and opens the browser without waiting for it."""
+    others = f"From other machines, put the name of this one ({socket.gethostname()}) in its place. " if remote else ""
     results = "" if path is None else f"; results go to {files.printable(os.path.join(path, folder.RESULTS))}"
-    print(f"{address}\nOpen this address in a browser of this machine{results}. Ctrl-C ends the server.", flush=True)
+    print(
+        f"{address}\nOpen this address in a browser of this machine{results}. {others}Ctrl-C ends the server.",
+        flush=True,
+    )
     if browser:
-        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
+        threading.Thread(target=_open, args=(address,), daemon=True).start()
+
+
+def _open(address):
+    """Opens a browser with windows; one in the terminal would hide the address."""
+    with contextlib.suppress(webbrowser.Error):
+        browser = webbrowser.get()
+        if type(browser) is not webbrowser.GenericBrowser:  # This class is that of browsers in the terminal.
+            browser.open(address)
 
 
 def _shown(host):
-    """Returns a host as an address can name it: the server's own name where it is bound to all addresses."""
+    """Returns a host as this machine's browser can name it: loopback where the server is bound to all addresses."""
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
     return f"[{host}]" if ":" in host else host
