@@ -37,7 +37,9 @@ def define_flags(flag_values: flags.FlagValues):
         "mask", None, "NetCDF file, 1 measured and 0 missing, besides NaN, _FillValue and missing_value.", flag_values
     )
     flags.DEFINE_string("out", None, "NetCDF file to write.", flag_values, required=True)
-    flags.DEFINE_string("map", None, "PNG of one time step before and after, to write as well.", flag_values)
+    flags.DEFINE_string(
+        "map", None, "PNG of one time step of the first variable before and after, to write as well.", flag_values
+    )
     flags.DEFINE_integer("map_step", 0, "Time step on --map, from 0.", 0, flag_values=flag_values)
     flags.DEFINE_bool("regrid", False, "Resample grids of another size to the network's and back.", flag_values)
     flags.DEFINE_integer("batch_size", 32, "Time steps that are computed at once.", 1, flag_values=flag_values)

@@ -243,7 +243,7 @@ def _coloured(values, known, latitude):
     """Returns maps `[N, H, W]` in colours, uint8 `[N, H, W, 3]`, north up; the limits are those of the known values."""
     import matplotlib  # It takes half a second to import, which most of training does without.
 
-    low, high = np.nanpercentile(known, (1, 99))
+    low, high = (0, 1) if np.isnan(known).all() else np.nanpercentile(known, (1, 99))
     scaled = np.clip((values - low) / max(high - low, 1e-12), 0, 1)
     colours = matplotlib.colormaps["RdBu_r"](np.where(np.isnan(values), 0, scaled))[..., :3]
     colours = np.where(np.isnan(values)[..., None], _UNKNOWN, np.round(colours * 255)).astype(np.uint8)
