@@ -20,6 +20,7 @@ from pconv_jax.training import preemption, rundir, train_state, versions
 
 MEASURES = ("rmse", "area_rmse", "mae", "bias")
 _UNKNOWN = 190  # Grey of cells without a value.
+_SHOWN = 8  # Examples on the maps of the report.
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 """A method: a function from grids `[N, H, W, C]`, NaN where unknown, and masks to its predictions for all cells."""
@@ -118,7 +119,7 @@ class GridEvaluator:
         text = f"{title}\n\n{markdown(rows)}"
         rundir.write_atomically(f"{path}.json", json.dumps({"title": title, "rows": rows, **about}, indent=2) + "\n")
         rundir.write_atomically(f"{path}.md", f"# {text}\n")
-        image_grids.save(f"{path}.png", self.image_grid(state, self._batch_size))
+        image_grids.save(f"{path}.png", self.image_grid(state, min(self._batch_size, _SHOWN)))
         print(f"\n{text}\n")
         logging.info("written: %s.{json,md,png}", path)
 
