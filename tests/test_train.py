@@ -18,7 +18,7 @@ from pconv_jax import train
 from pconv_jax.evaluation import evaluator, inputs, scores
 from pconv_jax.models import vgg
 from pconv_jax.ops import losses
-from pconv_jax.training import build, checkpoints, optimizers, parallel, reporting, train_state, transfer
+from pconv_jax.training import build, checkpoints, parallel, reporting, train_state, transfer, validation
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -157,7 +157,7 @@ def stop_after_save(monkeypatch, step):
 TWO_PHASES = {"finetune.steps": 4, "finetune.lr": 1e-4}
 
 
-@pytest.mark.parametrize("optimizer", optimizers.NAMES)
+@pytest.mark.parametrize("optimizer", validation.OPTIMIZERS)
 def test_both_phases_resume_where_they_were_stopped(tmp_path, monkeypatch, optimizer):
     """A run that is stopped in the first phase, at its end and in the second ends with the undisturbed run's bits."""
     config = runs.tiny(**TWO_PHASES, **{"optim.name": optimizer})

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Sequence
+from typing import Literal
 
 import h5netcdf  # noqa: F401  xarray loads this engine by name; its absence shows here, before anything is computed.
 import numpy as np
@@ -16,7 +17,9 @@ import xarray
 
 from pconv_jax import errors
 
-_ENGINES = {b"\x89HDF": "h5netcdf", b"CDF\x01": "scipy", b"CDF\x02": "scipy"}  # by the first bytes of a file
+Engine = Literal["h5netcdf", "scipy"]
+
+_ENGINES: dict[bytes, Engine] = {b"\x89HDF": "h5netcdf", b"CDF\x01": "scipy", b"CDF\x02": "scipy"}  # by first bytes
 _LONGITUDE = ("lon", "longitude", "x", "rlon", "nlon")
 _NO_GRID = 2  # Variables of fewer axes are on no grid.
 
@@ -171,7 +174,7 @@ def read_holes(path: str, name: str | None = None) -> np.ndarray:
     return holes
 
 
-def engine(path: str) -> str:
+def engine(path: str) -> Engine:
     """Returns the name of xarray's engine for a file.
 
     Raises:
