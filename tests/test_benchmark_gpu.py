@@ -105,7 +105,7 @@ def test_a_failing_part_is_recorded_and_the_rest_goes_on(monkeypatch):
     assert "timed out after 10 seconds" in rows[1]["failed"] and rows[2] == {"what": "fine", "limit": 25}
     assert rows[4]["failed"] == "no time was left"
     assert written == [([row], index + 1) for index, row in enumerate(rows)]
-    assert "- not measured: torch: lost\n- not measured: late: no time was left" in gpu.show(rows)
+    assert "- not measured: torch: OSError: lost\n- not measured: late: no time was left" in gpu.show(rows)
 
 
 def test_an_answer_that_takes_too_long_is_an_error():

@@ -16,7 +16,6 @@ import importlib.util
 import itertools
 import json
 import os
-import subprocess
 import time
 from collections.abc import Callable
 
@@ -136,8 +135,11 @@ def run(planned: list, seconds: float, write: Callable[[list[dict], list[dict]],
                 raise errors.UserError("no time was left")
             logging.info("%s: at most %.0f s", title, limit)
             added = call(limit)
-        except (errors.UserError, OSError, subprocess.SubprocessError) as error:
-            added = [{**row, "failed": str(error).strip().partition("\n")[0][:300] or type(error).__name__}]
+        except Exception as error:  # Time on a GPU is too short to lose the other parts, whatever this one raises.
+            reason = str(error).strip().partition("\n")[0][:300]
+            if not isinstance(error, errors.UserError):
+                reason = f"{type(error).__name__}: {reason}"
+            added = [{**row, "failed": reason}]
             logging.info("%s: %s", title, added[0]["failed"])
         rows += added
         write(added, rows)
