@@ -49,10 +49,11 @@ def pytest_configure(config):
 def _left_behind():
     """Returns the names of temporary files that tests have not removed.
 
-    A process that is killed cannot remove the directory of its multiprocessing sockets, so these are not counted.
+    A process that is killed cannot remove the directory of its multiprocessing sockets, so these are not counted, and
+    neither is the file in which onnxruntime keeps the number of its session.
     """
     names = os.listdir(_SCRATCH) if _SCRATCH else []
-    return sorted(name for name in names if name != "compiled" and not name.startswith("pymp-"))
+    return sorted(name for name in names if name not in ("compiled", ".ses") and not name.startswith("pymp-"))
 
 
 @pytest.hookimpl(wrapper=True, trylast=True)
