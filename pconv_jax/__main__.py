@@ -38,7 +38,7 @@ COMMANDS = {
     "sweep": Command("pconv_jax.sweep", "train", "CONFIG", "Trains the variants of a sweep file, and reports."),
 }
 # Commands whose first argument is the experiment, which the modules take as --config, with an example.
-WITH_CONFIG = {"train": "quickstart", "sweep": "ablation --config.data.path=DIR"}
+WITH_CONFIG = {"train": "quickstart", "sweep": "ablation"}
 
 
 def usage() -> str:

@@ -23,7 +23,8 @@ def folder() -> str | None:
 def names() -> list[str]:
     """Returns the names of the experiments that belong to this package."""
     place = folder()
-    return sorted(name[:-3] for name in os.listdir(place) if name.endswith(".py")) if place else []
+    files = os.listdir(place) if place else []
+    return sorted(name[:-3] for name in files if name.endswith(".py") and not name.startswith("_"))
 
 
 def resolve(argv: Sequence[str]) -> tuple[list[str], str | None]:

@@ -164,7 +164,7 @@ def test_experiments_are_found_by_name(tmp_path, monkeypatch):
         quickstart,
     )
     shipped.mkdir(parents=True)
-    for name in ("default.py", "mine.py"):
+    for name in ("__init__.py", "default.py", "mine.py"):
         (shipped / name).touch()
     assert experiment_files.resolve(["main", "--config=mine"])[1] == str(shipped / "mine.py")
     assert sys.path[-1] == str(tmp_path / "shipped")
