@@ -7,6 +7,7 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import pictures
@@ -115,6 +116,22 @@ def test_an_answer_that_takes_too_long_is_an_error():
         pytest.raises(errors.UserError, match='ours: no answer to "steps" within 0 s'),
     ):
         worker.ask(limit=0.0, do="steps", count=1)
+
+
+def test_a_lack_of_device_memory_is_an_answer(tmp_path):
+    """A worker that runs out of device memory answers with the reason, and can be asked again."""
+    np.savez(tmp_path / "batch.npz", image=np.zeros(1))
+    program = (
+        "from pconv_jax.benchmark import serving\n"
+        "def make(*_):\n    raise RuntimeError('RESOURCE_EXHAUSTED: Out of memory')\n"
+        "serving.serve(make, None)"
+    )
+    request = {"do": "prepare", "task": "train", "config": {}, "batch": str(tmp_path / "batch.npz"), "options": {}}
+    lines = f"{json.dumps(request)}\n" * 2
+    command = [sys.executable, "-c", program]
+    process = subprocess.run(command, cwd=ROOT, input=lines, capture_output=True, text=True, check=True)
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    assert answers == [{"error": "RuntimeError: RESOURCE_EXHAUSTED: Out of memory"}] * 2
 
 
 @pytest.mark.parametrize(
