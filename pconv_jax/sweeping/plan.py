@@ -33,6 +33,9 @@ _SHARED = (
     "data.name",
     "data.image_feature",
     "data.dir",
+    "data.variable",
+    "data.channel_axis",
+    "data.grid",
 )
 _SHARED += ("data.max_pixels", "model.channels")
 _OWN = ("name", "seed")
