@@ -46,13 +46,17 @@ class Server:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
             self.port = listener.getsockname()[1]
+        self.token = TOKEN
         self.origin = f"http://127.0.0.1:{self.port}"
-        self.address = f"{self.origin}/{TOKEN}/"
         self.process = None
+
+    @property
+    def address(self):
+        return f"{self.origin}/{self.token}/"
 
     def start(self):
         command = [sys.executable, "-m", "pconv_jax.web", *self.arguments, f"--port={self.port}", "--nobrowser"]
-        environment = {**os.environ, "PCONV_WEB_TOKEN": TOKEN, "JAX_PLATFORMS": "cpu", **self.environment}
+        environment = {**os.environ, "PCONV_WEB_TOKEN": self.token, "JAX_PLATFORMS": "cpu", **self.environment}
         self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + MILLISECONDS / 1000
         while time.monotonic() < deadline and self.process.poll() is None:

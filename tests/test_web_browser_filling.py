@@ -224,6 +224,14 @@ def test_nothing_is_lost_when_the_server_dies(tab, photo, tmp_path):
         _, file = page.download("save")
         saved, source = (read(path).pixels for path in (file, photo))
         changed = (saved != source).any(axis=-1)
+        server.kill()
+        server.token = "another-" + server.token
+        server.start()
+        with page.tab.expect_download() as download:
+            page.tab.keyboard.press("Control+s")
+            page.tab.fill("#banner-address", server.address)
+            page.tab.keyboard.press("Enter")
+        assert (read(download.value.path()).pixels == saved).all(), "the page goes on under the new address"
         assert changed[area].mean() > 0.5 and changed.sum() > changed[area].sum(), "both fillings are in the result"
     finally:
         server.stop()

@@ -31,7 +31,7 @@ export class MaskChange {
     return this.tiles.size > 0;
   }
 
-  /** Exchanges the kept tiles and those of the mask: undoes, and the next time redoes. Returns what changed, or null. */
+  /** Exchanges the kept tiles and those of the mask: undoes, then redoes. Returns what changed, or null. */
   swap() {
     let changed = null;
     for (const [number, other] of this.tiles) {

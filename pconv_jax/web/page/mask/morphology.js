@@ -11,8 +11,8 @@ export function reach(mask, radius) {
 }
 
 /**
- * Gives all pixels within a distance of pixels of a value the same value: 1 grows the painted area, 0 shrinks it. Beyond
- * the photograph's edge there is nothing, so the area does not shrink from there.
+ * Gives all pixels within a distance of pixels of a value the same value: 1 grows the painted area, 0 shrinks it.
+ * Beyond the photograph's edge there is nothing, so the area does not shrink from there.
  *
  * @param {Mask} mask the mask, which is changed.
  * @param {{x0: number, y0: number, x1: number, y1: number}} rect the pixels to compute, inside the mask.

@@ -39,7 +39,8 @@ export function dock(app) {
       buttons.fill.focus();
     }
     app.element.dataset.filling = filling !== null;
-    app.element.dataset.area = app.areaVisible && !app.comparing && !app.element.dataset.original ? "visible" : "hidden";
+    app.element.dataset.area =
+      app.areaVisible && !app.comparing && !app.element.dataset.original ? "visible" : "hidden";
     work.hidden = filling === null;
     if (filling?.progress != null) {
       work.value = filling.progress;

@@ -47,7 +47,10 @@ function section(title, entries) {
     const term = document.createElement("dt");
     term.textContent = text;
     const value = document.createElement("dd");
-    for (const key of keys[0].split("+").filter(Boolean).concat(keys[0] === "+" ? ["+"] : [])) {
+    for (const key of keys[0]
+      .split("+")
+      .filter(Boolean)
+      .concat(keys[0] === "+" ? ["+"] : [])) {
       const cap = document.createElement("kbd");
       cap.textContent = key === "Ctrl" && ON_MAC ? "⌘" : (NAMES[key] ?? key);
       value.append(cap, " ");

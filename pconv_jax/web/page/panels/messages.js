@@ -11,8 +11,8 @@ const MOST = 4; // Messages that are visible at once.
  * Shows a message.
  *
  * @param {string} text a full sentence; nothing is shown if it is empty.
- * @param {{stays?: boolean, error?: boolean, key?: string}} options whether it stays until it is closed, whether it is an
- *   error, and a name: a message replaces the one of the same name.
+ * @param {{stays?: boolean, error?: boolean, key?: string}} options whether it stays until it is closed, whether it
+ *   is an error, and a name: a message replaces the one of the same name.
  */
 export function say(text, { stays = false, error = false, key = stays ? text : "passing" } = {}) {
   const list = document.getElementById("messages");

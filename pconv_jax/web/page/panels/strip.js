@@ -8,9 +8,14 @@ import { ask } from "./question.js";
 
 /** Connects the strip and returns a function that brings it up to date. */
 export function strip(app) {
-  const [nav, list, count, file, name, facts] = ["strip", "strip-list", "strip-count", "file", "file-name", "file-facts"].map(
-    (id) => document.getElementById(id),
-  );
+  const [nav, list, count, file, name, facts] = [
+    "strip",
+    "strip-list",
+    "strip-count",
+    "file",
+    "file-name",
+    "file-facts",
+  ].map((id) => document.getElementById(id));
   const items = new Map();
   return () => {
     const { photos, current, folder } = app.photos;

@@ -85,7 +85,13 @@ export async function resume(photo, filling, progressed) {
     const parent = photo.versions.find(({ remote }) => remote === base);
     const isNew = state === "done" && photo.versions.every(({ remote }) => remote !== version.version);
     if (photo.info && parent && isNew) {
-      await photo.add({ parent, remote: version.version, mask: null, options: version.options, changed: version.changed });
+      await photo.add({
+        parent,
+        remote: version.version,
+        mask: null,
+        options: version.options,
+        changed: version.changed,
+      });
     }
   } finally {
     photo.filling = null;

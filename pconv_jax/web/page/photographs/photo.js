@@ -28,7 +28,7 @@ const RIM = 8; // Pixels around a change that are drawn anew with it, so that no
 export class Photo {
   /**
    * @param {{id: string, name: string}} summary the server's name and the file's name.
-   * @param {?File} file the file, which is sent again if the server is started again; null if the server read it itself.
+   * @param {?File} file the file, sent again if the server is started again; null if the server read it itself.
    */
   constructor({ id, name, saved = null }, file = null) {
     this.id = id;

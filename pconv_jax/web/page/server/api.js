@@ -30,7 +30,7 @@ export function close(id) {
 }
 
 export function thumbnailAddress(id) {
-  return `api/photographs/${id}/thumbnail`;
+  return connection.url(`photographs/${id}/thumbnail`);
 }
 
 /** Returns a PNG of a version of a photograph, or of a rectangle `[x, y, width, height]` of it. */

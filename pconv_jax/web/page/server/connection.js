@@ -3,6 +3,7 @@
  */
 
 const PING_MILLISECONDS = 1000;
+const FORBIDDEN = 403;
 const ATTEMPTS = 4; // Of one request that fails although the server answers others.
 
 /** An answer that reports an error, with the server's sentence about it. */
@@ -16,6 +17,7 @@ export class ServerError extends Error {
 class Connection extends EventTarget {
   lost = false;
   moved = false; // The server answers, but no longer knows this page's address.
+  #base = ""; // The page's own address, or the path of the one that replaced it.
   #back = null;
 
   /**
@@ -29,12 +31,18 @@ class Connection extends EventTarget {
     for (let attempt = 1; ; attempt++) {
       let answer;
       try {
-        answer = await fetch(`api/${path}`, options);
-      } catch (error) {
-        if (options.signal?.aborted || attempt === ATTEMPTS) {
-          throw error;
+        answer = await fetch(this.url(path), options);
+      } catch {
+        if (attempt === ATTEMPTS) {
+          throw new Error(
+            "The request could not be sent, though the server answers. If the file was moved or changed, open it again.",
+          );
         }
         await this.#waitForServer();
+        continue;
+      }
+      if (answer.status === FORBIDDEN && attempt < ATTEMPTS) {
+        await this.#waitForServer(); // Until this page knows the server's new address.
         continue;
       }
       if (!answer.ok) {
@@ -44,6 +52,21 @@ class Connection extends EventTarget {
     }
   }
 
+  /** Returns the address of a path below `api/`. */
+  url(path) {
+    return `${this.#base}api/${path}`;
+  }
+
+  /** Goes on under another address of the same host and port. Returns whether the text is one. */
+  move(address) {
+    const { origin, pathname } = URL.canParse(address) ? new URL(address) : {};
+    if (origin !== location.origin || !/^\/[\w-]{32,}\/$/.test(pathname)) {
+      return false;
+    }
+    this.#base = pathname;
+    return true;
+  }
+
   /** Returns when the server answers again. */
   #waitForServer() {
     this.#back ??= this.#ping().finally(() => (this.#back = null));
@@ -51,27 +74,26 @@ class Connection extends EventTarget {
   }
 
   async #ping() {
-    for (let first = true; ; first = false) {
+    for (;;) {
+      let moved = false;
       try {
-        const answer = await fetch("api/session", { cache: "no-store" });
-        this.moved = answer.status === 403;
-        if (!this.moved) {
-          break;
+        const answer = await fetch(this.url("session"), { cache: "no-store" });
+        moved = answer.status === FORBIDDEN;
+        if (!moved) {
+          this.#report(false, false);
+          return;
         }
       } catch {
-        this.moved = false;
+        // It still does not answer.
       }
-      if (first || this.moved) {
-        this.#report(true);
-      }
+      this.#report(true, moved);
       await new Promise((resolve) => setTimeout(resolve, PING_MILLISECONDS));
     }
-    this.#report(false);
   }
 
-  #report(lost) {
-    if (lost !== this.lost || lost) {
-      this.lost = lost;
+  #report(lost, moved) {
+    if (lost !== this.lost || moved !== this.moved) {
+      Object.assign(this, { lost, moved });
       this.dispatchEvent(new Event("change"));
     }
   }

@@ -8,7 +8,7 @@ import { ServerError } from "./connection.js";
 const UNKNOWN = 404;
 
 /**
- * Runs a request about a version of a photograph, and once more after restoring both if the server knows them no longer.
+ * Runs a request about a version of a photograph, and once more after restoring both if the server lost them.
  *
  * @param {Photo} photo the photograph.
  * @param {Version} version one of its versions.

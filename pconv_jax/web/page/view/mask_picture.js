@@ -62,7 +62,7 @@ export class MaskPicture {
    *
    * @param {CanvasRenderingContext2D} context of a canvas of the stage's size.
    * @param {Viewport} viewport where the photograph lies.
-   * @param {?{x0: number, y0: number, x1: number, y1: number}} rect the changed pixels of the photograph, or null for all.
+   * @param {?{x0: number, y0: number, x1: number, y1: number}} rect the changed pixels, or null for all.
    */
   draw(context, viewport, rect) {
     const visible = this.#visible(viewport, rect);
