@@ -29,7 +29,7 @@ def test_the_mask_lands_where_the_pointer_was(tab, photo, ratio):
         page.settle()
         visible = places(page.screen())
         assert visible, zoom
-        for (x, y), (column, row) in list(visible.items())[:2]:
+        for (x, y), (column, row) in list(visible.items())[: 2 if zoom == "fit" else 1]:
             page.tab.mouse.click(column / ratio, row / ratio)
             rows, columns = np.nonzero(page.area())
             assert abs(columns.mean() - x) <= 1 and abs(rows.mean() - y) <= 1, (zoom, ratio)
