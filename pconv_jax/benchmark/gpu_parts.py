@@ -104,7 +104,8 @@ def training(data: str, workdir: str, further: str, limit: float) -> list[dict]:
     command = [sys.executable, "-m", "pconv_jax.main", "--config=experiments/photographs.py"]
     command += [f"--config.data.path={data}", "--config.model.dtype=bfloat16", f"--workdir={workdir}"]
     start = time.monotonic()
-    process = subprocess.Popen([*command, *shlex.split(further)], stderr=subprocess.PIPE, text=True)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([*command, *shlex.split(further)], **pipes)
     stop, kill = (
         threading.Timer(seconds, process.send_signal, [number])
         for seconds, number in ((limit, signal.SIGTERM), (limit + GRACE_SECONDS, signal.SIGKILL))
@@ -157,10 +158,5 @@ def input_rate(data: str | None, size: int, out: str, limit: float) -> list[dict
             raise errors.UserError(process.stderr.strip().splitlines()[-1])
         with open(os.path.join(out, "benchmark.json"), encoding="utf-8") as file:
             measured = json.load(file)["rows"]
-        text = ", ".join(f"{value} {key}" for key, value in keys.items())
-        rows += [
-            {**row, "settings": f"{text}: {row['settings']}"}
-            for row in measured
-            if not rows or row["what"] == "pipeline"
-        ]
+        rows += [row for row in measured if not rows or row["what"] == "pipeline"]
     return rows
