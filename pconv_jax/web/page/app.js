@@ -20,7 +20,11 @@ export class App {
     const element = document.getElementById("stage");
     this.element = element;
     this.photos = new Collection();
-    this.stage = new Stage(element, () => this.refresh());
+    this.stage = new Stage(
+      element,
+      () => this.refresh(),
+      () => this.showCursor(null),
+    );
     this.cursor = new Cursor(element, this.stage);
     this.painter = new Painter(this);
     this.keyboardBrush = new KeyboardBrush(this);

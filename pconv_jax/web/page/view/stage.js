@@ -8,10 +8,12 @@ export class Stage {
   /**
    * @param {HTMLElement} element the stage.
    * @param {() => void} moved is called after a frame in which the photograph moved on the stage.
+   * @param {() => void} resized is called when the stage has another size.
    */
-  constructor(element, moved) {
+  constructor(element, moved, resized) {
     this.element = element;
     this.moved = moved;
+    this.resized = resized;
     this.photo = null;
     this.before = 0; // Share of the width, from the left, that shows the original.
     this.size = { width: 1, height: 1, ratio: 1 };
@@ -38,6 +40,7 @@ export class Stage {
       this.size = { width, height, ratio };
       this.cssPixel = width / Math.max(1, entry.contentRect.width);
       this.photo?.viewport.resize(this.size);
+      this.resized();
       this.draw();
     });
     try {
