@@ -100,6 +100,18 @@ def test_the_original_is_kept_when_the_file_changes(client, place):
     assert missing.status_code == 422 and "No such file" in missing.json()["error"]
 
 
+def test_thumbnails_open_nothing(client):
+    """The strip shows a whole folder, so a thumbnail neither copies a photograph nor opens it."""
+    path = f"api/photographs/{listed(client)['a.png']['id']}"
+    before = client.get(f"{path}/thumbnail")
+    assert before.status_code == 200 and not os.listdir(client.folder)
+    assert not listed(client)["a.png"]["opened"] and not client.session.photographs._cache
+    client.get(path)
+    assert client.get(f"{path}/thumbnail").content == before.content
+    bad = client.get(f"api/photographs/{listed(client)['bad.jpg']['id']}/thumbnail")
+    assert bad.status_code == 422 and bad.json()["error"].startswith("bad.jpg is not an image")
+
+
 @pytest.mark.parametrize("target", ["outside", "photos", "photos/sub"])
 def test_links_do_not_lead_out_of_filled(client, place, target):
     """A folder of results that is a link could lead to the originals: it is refused, and nothing is written."""

@@ -2,8 +2,10 @@
 
 import asyncio
 import base64
+import functools
 import io
 import os
+import threading
 
 import httpx2
 import numpy as np
@@ -151,6 +153,28 @@ def test_the_number_of_photographs_is_limited(monkeypatch):
         assert answer.status_code == 429 and "close some first" in answer.json()["error"]
         client.delete(f"api/photographs/{first['id']}")
         web_servers.open_photograph(client, web_servers.png(noise()))
+
+
+def test_an_upload_that_waits_for_another_delays_no_other_answer(client, monkeypatch):
+    """While one photograph is decoded, an upload waits for its turn, and other requests are answered."""
+    held, waiting, decoded = client.session.photographs, threading.Event(), threading.Event()
+    new_path = held.new_path
+
+    def decode():
+        with held._lock:
+            assert waiting.wait(60)
+            decoded.wait(20)
+
+    monkeypatch.setattr(held, "new_path", lambda: waiting.set() or new_path())
+    upload = functools.partial(client.post, "api/photographs", content=web_servers.png(noise()))
+    threads = [threading.Thread(target=call) for call in (decode, upload)]
+    for thread in threads:
+        thread.start()
+    assert waiting.wait(60)
+    assert client.get("main.js").status_code == 200 and threads[0].is_alive()
+    decoded.set()
+    for thread in threads:
+        thread.join(60)
 
 
 def test_a_client_that_goes_away_leaves_nothing(client):

@@ -79,7 +79,8 @@ class Routes:
 
     async def add(self, request: requests.Request) -> responses.Response:
         """Adds the photograph in the body."""
-        path = self._held.photographs.new_path()
+        # In a thread, as it may wait for a photograph that is being decoded: other answers would wait with it.
+        path = await concurrency.run_in_threadpool(self._held.photographs.new_path)
         try:
             await arrivals.save(request, path, files.MAX_BYTES)
             name = request.query_params.get("name", "")
@@ -102,7 +103,7 @@ class Routes:
 
     def thumbnail(self, request: requests.Request) -> responses.Response:
         """Answers a small picture of the original."""
-        return _png(previews.thumbnail(self._held.photographs.pixels(request.path_params["id"], 0)))
+        return _png(self._held.thumbnail(request.path_params["id"]))
 
     def preview(self, request: requests.Request) -> responses.Response:
         """Answers a picture of a version, or a rectangle of it."""

@@ -1,5 +1,6 @@
 """What one server holds: photographs, networks and the queue of fillings; what the page can do with them."""
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import numpy as np
 from pconv_jax import errors
 from pconv_jax.inpainting import drawn_masks, filling, photograph, photograph_files
 from pconv_jax.reading import files
-from pconv_jax.web import filling_queue, folder, networks, photographs, saving, versions
+from pconv_jax.web import filling_queue, folder, networks, photographs, previews, saving, versions
 
 ADVICE = filling.Advice(
     polarity="invert the mask if the rest is meant",
@@ -51,6 +52,7 @@ class Session:
         for name in source.names if source else ():
             self.photographs.add_source(source.source(name), name)
         self.queue = filling_queue.FillingQueue()
+        self._thumbnails = threading.Lock()  # Lets one thumbnail at a time be decoded, which bounds the memory.
         self._unprepared = networks.chosen(choices, "").sides
         self._prepare(_SOON)
 
@@ -66,6 +68,26 @@ class Session:
         entry = self.photographs.opened(identifier)
         self._prepare(max(_about(entry)["width"], _about(entry)["height"]))
         return entry
+
+    def thumbnail(self, identifier: str) -> bytes:
+        """Returns a small PNG of an original.
+
+        A photograph of the folder that is not open stays so: the thumbnails of a large folder would copy all of it.
+
+        Args:
+          identifier: `id` of the photograph.
+
+        Raises:
+          Unknown, UserError, OSError: there is none, or it cannot be read.
+        """
+        entry = self.photographs[identifier]
+        if entry.source is None or entry.about is not None:
+            return previews.thumbnail(self.photographs.pixels(identifier, 0))
+        with self._thumbnails:
+            try:
+                return previews.thumbnail(photograph.decode(files.read(entry.source), self.photographs.max_pixels))
+            except errors.UserError as error:
+                raise errors.UserError(f"{files.printable(entry.name)} {error}") from error
 
     def _prepare(self, longest):
         """Compiles the default network's functions for photographs of this size, as soon as no filling waits."""
