@@ -20,8 +20,9 @@ export function strip(app) {
   return () => {
     const { photos, current, folder } = app.photos;
     nav.hidden = photos.length < 2;
+    const open = new Set(photos); // A folder may have thousands of photographs, and this runs with every frame.
     for (const [photo, item] of items) {
-      if (!photos.includes(photo)) {
+      if (!open.has(photo)) {
         item.element.remove();
         items.delete(photo);
       }
@@ -61,12 +62,17 @@ function entry(app, photo) {
   if (app.photos.folder === null) {
     element.append(removing(app, photo));
   }
-  let shown = false;
+  button.title = photo.name;
+  let shown = null;
+  let shownSaved = null;
   const update = () => {
     const current = photo === app.photo;
-    const saved = photo.saved !== null || (photo.version.parent && photo.version === photo.savedVersion);
+    const saved = photo.saved !== null || Boolean(photo.version.parent && photo.version === photo.savedVersion);
+    if (current === shown && saved === shownSaved) {
+      return;
+    }
+    shownSaved = saved;
     button.setAttribute("aria-current", current);
-    button.title = photo.name;
     button.setAttribute("aria-label", saved ? `${photo.name}, saved` : photo.name);
     if (saved && !button.querySelector(".saved")) {
       const check = icon("check");
