@@ -36,7 +36,7 @@ export function settingsPanel(app) {
     }
     take();
     try {
-      localStorage.setItem(KEY, JSON.stringify(app.settings));
+      localStorage.setItem(KEY, JSON.stringify({ ...app.settings, offered: offered(app) }));
     } catch {
       // A browser may forbid it; the settings then last until the page is closed.
     }
@@ -52,14 +52,20 @@ export function settingsPanel(app) {
   return () => {
     if (app.session && !listed) {
       listed = true;
+      const chosen = kept.offered === offered(app) ? kept.weights : null;
       for (const { id, name, default: standard } of app.session.weights) {
-        weights.add(new Option(name, id, standard, id === kept.weights || (standard && !kept.weights)));
+        weights.add(new Option(name, id, standard, chosen ? id === chosen : standard));
       }
       take();
     }
     const chosen = app.session?.weights.find(({ id }) => id === weights.value);
     about.textContent = chosen?.description ?? "";
   };
+}
+
+/** Returns the networks of the server as text: a choice among others is not kept, and the first one is taken. */
+function offered(app) {
+  return JSON.stringify(app.session?.weights);
 }
 
 function pixels(field) {
