@@ -20,19 +20,21 @@ export class History {
     this.#undone = [];
   }
 
+  /** Undoes the last step, and returns what its `undo` returns: a promise if something has to be loaded. */
   undo() {
     const step = this.#done.pop();
     if (step) {
-      step.undo();
       this.#undone.push(step);
     }
+    return step?.undo();
   }
 
+  /** Redoes the step that was undone last, and returns what its `redo` returns. */
   redo() {
     const step = this.#undone.pop();
     if (step) {
-      step.redo();
       this.#done.push(step);
     }
+    return step?.redo();
   }
 }

@@ -89,8 +89,9 @@ export class Photo {
   async #load() {
     const blob = await known(this, this.original, (id, version) => api.preview(id, version));
     const picture = new Picture(await Levels.of(await createImageBitmap(blob)), this.info.transparent);
-    for (const version of path(this.version)) {
-      await this.#loadPatch(version);
+    let missing;
+    while ((missing = path(this.version).find(({ patch }) => !patch))) {
+      await this.#loadPatch(missing); // Meanwhile a filling may end, or `unload` may free patches.
     }
     this.picture = picture;
     this.maskPicture = new MaskPicture(this.mask);
