@@ -3,6 +3,7 @@
  */
 
 import * as api from "../server/api.js";
+import { known } from "../server/recovery.js";
 import { Photo } from "./photo.js";
 
 export class Collection {
@@ -39,7 +40,7 @@ export class Collection {
     }
     try {
       if (!photo.info) {
-        photo.describe(await api.photograph(photo.id));
+        photo.describe(await known(photo, photo.original, (id) => api.photograph(id)));
       }
       if (!photo.picture && photo === this.current) {
         await photo.load();
