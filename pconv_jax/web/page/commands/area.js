@@ -15,7 +15,10 @@ export function areaCommands(app) {
   const ready = () => app.ready;
   const painted = () => app.ready && app.photo.mask.area > 0;
   const nothing = () => "Nothing is painted yet.";
-  const distance = () => Math.max(1, Number(document.getElementById("distance").value) || 1);
+  const distance = () => {
+    const { value, max } = document.getElementById("distance");
+    return Math.min(Number(max), Math.max(1, Number(value) || 1));
+  };
   const tool = (name, title, key) => ({
     name,
     group: GROUP,
