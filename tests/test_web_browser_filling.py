@@ -151,14 +151,59 @@ def test_cancelling_keeps_the_painting(tab, photo, web_server):
     assert (page.area() == area).all()
 
 
+def test_a_filling_that_ends_before_it_is_cancelled(tab, photo, web_server):
+    """Its result is neither shown nor kept; a file that is saved without a filling is said to lack it."""
+    page = tab()
+    page.open(photo)
+    page.stroke((-60, 0), (60, 0))
+    area = page.area()
+    page.tab.route(re.compile(r"/api/fillings/\w+$"), lambda route: route.abort())  # Only cancelling has no query.
+    web_server.process.send_signal(signal.SIGSTOP)
+    try:
+        page.tab.keyboard.press("Enter")
+        page.tab.wait_for_selector("[data-command=cancel]", state="visible")
+        page.tab.keyboard.press("Escape")
+    finally:
+        with page.tab.expect_response(lambda answer: answer.request.method == "DELETE") as forgotten:
+            web_server.process.send_signal(signal.SIGCONT)
+    assert forgotten.value.status == 204 and "/versions/1" in forgotten.value.url
+    page.tab.wait_for_selector("[data-command=fill]", state="visible")
+    assert (page.area() == area).all()
+    with page.tab.expect_download():
+        page.tab.keyboard.press("Control+s")
+    page.tab.get_by_text("not filled in the saved file").wait_for()
+
+
+def test_the_choice_of_a_network_is_kept_among_the_same_networks(tab):
+    """The page remembers a network after a reload; a server that offers others starts with its first one."""
+    page, names = tab(), ["one", "two"]
+
+    def session(route):
+        answer = route.fetch()
+        weights = [{"id": str(i), "name": n, "description": n, "default": not i} for i, n in enumerate(names)]
+        route.fulfill(response=answer, json={**answer.json(), "weights": weights})
+
+    def chosen():
+        page.tab.reload()
+        page.tab.locator("#weights option").first.wait_for(state="attached")
+        return page.tab.evaluate("document.getElementById('weights').selectedOptions[0].text")
+
+    page.tab.route(re.compile("/api/session$"), session)
+    assert chosen() == "one"
+    page.tab.select_option("#weights", "two", force=True)
+    assert chosen() == "two"
+    names[0] = "three"
+    assert chosen() == "three"
+
+
 def test_a_folder_is_gone_through(browser, tmp_path, photo):
     """The page goes through a folder, tells what cannot be read, and saves beside the originals, never over them."""
     folder = tmp_path / "photographs"
     folder.mkdir()
     (folder / "a.png").write_bytes(b"no picture")
-    for name in ("b.png", "c.png"):
+    for name in ("b.png", "c.png", "d.png"):
         (folder / name).write_bytes(photo.read_bytes())
-    server = browser_page.Server(folder=folder)
+    server = browser_page.Server(tmp_path, folder)
     server.start()
     try:
         page = browser_page.Page(browser.new_page(), server.address)
@@ -177,6 +222,12 @@ def test_a_folder_is_gone_through(browser, tmp_path, photo):
         page.tab.keyboard.press("PageUp")
         page.tab.locator("#file-name", has_text="b.png").wait_for()
         assert (folder / "c.png").read_bytes() == photo.read_bytes()
+        server.kill()
+        server.start()
+        for name in ("c.png", "d.png"):  # The page had not opened the last one; the server now has another name for it.
+            page.tab.keyboard.press("PageDown")
+            page.tab.locator("#file-name", has_text=name).wait_for()
+        page.tab.wait_for_selector("#zoom", state="visible")
         page.tab.context.close()
     finally:
         server.stop()

@@ -115,6 +115,24 @@ def test_strokes_past_the_edge_and_straight_lines(tab, photo):
     assert height < 20, "the line runs straight, not through the point between"
 
 
+def test_painting_while_comparing_and_commands_within_a_stroke(tab, photo):
+    """A stroke ends the comparison, which hides the area; a command that changes the area waits for a stroke's end."""
+    page = tab()
+    page.open(photo)
+    page.tab.keyboard.press("c")
+    page.tab.locator("#divider").wait_for()
+    page.stroke((-60, -40), (-60, 20))
+    page.tab.wait_for_selector("#divider", state="hidden")
+    area = page.area()
+    assert area.any()
+    for key in ("p", "ArrowRight", "i"):
+        page.tab.keyboard.press(key)
+    page.tab.get_by_text("Finish the stroke first").wait_for()
+    page.tab.keyboard.press("p")
+    page.tab.keyboard.press("Control+z")
+    assert (page.area() == area).all()
+
+
 def test_fingers(tab, photo):
     """One finger paints; a second one takes the stroke back, and both move and zoom the photograph."""
     page = tab(has_touch=True)

@@ -3,7 +3,7 @@
  */
 
 import { KeyboardBrush } from "./input/keyboard_brush.js";
-import { Painter } from "./input/painter.js";
+import { Painter, UNFINISHED } from "./input/painter.js";
 import { PointerInput } from "./input/pointer.js";
 import { changing } from "./mask/change.js";
 import { complain, say } from "./panels/messages.js";
@@ -36,7 +36,6 @@ export class App {
     this.comparing = false;
     this.lastArea = null; // The area that was filled last: {width, height, data}.
     this.settings = {};
-    this.limits = {};
     this.session = null;
     this.parts = []; // Functions that bring a part of the page up to date.
     this.commands = [];
@@ -83,7 +82,6 @@ export class App {
 
   start(session) {
     this.session = session;
-    this.limits = session.limits;
     this.photos.restore(session);
     for (const photo of this.photos.photos) {
       this.#connect(photo);
@@ -158,6 +156,9 @@ export class App {
       this.say("The photograph is being filled. You can paint again when that has ended, or cancel it.");
       return false;
     }
+    if (this.comparing) {
+      this.run("compare"); // The painted area is hidden while before and after are compared.
+    }
     if (!this.areaVisible) {
       this.areaVisible = true;
       this.refresh();
@@ -174,13 +175,21 @@ export class App {
     this.refresh();
   }
 
-  /** Changes the mask inside a rectangle by `edit(mask)`, as one step of the history. */
+  /** Changes the mask inside a rectangle by `edit(mask)`, as one step of the history. Returns whether it may. */
   edit(rect, edit) {
     const { photo } = this;
-    if (this.mayPaint() && rect) {
+    if (this.painter.active) {
+      this.say(UNFINISHED); // The history keeps one change at a time.
+      return false;
+    }
+    if (!this.mayPaint()) {
+      return false;
+    }
+    if (rect) {
       this.pushChange(photo, changing(photo.mask, rect, edit));
       photo.redraw(rect);
     }
+    return true;
   }
 
   /** Shows where the brush is, or hides it. */

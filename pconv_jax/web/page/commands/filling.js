@@ -2,6 +2,7 @@
  * Commands that fill, cancel, undo and redo.
  */
 
+import { UNFINISHED } from "../input/painter.js";
 import { fill } from "../photographs/filling.js";
 
 const GROUP = "Filling";
@@ -16,7 +17,8 @@ export function fillingCommands(app) {
       title: "Fill the painted area",
       keys: ["Enter"],
       enabled: () => idle() && app.photo.mask.area > 0,
-      otherwise: () => (idle() ? "Paint over what should go, then press Fill." : ""),
+      otherwise: () =>
+        app.painter.active ? UNFINISHED : idle() ? "Paint over what should go, then press Fill." : "",
       run: () => fillArea(app),
     },
     {

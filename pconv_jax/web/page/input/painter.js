@@ -6,6 +6,7 @@ import { MaskChange } from "../mask/change.js";
 import { clip } from "../mask/rect.js";
 import { box } from "../mask/shapes.js";
 
+export const UNFINISHED = "Finish the stroke first: release the button, or press P to lift the brush.";
 const CLICK = 4; // CSS pixels that a pointer may move in a click.
 
 export class Painter {

@@ -59,6 +59,10 @@ export async function fill(photo, options, progressed) {
       return null;
     }
     const { version: remote, changed, warnings, seconds } = ended.version;
+    if (photo.filling.cancelled) {
+      api.forget(photo.id, remote).catch(() => {}); // It had ended before the server knew that it was cancelled.
+      return null;
+    }
     Object.assign(version, { remote, changed, warnings, seconds });
     await photo.add(version);
     return version;

@@ -42,6 +42,9 @@ export async function saveResult(app) {
     app.say(`Saved as ${filename}.`);
   }
   photo.savedVersion = version;
+  if (photo.mask.area) {
+    app.say("The painted area is not filled in the saved file. Press Fill, then save again.", { key: "unfilled" });
+  }
   app.warn(warnings);
   app.refresh();
 }

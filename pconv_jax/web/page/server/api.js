@@ -50,6 +50,11 @@ export function keep(id, version, format, overwrite) {
   return json(`photographs/${id}/versions/${version}/keep?${options}`, { method: "POST" });
 }
 
+/** Removes a version that no other one builds on. */
+export function forget(id, version) {
+  return connection.request(`photographs/${id}/versions/${version}`, { method: "DELETE" });
+}
+
 /** Has the server read a mask file, or with polarity "alpha" the photograph's transparency. */
 export function readMask(id, body, polarity) {
   return json(`photographs/${id}/mask?${query({ polarity })}`, { method: "POST", body });
