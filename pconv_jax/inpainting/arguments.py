@@ -23,8 +23,8 @@ def arrays(image, mask) -> tuple[np.ndarray, np.ndarray]:
     image = np.asarray(image)
     mask = np.asarray(np.ma.filled(mask, 0) if isinstance(mask, np.ma.MaskedArray) else mask)
     if hidden is not None and mask.shape[:2] == image.shape[:2]:
-        hidden = hidden.reshape(*image.shape[:2], -1).any(axis=-1)
-        mask = np.where(hidden.reshape(mask.shape), 0, mask)
+        pixels = hidden.reshape(*image.shape[:2], -1).any(axis=-1)
+        mask = np.where(pixels.reshape(mask.shape), 0, mask)
     return image, mask
 
 

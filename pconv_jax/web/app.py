@@ -113,7 +113,8 @@ class Routes:
 
     def file(self, request: requests.Request) -> responses.Response:
         """Answers the file of a version, to be saved."""
-        name, encoded = self._held.encode(*_version(request), _format(request))
+        identifier, version = _version(request)
+        name, encoded = self._held.encode(identifier, version, _format(request))
         quoted = urllib.parse.quote(name, safe="", errors="replace")
         kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
         headers = {"Content-Disposition": f"attachment; filename*=utf-8''{quoted}"}
@@ -122,7 +123,8 @@ class Routes:
     def keep(self, request: requests.Request) -> responses.Response:
         """Writes the file of a version beside the photographs of the folder."""
         overwrite = bool(arrivals.number(request, "overwrite", 0, 1))
-        return responses.JSONResponse({"path": self._held.keep(*_version(request), _format(request), overwrite)})
+        identifier, version = _version(request)
+        return responses.JSONResponse({"path": self._held.keep(identifier, version, _format(request), overwrite)})
 
     def forget(self, request: requests.Request) -> responses.Response:
         """Forgets a version that nothing builds on."""

@@ -73,5 +73,5 @@ def of_filling(queue: filling_queue.FillingQueue, filling: filling_queue.Filling
         "progress": filling.progress,
         "seconds_left": left,
         "error": filling.error,
-        "version": of_version(filling.version) if filling.state == filling_queue.DONE else None,
+        "version": of_version(filling.version) if filling.state == filling_queue.DONE and filling.version else None,
     }

@@ -36,7 +36,7 @@ def bind(host: str, port: int | None, default: int) -> socket.socket:
         ) from error
 
 
-def run(app: types.ASGIApp, listener: socket.socket, started: Callable[[], None], ending: Callable[[], None]):
+def run(app: types.ASGIApp, listener: socket.socket, started: Callable[[], None], ending: Callable[[], object]):
     """Serves until SIGINT, SIGTERM or SIGHUP. A second signal ends the process at once.
 
     Args:

@@ -171,11 +171,11 @@ class Session:
             try:
                 hole = filling.hole(photo, mask, options.dilate, ADVICE)
                 photo = filling.opaque(photo, hole.grown) if opaque else photo
-                photo, warnings = filling.fill(network, photo, hole, options.feather, advice=ADVICE, progress=report)
+                photo, notes = filling.fill(network, photo, hole, options.feather, advice=ADVICE, progress=report)
             except errors.UserError as error:
                 raise errors.UserError(f"{files.printable(entry.name)}: {error}") from error
             report(1.0)  # A filling that was cancelled meanwhile leaves no version.
-            warnings = (*filling.area_warnings(hole.grown, ADVICE), *warnings)
+            warnings = (*filling.area_warnings(hole.grown, ADVICE), *notes)
             seconds = round(time.monotonic() - started, 3)
             return self.photographs.add_version(
                 identifier, base, photo, hole.grown, options=about, warnings=warnings, seconds=seconds
