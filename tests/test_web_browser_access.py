@@ -51,25 +51,25 @@ OUTSIDE = """() => [...document.querySelectorAll("button, input, select")]
   .map(e => e.title || e.id)"""
 
 
-def focus_stage(page):
+def tab_to(page, reached, name):
+    """Presses Tab until the focused element is the wanted one."""
     for _ in range(60):
-        if page.tab.evaluate("document.activeElement.id") == "stage":
+        if page.tab.evaluate(f"(() => {{ const element = document.activeElement; return {reached}; }})()"):
             return
         page.tab.keyboard.press("Tab")
-    raise AssertionError("Tab does not reach the stage")
+    raise AssertionError(f"Tab does not reach {name}")
 
 
 def test_by_keyboard_alone(tab, photo):
     """Without a pointer, a person opens, paints, fills, undoes, saves, and reaches every button by Tab."""
     page = tab()
     page.tab.keyboard.press("Tab")
-    while "Choose" not in page.tab.evaluate("document.activeElement.textContent"):
-        page.tab.keyboard.press("Tab")
+    tab_to(page, "element.textContent.includes('Choose') && element !== document.body", "the button that opens files")
     with page.tab.expect_file_chooser() as chooser:
         page.tab.keyboard.press("Enter")
     chooser.value.set_files(photo)
     page.tab.wait_for_selector("#zoom", state="visible")
-    focus_stage(page)
+    tab_to(page, "element.id === 'stage'", "the stage")
     page.tab.keyboard.press("p")
     for _ in range(5):
         page.tab.keyboard.press("ArrowRight")

@@ -60,6 +60,7 @@ export class Keys {
     if ((name === "Tab" || name === "Shift+Tab") && event.target === app.element) {
       this.holdingTab ??= {
         backward: event.shiftKey,
+        pressed: event.timeStamp,
         timer: setTimeout(() => this.#showOriginal(), HOLD_MILLISECONDS),
         shown: false,
       };
@@ -80,9 +81,9 @@ export class Keys {
     if (event.key === " ") {
       this.app.pointer.holdSpace(false);
     } else if (event.key === "Tab" && this.holdingTab) {
-      const { shown, backward } = this.holdingTab;
+      const { pressed, backward } = this.holdingTab;
       this.#release();
-      if (!shown) {
+      if (event.timeStamp - pressed < HOLD_MILLISECONDS) { // The timer may be late on a busy machine.
         focusNext(this.app.element, backward);
       }
     }
