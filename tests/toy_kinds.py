@@ -26,7 +26,7 @@ def noise(data):
 def main(workdir):
     """Trains two steps."""
     sources.SOURCES["noise"] = sources.Kind(noise)
-    losses.IMAGE_TERMS["mean"] = lambda output, target, mask, composite: jnp.mean(jnp.abs(composite - target))
+    losses.IMAGE_TERMS["mean"] = lambda output, target, mask, composite, weight: jnp.mean(jnp.abs(composite - target))
 
     import runs  # after the registration: it imports the rules of the config
     from pconv_jax import train
