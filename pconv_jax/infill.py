@@ -17,7 +17,7 @@ from absl import flags
 
 from pconv_jax import command_line, errors
 from pconv_jax.inpainting import grids, maps, netcdf_files, run_weights, weights_file
-from pconv_jax.reading import netcdf
+from pconv_jax.reading import netcdf, netcdf_masks
 from pconv_jax.training import compilation_cache, reporting
 
 
@@ -60,7 +60,9 @@ def main(flag_values: flags.FlagValues):
     variables = netcdf.read_all(flag_values.data, names, about.get("channel_axis", ""))
     measured = [v.valid for v in variables]
     if flag_values.mask:
-        measured = [valid & netcdf.read_mask(flag_values.mask, v) for valid, v in zip(measured, variables, strict=True)]
+        measured = [
+            valid & netcdf_masks.read_mask(flag_values.mask, v) for valid, v in zip(measured, variables, strict=True)
+        ]
     variables = [dataclasses.replace(v, valid=valid) for v, valid in zip(variables, measured, strict=True)]
     values, valid = netcdf.stack(variables)
     if flag_values.map_step >= len(values):
@@ -97,6 +99,7 @@ def _network(flag_values):
         name = os.path.basename(flag_values.weights)
     grid = tuple(weights.about["grid"]) if weights.about.get("grid") else None
     options = {"batch_size": flag_values.batch_size, "regrid": flag_values.regrid}
+    options["north_first"] = weights.about.get("north_first", False)
     network = grids.GridInfiller(weights.model(), weights.variables, grid, **options)
     return network, f"{name} (variables sha256 {weights_file.sha256(weights.variables)})", weights.about
 

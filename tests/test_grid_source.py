@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 import pytest
+import xarray
 
 import climate
 from pconv_jax.data import grid_source, masks, pipeline
@@ -41,6 +42,28 @@ def test_other_files_for_evaluation(tmp_path):
     os.symlink(a, tmp_path / "d.nc")
     with pytest.raises(UserError, match=r"is in data.path and in data.eval_path"):
         grid_source.load(climate.config(a, **{"data.eval_path": f"{b},{tmp_path}/d.nc"}).data)
+
+
+def test_files_of_different_units_or_latitudes_are_refused(tmp_path):
+    """Kelvin and degrees Celsius are not mixed, nor two grids; latitudes in the opposite order are one grid."""
+    latitude = np.linspace(-80, 80, climate.GRID[0])
+    array = climate.values(missing=0.0)
+    climate.write(tmp_path / "a.nc", {"tas": array}, latitude=latitude)
+    climate.write(tmp_path / "b.nc", {"tas": array[:, ::-1]}, latitude=latitude[::-1])
+    train, _ = grid_source.load(climate.config(tmp_path / "*.nc").data)
+    np.testing.assert_array_equal(train.values[:9], train.values[9:])
+    np.testing.assert_array_equal(train.latitude, latitude)
+    other = climate.write(tmp_path / "c.nc", {"tas": array}, latitude=latitude / 2)
+    with pytest.raises(UserError, match=r"c.nc has latitudes of -40 to 40 and .*a.nc of -80 to 80: remap"):
+        grid_source.load(climate.config(tmp_path / "a.nc", **{"data.eval_path": other}).data)
+    with xarray.open_dataset(other, engine="h5netcdf") as dataset:
+        dataset = dataset.load()
+    dataset["tas"].attrs["units"] = "degC"
+    dataset.to_netcdf(tmp_path / "c.nc", engine="h5netcdf")
+    with pytest.raises(UserError, match=r"c.nc has the units degC and .*a.nc K: convert one"):
+        grid_source.load(climate.config(tmp_path / "*.nc").data)
+    metres = climate.write(tmp_path / "d.nc", {"tas": array}, latitude=1e5 * latitude)
+    assert grid_source.load(climate.config(metres).data)[0].latitude is None
 
 
 def test_mistakes_are_named(tmp_path):

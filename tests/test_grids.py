@@ -45,6 +45,16 @@ def test_a_month_without_values_is_not_seen():
     assert seen[0].all() and not seen[1].any()
 
 
+def test_networks_of_the_other_row_order():
+    """A network that was trained with north first sees the rows in that order; the result has that of the data."""
+    model, variables = networks.random(**GRID)
+    values, valid = months(2)
+    output, seen = grids.GridInfiller(model, variables, north_first=True)(values, valid)
+    expected, expected_seen = grids.GridInfiller(model, variables)(values[:, ::-1], valid[:, ::-1])
+    np.testing.assert_array_equal(output, expected[:, ::-1])
+    np.testing.assert_array_equal(seen, expected_seen[:, ::-1])
+
+
 def test_other_grids_are_refused_or_resampled():
     """The message names both sizes; with `regrid` the output has the size of the data."""
     model, variables = networks.random(**GRID)

@@ -294,7 +294,8 @@ def test_download(tmp_path, monkeypatch):
 def test_the_climate_network_is_imported(tmp_path, shared_data):
     """The published network of climatereconstructionAI: each of its 33 tensors is used or listed."""
     out = str(tmp_path / "crai.safetensors")
-    report = import_weights.import_file(str(shared_data("crai/20crtasgn72.pth")), out)
+    report = import_weights.import_file(str(shared_data("crai/20crtasgn72.pth")), out, north_first=True)
+    assert "The file does not record the grid" in report and weights_file.read(out).about["north_first"] is True
     assert "23 of 33 tensors used" in report and "6 not needed" in report and "4 not needed" in report
     weights = weights_file.read(out)
     assert weights.about["source_sha256"].startswith("792241d0") and weights.about["step"] == 1000000

@@ -11,7 +11,7 @@ import xarray
 import networks
 from pconv_jax import infill
 from pconv_jax.errors import UserError
-from pconv_jax.inpainting import grids, weights_file
+from pconv_jax.inpainting import grids, netcdf_files, weights_file
 from pconv_jax.reading import netcdf
 
 SECTION = {"depth": 2, "width": 6, "max_width": 8, "kernels": (3,), "norm": "none", "center": False, "channels": 1}
@@ -38,10 +38,10 @@ def raw(dtype=np.float32, missing=1e20):
     return np.where(valid, values, missing).astype(dtype), valid
 
 
-def write(path, values, attributes, *, engine="h5netcdf", dims=("time", "lat", "lon"), encoding=None, masks=None):
+def write(path, values, attributes, *, engine="h5netcdf", dims=("time", "lat", "lon"), encoding=None, top=78):
     """Writes a file with coordinates, another variable and global attributes."""
     time = xarray.Variable("time", np.arange(TIMES) * 30.5, {"units": "days since 1850-1-1", "calendar": "360_day"})
-    latitude = xarray.Variable("lat", np.linspace(-78, 78, HEIGHT), {"units": "degrees_north"})
+    latitude = xarray.Variable("lat", np.linspace(-top, top, HEIGHT), {"units": "degrees_north"})
     longitude = xarray.Variable("lon", np.arange(WIDTH) * 30.0, {"standard_name": "longitude"})
     data = {"tas": xarray.Variable(dims, values, {"units": "K", **attributes}), "station": ("lat", np.arange(HEIGHT))}
     dataset = xarray.Dataset(
@@ -107,6 +107,24 @@ def test_only_missing_values_change(tmp_path, weights, name):
     assert before.attrs.keys() == after.attrs.keys() and after.attrs["title"] == "test"
     first, second = after.attrs["history"].split("\n")
     assert f"{(~valid).sum()} missing values of tas filled by grid.safetensors" in first and second == "made by a test"
+
+
+def test_files_from_north_to_south(tmp_path, weights):
+    """The file whose rows are in the opposite order gets the same values in that order."""
+    values, _ = raw(missing=np.nan)
+    south = write(tmp_path / "south.nc", values, {})
+    north = write(tmp_path / "north.nc", values[:, ::-1], {}, top=-78)
+    expected, result = (undecoded(run(weights, path, f"{path}.out")) for path in (south, north))
+    np.testing.assert_array_equal(result["tas"].values, expected["tas"].values[:, ::-1])
+    np.testing.assert_allclose(result["lat"], expected["lat"][::-1], atol=1e-9)
+
+
+def test_integers_never_become_the_fill_value():
+    """Values beyond the range of packed integers take the last integer that does not mark a missing cell."""
+    markers = {"_FillValue": np.int16(-32768), "missing_value": np.array([32767, 0, 1], np.int16)}
+    variable = xarray.DataArray(np.zeros(2, np.int16), attrs={**markers, "scale_factor": 0.5})
+    encoded = netcdf_files._encoded(np.array([-1e9, 0.0, 0.5, 1.0, 1e9]), variable)
+    np.testing.assert_array_equal(encoded, [-32767, 2, 2, 2, 32766])
 
 
 def test_masks_and_maps(tmp_path, weights):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import xarray
 
 from pconv_jax.errors import UserError
 from pconv_jax.reading import netcdf
@@ -20,6 +21,8 @@ def test_the_file_has_gaps_and_the_truth(tmp_path):
     """Measured values are those of the complete field; later months are measured more densely."""
     path = str(tmp_path / "e.nc")
     run(path, grid="36,72")
+    with xarray.open_dataset(path, engine="h5netcdf") as dataset:
+        assert str(dataset["time"].values[-1]).startswith("1900-06-01")
     gaps, complete = netcdf.read(path, "tas"), netcdf.read(path, "tas_complete")
     assert gaps.values.shape == (6, 36, 72) and complete.valid.all()
     np.testing.assert_array_equal(gaps.values[gaps.valid], complete.values[gaps.valid])

@@ -24,10 +24,10 @@ def draw(family, rng: np.random.Generator, size: tuple[int, int], low: int, high
     Raises:
       UserError: the file has another grid, or no time step fits.
     """
-    from pconv_jax.reading import netcdf  # Importing xarray takes half a second, which other masks do without.
+    from pconv_jax.reading import netcdf_masks  # Importing xarray takes half a second, which other masks do without.
 
     path = files.expand(family.path)
-    holes = netcdf.read_holes(path, family.variable or None)
+    holes = netcdf_masks.read_holes(path, family.variable or None)
     if holes.shape[1:] != tuple(size):
         raise errors.UserError(
             f"the masks of {path} have {holes.shape[1]} x {holes.shape[2]} cells; needs {size[0]} x {size[1]}, as the "

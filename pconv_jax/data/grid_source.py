@@ -25,7 +25,7 @@ class GridSource:
       names: file and index of each time step.
       channels: name of each channel.
       units: units of each channel, "" where the file does not state them.
-      latitude: degrees of each row, or None where the files do not state them.
+      latitude: degrees of each row, increasing, or None where the files do not state them.
       files: description of the files and variables, for the fingerprint.
     """
 
@@ -67,6 +67,7 @@ def load(data) -> tuple[GridSource, GridSource]:
         raise errors.UserError(f"{', '.join(sorted(both))}: is in data.path and in data.eval_path; needs to be apart")
     read = [_read(path, data) for path in train]
     if evaluation:
+        _check_alike([read[0], _read(evaluation[0], data)])
         return _source(read), _source([_read(path, data) for path in evaluation])
     return tuple(_source(part) for part in zip(*(_split(file, data.eval_fraction) for file in read), strict=True))
 
@@ -157,6 +158,9 @@ def _read(path, data):
             f"{path} has a grid of ({size}) cells and data.grid is {tuple(data.grid)}: set "
             f"--config.data.grid='({size})', or remap the file"
         )
+    latitude = variables[0].coordinate(1)
+    if latitude is not None and (np.abs(latitude) > 90).any():
+        latitude = None  # The axis is no latitude, e.g. metres of a projection.
     channels = [(v, level) for v in variables for level in range(v.levels)]
     return _File(
         path,
@@ -164,7 +168,7 @@ def _read(path, data):
         variables[0].steps(),
         tuple(v.name if v.levels == 1 else f"{v.name}[{level}]" for v, level in channels),
         tuple(str(v.dataset[v.name].attrs.get("units", "")) for v, _ in channels),
-        variables[0].coordinate(1),
+        latitude,
     )
 
 
@@ -177,14 +181,30 @@ def _split(file, fraction):
     return tuple(dataclasses.replace(file, steps=steps) for steps in (file.steps[:border], file.steps[border:]))
 
 
-def _source(parts: Sequence[_File]) -> GridSource:
-    """Joins the time steps of files."""
-    for file in parts:
-        if file.channels != parts[0].channels:
+def _check_alike(parts: Sequence[_File]):
+    """Raises UserError unless files have the same channels in the same units on the same latitudes."""
+    first = parts[0]
+    for file in parts[1:]:
+        if file.channels != first.channels:
             raise errors.UserError(
-                f"{file.path} has {', '.join(file.channels)} and {parts[0].path} {', '.join(parts[0].channels)}: set "
+                f"{file.path} has {', '.join(file.channels)} and {first.path} {', '.join(first.channels)}: set "
                 "data.variable to variables that all files have"
             )
+        if file.units != first.units:
+            ours, theirs = ", ".join(first.units), ", ".join(file.units)
+            raise errors.UserError(f"{file.path} has the units {theirs} and {first.path} {ours}: convert one of them")
+        if file.latitude is None or first.latitude is None:
+            continue
+        if not np.allclose(file.latitude, first.latitude, atol=0.01):
+            raise errors.UserError(
+                f"{file.path} has latitudes of {file.latitude[0]:g} to {file.latitude[-1]:g} and {first.path} of "
+                f"{first.latitude[0]:g} to {first.latitude[-1]:g}: remap them to one grid"
+            )
+
+
+def _source(parts: Sequence[_File]) -> GridSource:
+    """Joins the time steps of files."""
+    _check_alike(parts)
     chosen, first = [np.sort(file.steps.ravel()) for file in parts], parts[0]
     return GridSource(
         np.concatenate([file.values[steps] for file, steps in zip(parts, chosen, strict=True)]),

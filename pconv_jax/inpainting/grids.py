@@ -1,4 +1,4 @@
-"""A network applied to grids of the whole earth: `[T, H, W, C]`, latitude down, longitude to the right.
+"""A network applied to grids of the whole earth: `[T, H, W, C]`, latitude from south to north, longitude eastward.
 
 Values are in the units that the network was trained on. A grid of another size than the network's can be
 resampled to it and back, each by the mean over the overlapping cells.
@@ -21,7 +21,14 @@ class GridInfiller:
     """
 
     def __init__(
-        self, model: unet.UNet, variables, grid: tuple[int, int] | None = None, *, batch_size: int = 32, regrid=False
+        self,
+        model: unet.UNet,
+        variables,
+        grid: tuple[int, int] | None = None,
+        *,
+        batch_size: int = 32,
+        regrid: bool = False,
+        north_first: bool = False,
     ):
         """Prepares a network.
 
@@ -31,6 +38,7 @@ class GridInfiller:
           grid: height and width of its grid; None accepts all sizes that the network can compute.
           batch_size: time steps that are computed at once.
           regrid: resample grids of another size to `grid` and the result back; otherwise they are refused.
+          north_first: whether the network was trained on grids whose first row is the northernmost.
 
         Raises:
           UserError: the network takes a guess, or has no grid to resample to.
@@ -42,6 +50,7 @@ class GridInfiller:
         if regrid and grid is None:
             raise errors.UserError("the weights do not record the network's grid: import them with --grid=HEIGHTxWIDTH")
         self.grid, self._model, self._batch_size, self._regrid = grid, model, batch_size, regrid
+        self._north_first = north_first
         self._variables = unet.prepared(variables, model.dtype)
         self._apply = jax.jit(lambda variables, image, mask: model.apply(variables, image, mask))
 
@@ -51,7 +60,7 @@ class GridInfiller:
         """Predicts all cells.
 
         Args:
-          values: `[T, H, W, C]`, finite where `valid`.
+          values: `[T, H, W, C]`, finite where `valid`, with the southernmost row first.
           valid: bool `[T, H, W]`, True where all channels of a cell were measured.
           report: receives the number of finished time steps and of all.
 
@@ -63,13 +72,15 @@ class GridInfiller:
           UserError: the grid has another size than the network's, or other channels.
         """
         self._check(values.shape[1:])
+        if self._north_first:
+            values, valid = values[:, ::-1], valid[:, ::-1]
         output, seen = np.zeros(values.shape, np.float32), np.zeros(valid.shape, bool)
         for start in range(0, len(values), self._batch_size):
             part = slice(start, start + self._batch_size)
             image = np.where(valid[part][..., None], values[part], 0).astype(np.float32)
             output[part], seen[part] = self._predict(image, valid[part])
             report(min(start + self._batch_size, len(values)), len(values))
-        return output, seen
+        return (output[:, ::-1], seen[:, ::-1]) if self._north_first else (output, seen)
 
     def _predict(self, image, valid):
         """Returns `(output, seen)` of one batch, which is padded to the batch size so that one size is compiled."""

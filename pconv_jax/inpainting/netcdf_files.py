@@ -45,6 +45,8 @@ def write(
 def _filled(grids, output, cells):
     """Returns a variable, as it is stored, with the filled cells."""
     variable = grids.dataset[grids.name]
+    if grids.north_first:
+        output, cells = output[:, ::-1], cells[:, ::-1]
     shape = tuple(variable.shape[axis] for axis in grids.axes)
     back = np.argsort(grids.axes)
     output, cells = (np.transpose(x.reshape(shape), back) for x in (output, cells))
@@ -54,11 +56,19 @@ def _filled(grids, output, cells):
 
 
 def _encoded(values, variable):
-    """Returns decoded values as the variable stores them."""
+    """Returns decoded values as the variable stores them; integers stay in range and never mark a missing cell."""
     values = (values.astype(np.float64) - float(variable.attrs.get("add_offset", 0))) / float(
         variable.attrs.get("scale_factor", 1)
     )
     if variable.dtype.kind == "f":
         return values.astype(variable.dtype)
-    limits = np.iinfo(variable.dtype)
-    return np.clip(np.round(values), limits.min, limits.max).astype(variable.dtype)
+    limits, markers = np.iinfo(variable.dtype), set(netcdf.missing_markers(variable).tolist())
+    low, high = limits.min, limits.max
+    while low in markers:
+        low += 1
+    while high in markers:
+        high -= 1
+    stored = np.clip(np.round(values), low, high).astype(variable.dtype)
+    for marker in sorted(markers):
+        stored[stored == marker] += 1
+    return stored

@@ -6,7 +6,6 @@ are; only the variables that are asked for are decoded here, by `scale_factor`, 
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Sequence
 from typing import Literal
@@ -20,7 +19,11 @@ from pconv_jax import errors
 Engine = Literal["h5netcdf", "scipy"]
 
 _ENGINES: dict[bytes, Engine] = {b"\x89HDF": "h5netcdf", b"CDF\x01": "scipy", b"CDF\x02": "scipy"}  # by first bytes
-_LONGITUDE = ("lon", "longitude", "x", "rlon", "nlon")
+_GRID_AXES = {
+    "latitude": ("lat", "latitude", "y", "rlat", "nlat"),
+    "longitude": ("lon", "longitude", "x", "rlon", "nlon"),
+}
+_AUXILIARY = ("bounds", "climatology", "coordinates")  # Attributes that name variables which describe others.
 _NO_GRID = 2  # Variables of fewer axes are on no grid.
 
 
@@ -33,10 +36,11 @@ class Grids:
       name: name of the variable.
       dataset: the whole file, not decoded.
       values: float64 `[L * T, H, W]`, decoded, 0 where nothing was measured; the leading axes of the variable are
-        flattened.
+        flattened, and latitude increases from row to row.
       valid: bool `[L * T, H, W]`, True where a value was measured.
       axes: order of the variable's axes that puts latitude and longitude last, and the axis of the channels first.
       levels: number L of channels; 1 without an axis of channels.
+      north_first: whether the file has the rows in the opposite order, from north to south.
     """
 
     path: str
@@ -46,11 +50,15 @@ class Grids:
     valid: np.ndarray
     axes: tuple[int, ...]
     levels: int = 1
+    north_first: bool = False
 
     def coordinate(self, axis: int) -> np.ndarray | None:
         """Returns the coordinate of an axis of `values`, 1 for latitude and 2 for longitude; None without one."""
         name = self.dataset[self.name].dims[self.axes[axis - 3]]
-        return np.asarray(self.dataset[name].values, np.float64) if name in self.dataset.variables else None
+        if name not in self.dataset.variables or self.dataset[name].dtype.kind not in "fiu":
+            return None
+        coordinate = np.asarray(self.dataset[name].values, np.float64)
+        return coordinate[::-1] if axis == 1 and self.north_first else coordinate
 
     def steps(self) -> np.ndarray:
         """Returns the indices of the time steps, `[times, others]`: others are, for instance, members of an ensemble.
@@ -80,7 +88,7 @@ def read(path: str, name: str | None = None, channel_axis: str = "") -> Grids:
     Raises:
       UserError: the file is missing, damaged, no NetCDF, or lacks such a variable.
     """
-    return _variable(path, _open(path), name, channel_axis)
+    return _variable(path, load(path), name, channel_axis)
 
 
 def read_all(path: str, names: Sequence[str] = (), channel_axis: str = "") -> tuple[Grids, ...]:
@@ -94,7 +102,7 @@ def read_all(path: str, names: Sequence[str] = (), channel_axis: str = "") -> tu
     Raises:
       UserError: as `read`, or the variables have different shapes.
     """
-    dataset = _open(path)
+    dataset = load(path)
     variables = tuple(_variable(path, dataset, name, channel_axis) for name in names or (None,))
     shapes = {f"{v.name}: {_shape(v)}" for v in variables}
     if len({_shape(v) for v in variables}) > 1:
@@ -125,53 +133,20 @@ def unstack(array: np.ndarray, variables: Sequence[Grids]) -> list[np.ndarray]:
     return [np.moveaxis(part, -1, 0).reshape(v.values.shape) for part, v in zip(parts, variables, strict=True)]
 
 
-def read_mask(path: str, grids: Grids) -> np.ndarray:
-    """Reads a mask of the measured values of a variable, for data whose missing values were filled otherwise.
-
-    Args:
-      path: path of a NetCDF file with one variable, or one of the same name: 1 measured, 0 missing, for one time step
-        or for all. Shares between 0 and 1, as remapping makes them, count as measured from a half on.
-      grids: the variable.
-
-    Returns:
-      bool `[L * T, H, W]`.
+def load(path: str) -> xarray.Dataset:
+    """Returns a whole file, not decoded.
 
     Raises:
-      UserError: the file cannot be read, its grid or time steps are others, or it holds other values.
+      UserError: the file is missing, damaged or no NetCDF.
     """
-    names = _open(path).variables
-    mask = read(path, grids.name if grids.name in names else None)
-    if mask.valid.shape[1:] != grids.valid.shape[1:] or len(mask.valid) not in (1, len(grids.valid)):
-        raise errors.UserError(
-            f"{path} is {_size(mask.valid)} and {grids.path} {_size(grids.valid)}; needs the same grid, and one time "
-            "step or as many"
-        )
-    values = np.where(mask.valid, mask.values, 0)
-    if values.min() < 0 or values.max() > 1:
-        raise errors.UserError(f"{path} holds {values.min():g} to {values.max():g}; needs 1 measured and 0 missing")
-    return np.broadcast_to(values >= 0.5, grids.valid.shape)
-
-
-@functools.lru_cache(maxsize=4)
-def read_holes(path: str, name: str | None = None) -> np.ndarray:
-    """Returns the missing cells of each time step, to be hidden elsewhere: uint8 `[T, H, W]`, 1 = missing.
-
-    A variable whose measured values are all 0 or 1, and both occur, is a mask: its zeros are missing as well. The
-    result is kept, and not to be changed.
-
-    Args:
-      path: path of the file.
-      name: name of the variable, or None, as in `read`.
-
-    Raises:
-      UserError: as `read`.
-    """
-    grids = read(path, name)
-    measured = grids.values[grids.valid]
-    is_mask = np.isin(measured, (0, 1)).all() and 0 < measured.sum() < len(measured)
-    holes = (~grids.valid | (is_mask & (grids.values == 0))).astype(np.uint8)
-    holes.setflags(write=False)
-    return holes
+    if not os.path.isfile(path):
+        raise errors.UserError(f"no file {path}: give a NetCDF file")
+    name = engine(path)
+    try:
+        with xarray.open_dataset(path, engine=name, decode_cf=False) as dataset:
+            return dataset.load()
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise errors.UserError(f"{path} cannot be read as NetCDF ({error}): copy or download it again") from error
 
 
 def engine(path: str) -> Engine:
@@ -189,21 +164,16 @@ def engine(path: str) -> Engine:
     return _ENGINES[start]
 
 
-def _open(path):
-    """Returns a whole file, not decoded."""
-    if not os.path.isfile(path):
-        raise errors.UserError(f"no file {path}: give a NetCDF file")
-    name = engine(path)
-    try:
-        with xarray.open_dataset(path, engine=name, decode_cf=False) as dataset:
-            return dataset.load()
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        raise errors.UserError(f"{path} cannot be read as NetCDF ({error}): copy or download it again") from error
-
-
 def _variable(path, dataset, name, channel_axis):
     """Returns a variable of an open file."""
-    grids = [key for key, v in dataset.variables.items() if v.ndim >= _NO_GRID and v.dtype.kind in "fiu"]
+    others = {
+        word for v in dataset.variables.values() for key in _AUXILIARY for word in str(v.attrs.get(key, "")).split()
+    }
+    grids = [
+        key
+        for key, v in dataset.variables.items()
+        if v.ndim >= _NO_GRID and v.dtype.kind in "fiu" and key not in others
+    ]
     if name is None and len(grids) == 1:
         name = grids[0]
     if name is None or name not in grids:
@@ -214,19 +184,43 @@ def _variable(path, dataset, name, channel_axis):
     raw = variable.values
     values = raw.astype(np.float64) * float(variable.attrs.get("scale_factor", 1))
     values = values + float(variable.attrs.get("add_offset", 0))
-    valid = np.isfinite(raw)
-    for key in ("_FillValue", "missing_value"):
-        for missing in np.atleast_1d(variable.attrs.get(key, np.nan)):
-            valid &= raw != np.asarray(missing).astype(raw.dtype) if np.isfinite(missing) else True
+    valid = np.isfinite(raw) & ~np.isin(raw, missing_markers(variable))
     values, valid = (np.transpose(x, axes).reshape(-1, *np.transpose(x, axes).shape[-2:]) for x in (values, valid))
-    return Grids(path, name, dataset, np.where(valid, values, 0), valid, axes, levels)
+    result = Grids(path, name, dataset, np.where(valid, values, 0), valid, axes, levels)
+    latitude = result.coordinate(1)
+    if latitude is not None and latitude[0] > latitude[-1]:
+        flipped = {"values": result.values[:, ::-1], "valid": result.valid[:, ::-1]}
+        return dataclasses.replace(result, **flipped, north_first=True)
+    return result
+
+
+def missing_markers(variable: xarray.DataArray) -> np.ndarray:
+    """Returns the stored values that mark missing cells besides NaN, in the type of the variable.
+
+    Values that the type cannot hold, such as 1e20 in a variable of 16-bit integers, mark no cell.
+
+    Args:
+      variable: a variable as it is stored, with `_FillValue` and `missing_value` in its attributes.
+    """
+    markers = [m for key in ("_FillValue", "missing_value") for m in np.atleast_1d(variable.attrs.get(key, np.nan))]
+    markers = [m for m in markers if isinstance(m, (int, float, np.number)) and np.isfinite(m)]
+    if variable.dtype.kind != "f":
+        limits = np.iinfo(variable.dtype)
+        markers = [m for m in markers if limits.min <= m <= limits.max and m == int(m)]
+    return np.array(markers).astype(variable.dtype)
 
 
 def _axes(dataset, variable, channel_axis):
     """Returns the order of axes, channels first and longitude last, and the number of channels."""
     last, before = variable.ndim - 1, variable.ndim - 2
-    swapped = _is_longitude(dataset, variable.dims[before]) and not _is_longitude(dataset, variable.dims[last])
-    grid, leading = ((last, before) if swapped else (before, last)), tuple(range(before))
+    latitude, longitude = (
+        [axis for axis, name in enumerate(variable.dims) if _is_grid_axis(dataset, name, kind)] for kind in _GRID_AXES
+    )
+    if latitude and longitude:
+        grid = (latitude[-1], longitude[-1])
+    else:
+        grid = (last, before) if before in longitude and last not in longitude else (before, last)
+    leading = tuple(axis for axis in range(variable.ndim) if axis not in grid)
     if channel_axis not in variable.dims:
         return (*leading, *grid), 1
     axis = variable.dims.index(channel_axis)
@@ -235,9 +229,9 @@ def _axes(dataset, variable, channel_axis):
     return (axis, *(other for other in leading if other != axis), *grid), variable.shape[axis]
 
 
-def _is_longitude(dataset, name):
+def _is_grid_axis(dataset, name, kind):
     attributes = dataset[name].attrs if name in dataset.variables else {}
-    return attributes.get("standard_name") == "longitude" or name.lower() in _LONGITUDE
+    return attributes.get("standard_name") == kind or name.lower() in _GRID_AXES[kind]
 
 
 def _is_time(dataset, name):
@@ -254,7 +248,3 @@ def _channels(array, levels):
 def _shape(grids):
     """Returns the time steps and the grid of a variable as a text."""
     return " x ".join(map(str, (len(grids.values) // grids.levels, *grids.values.shape[1:])))
-
-
-def _size(x):
-    return " x ".join(map(str, x.shape))

@@ -51,6 +51,7 @@ def import_file(
     layout: str | None = None,
     padding: str | None = None,
     grid: str | None = None,
+    north_first: bool = False,
     overwrite: bool = False,
 ) -> str:
     """Converts a checkpoint to a weights file, completely or not at all.
@@ -61,6 +62,7 @@ def import_file(
       layout: a name of `layouts.LAYOUTS`; None recognises it.
       padding: "hole" or "circular"; None for the layout's.
       grid: height and width in cells that a network for grids was trained on, e.g. "72x72"; None: not known.
+      north_first: whether the first row of that grid was the northernmost.
       overwrite: whether an existing `out` is replaced.
 
     Returns:
@@ -82,6 +84,7 @@ def import_file(
             chosen.check(tensors)
         section = layouts.section(chosen, tensors, padding)
         about = _about(recognised, path, step, digest) | ({"grid": size} if size else {})
+        about |= {"north_first": True} if north_first else {}
         weights = weights_file.Weights(section, None, None, about)
         converted = layouts.convert(chosen, tensors, weights.model())
     except errors.UserError as error:
@@ -93,7 +96,7 @@ def import_file(
         weights_file.write(temporary, written, kernel_dtype=np.float32)
         weights_file.read(temporary)
         os.replace(temporary, out)
-    return _report(out, recognised, chosen, section, converted, len(tensors), digest)
+    return _report(out, recognised, chosen, section, converted, len(tensors), digest, bool(size))
 
 
 def _about(name, path, step, digest):
@@ -175,7 +178,7 @@ def _step(content):
     return step if isinstance(step, int) else 0
 
 
-def _report(out, name, layout, section, converted, count, digest):
+def _report(out, name, layout, section, converted, count, digest, has_grid):
     """Returns the report on how each tensor was used."""
     lines = [
         f"{out}: {name} ({layout.origin}, licence {layout.licence}), {section['depth']} downsampling stages, "
@@ -188,6 +191,10 @@ def _report(out, name, layout, section, converted, count, digest):
     if name == "crai" and section["channels"] > 1:
         lines.append(
             "It sums the mask of each channel; here a cell is measured where all channels are. Exact for equal masks."
+        )
+    if name == "crai" and not has_grid:
+        lines.append(
+            "The file does not record the grid, so infill will take grids of any size: --grid=HEIGHTxWIDTH records it."
         )
     return "\n".join([*lines, *([layout.about] if layout.about else [])])
 
@@ -234,6 +241,9 @@ def define_flags(flag_values: flags.FlagValues):
     flags.DEFINE_string(
         "grid", None, "HEIGHTxWIDTH of the grid that a climate network was trained on, e.g. 72x72.", flag_values
     )
+    flags.DEFINE_bool(
+        "north_first", False, "That grid had the northernmost row first; default: the southernmost.", flag_values
+    )
     flags.DEFINE_bool("overwrite", False, "Replace --out if it exists.", flag_values)
 
 
@@ -249,7 +259,7 @@ def main(flag_values: flags.FlagValues, *files: str):
     """
     if bool(files) == bool(flag_values.download):
         raise errors.UserError(f"give one checkpoint, or --download={'|'.join(PUBLISHED)}: {_TOOL} FILE --out=FILE")
-    chosen = {name: flag_values[name].value for name in ("layout", "padding", "grid", "overwrite")}
+    chosen = {name: flag_values[name].value for name in ("layout", "padding", "grid", "north_first", "overwrite")}
     if files:
         print(import_file(files[0], flag_values.out, **chosen))
     else:

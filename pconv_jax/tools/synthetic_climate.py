@@ -50,6 +50,12 @@ def _smooth(noise, cells):
     return (smooth - smooth.mean()) / smooth.std()
 
 
+def _days(months):
+    """Returns the first day of each month as days since 1900-01-01."""
+    first = np.datetime64("1900-01", "M") + np.arange(months)
+    return (first.astype("datetime64[D]") - np.datetime64("1900-01-01", "D")).astype(np.float64)
+
+
 def define_flags(flag_values: flags.FlagValues):
     """Adds the flags of this command."""
     flags.DEFINE_string("out", None, "NetCDF file to write.", flag_values, required=True)
@@ -73,7 +79,7 @@ def main(flag_values: flags.FlagValues):
     dims, attributes = ("time", "lat", "lon"), {"units": "K", "standard_name": "air_temperature_anomaly"}
     steps = {"lat": 180 / height, "lon": 360 / width}
     coordinates = {
-        "time": ("time", np.arange(flag_values.months, dtype=np.float64), {"units": "months since 1900-01-01"}),
+        "time": ("time", _days(flag_values.months), {"units": "days since 1900-01-01", "calendar": "standard"}),
         "lat": ("lat", -90 + steps["lat"] * (np.arange(height) + 0.5), {"units": "degrees_north"}),
         "lon": ("lon", steps["lon"] * (np.arange(width) + 0.5), {"units": "degrees_east"}),
     }
