@@ -97,7 +97,7 @@ class Page:
         self.errors = []
         tab.set_default_timeout(MILLISECONDS)
         tab.on("pageerror", lambda error: self.errors.append(str(error)))
-        tab.goto(address)
+        tab.goto(address, wait_until="networkidle")  # The page starts once it has the session.
 
     def open(self, *paths):
         """Opens photographs by the file dialog's input, and waits for the last that can be read."""
@@ -148,18 +148,27 @@ class Page:
         painted = re.search(r"([\d.]+) % is painted", self.share)
         return float(painted[1]) if painted else 0.0
 
-    def download(self, command):
+    def download(self, command, timeout=MILLISECONDS):
         """Runs a command that saves a file, and returns the file's name and path."""
-        with self.tab.expect_download() as event:
+        with self.tab.expect_download(timeout=timeout) as event:
             self.run(command)
         return event.value.suggested_filename, pathlib.Path(event.value.path())
 
     def area(self):
         """Returns the painted area as the page saves it: bool `[H, W]`, True where it is painted."""
-        if not self.percent:
-            width, height = re.findall(r"\d+", self.tab.locator("#file-facts").text_content())[:2]
-            return np.zeros((int(height), int(width)), bool)
-        _, path = self.download("save-area")
+        from playwright import sync_api  # Here, because the tests of this file's caller are skipped without it.
+
+        path = None
+        for _ in range(3):  # The text may be a moment older than the area, and then nothing is saved.
+            if not self.percent:
+                width, height = re.findall(r"\d+", self.tab.locator("#file-facts").text_content())[:2]
+                return np.zeros((int(height), int(width)), bool)
+            try:
+                _, path = self.download("save-area", timeout=10_000)
+                break
+            except sync_api.TimeoutError:
+                continue
+        assert path is not None, "the page did not save the painted area"
         mask = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         assert set(np.unique(mask)) <= {0, 255}
         return mask > 0
