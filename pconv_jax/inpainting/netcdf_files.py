@@ -63,12 +63,10 @@ def _encoded(values, variable):
     if variable.dtype.kind == "f":
         return values.astype(variable.dtype)
     limits, markers = np.iinfo(variable.dtype), set(netcdf.missing_markers(variable).tolist())
-    low, high = limits.min, limits.max
-    while low in markers:
-        low += 1
+    high = limits.max
     while high in markers:
         high -= 1
-    stored = np.clip(np.round(values), low, high).astype(variable.dtype)
+    stored = np.clip(np.round(values), limits.min, high).astype(variable.dtype)
     for marker in sorted(markers):
         stored[stored == marker] += 1
     return stored
