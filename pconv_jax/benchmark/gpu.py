@@ -3,9 +3,9 @@
     python -m pconv_jax.benchmark gpu --minutes=4 --out=runs/gpu [--data=DIR]
 
 The parts, in this order: a training step in bfloat16, and the longest operations in its profile; the same step by
-PyTorch with AMP, channels_last and torch.compile, where it is installed; a training run on the photographs of --data,
-with its score per minute; the rate of the input pipeline; then steps and forward passes over sizes, batches and dtypes,
-first those that differ from the first step in one respect. Each part has a time limit. A part that fails is recorded,
+PyTorch with AMP and channels_last, where it is installed, without and with torch.compile; a training run on the
+photographs of --data, with its score per minute; steps and forward passes over sizes, batches and dtypes, first those
+that differ from the first step in one respect; the rate of the input pipeline. Each part has a time limit. A part that fails is recorded,
 and the others go on. Results are written after each part: results.jsonl has them as they come.
 
 `share_of_peak` is relative to the dense bfloat16 peak of the card (`cards`), whatever the dtype of the row.
@@ -27,7 +27,7 @@ from pconv_jax.benchmark import arguments, gpu_parts, report
 WORKS = ("train full", "forward", "train L1")
 LEAST_SECONDS = 5.0  # A part that has less is not started.
 # The largest share of all time that a part may take.
-SHARES = {"case": 0.25, "torch": 0.2, "training": 0.25, "input": 0.1}
+SHARES = {"case": 0.35, "torch": 0.25, "training": 0.25, "input": 0.1}
 
 
 def define_flags(flag_values: flags.FlagValues):
@@ -76,19 +76,20 @@ def parts(flag_values: flags.FlagValues, out: str) -> list[tuple[str, dict, Call
     """
     sizes, batches = (arguments.integers(flag_values, name) for name in ("sizes", "batches"))
     first, *others = cases(flag_values.config, sizes, batches, flag_values.dtypes)
-    size, torch = first["size"], {**first, "by": "torch_best_bf16", "dtype": "bfloat16"}
     step = functools.partial(gpu_parts.step, flag_values)
     planned = [("case", first, functools.partial(step, first, profiled=True))]
     if importlib.util.find_spec("torch") is not None:
-        planned.append(("torch", torch, functools.partial(step, torch)))
+        for by in gpu_parts.TORCH_COMPILE:
+            torch = {**first, "by": by, "dtype": "bfloat16"}
+            planned.append(("torch", torch, functools.partial(step, torch)))
     if flag_values.data:
         training = functools.partial(
             gpu_parts.training, flag_values.data, os.path.join(out, "training"), flag_values.train_flags
         )
         planned.append(("training", {"what": "training"}, training))
-    input_rate = functools.partial(gpu_parts.input_rate, flag_values.data, size, os.path.join(out, "input"))
-    planned.append(("input", {"what": "pipeline"}, input_rate))
-    return planned + [("case", case, functools.partial(step, case)) for case in others]
+    planned += [("case", case, functools.partial(step, case)) for case in others]
+    input_rate = functools.partial(gpu_parts.input_rate, flag_values.data, first["size"], os.path.join(out, "input"))
+    return [*planned, ("input", {"what": "pipeline"}, input_rate)]
 
 
 def cases(config, sizes: list[int], batches: list[int], dtypes: list[str]) -> list[dict]:

@@ -18,6 +18,8 @@ from pconv_jax.benchmark import arguments, cards, measurement, operations, repor
 
 # By dtype: the value of JAX_DEFAULT_MATMUL_PRECISION, or None for JAX's choice, and that of model.dtype.
 DTYPES = {"bfloat16": (None, "bfloat16"), "tf32": ("tensorfloat32", "float32"), "float32": ("float32", "float32")}
+# By competitor: whether PyTorch compiles the step, which takes a minute.
+TORCH_COMPILE = {"torch_bf16": "no", "torch_best_bf16": "try"}
 PROFILED_STEPS = 20
 GRACE_SECONDS = 20  # A training run needs some seconds to save its state.
 SCORE = re.compile(r"step (\d+): PSNR of the composite ([\d.]+) dB")  # A line that training logs.
@@ -28,7 +30,7 @@ def step(flag_values: flags.FlagValues, case: dict, limit: float, *, profiled: b
 
     Args:
       flag_values: parsed flags.
-      case: the row that names the case, see `gpu.cases`; `by` is "ours" or "torch_best_bf16".
+      case: the row that names the case, see `gpu.cases`; `by` is "ours" or one of `TORCH_COMPILE`.
       limit: seconds for everything, compilation included.
       profiled: also profile the step.
 
@@ -75,7 +77,11 @@ def _competitor(flag_values, case):
         variables |= {"JAX_DEFAULT_MATMUL_PRECISION": precision} if precision else {}
         return workers.OURS, variables, {"dtype": dtype}
     options = {"channels_last": True, "fused": True, "autocast": dtype == "bfloat16"}
-    return workers.TORCH, variables, options | {"compile": "try" if flag_values.torch_compile else "no"}
+    return (
+        workers.TORCH,
+        variables,
+        options | {"compile": TORCH_COMPILE[case["by"]] if flag_values.torch_compile else "no"},
+    )
 
 
 def _operations(config, task):
