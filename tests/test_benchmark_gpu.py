@@ -103,7 +103,7 @@ def test_a_failing_part_is_recorded_and_the_rest_goes_on(monkeypatch):
     rows = gpu.run(planned, 100, lambda added, rows: written.append((list(added), len(rows))))
     assert [row["what"] for row in rows] == ["large", "slow", "fine", "torch", "late"]
     assert rows[0]["failed"] == "ours: RESOURCE_EXHAUSTED: Out of memory"
-    assert "timed out after 10 seconds" in rows[1]["failed"] and rows[2] == {"what": "fine", "limit": 25}
+    assert "timed out after 10 seconds" in rows[1]["failed"] and rows[2] == {"what": "fine", "limit": 35}
     assert rows[4]["failed"] == "no time was left"
     assert written == [([row], index + 1) for index, row in enumerate(rows)]
     assert "- not measured: torch: OSError: lost\n- not measured: late: no time was left" in gpu.show(rows)

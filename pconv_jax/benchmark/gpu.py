@@ -5,8 +5,8 @@
 The parts, in this order: a training step in bfloat16, and the longest operations in its profile; the same step by
 PyTorch with AMP and channels_last, where it is installed, without and with torch.compile; a training run on the
 photographs of --data, with its score per minute; steps and forward passes over sizes, batches and dtypes, first those
-that differ from the first step in one respect; the rate of the input pipeline. Each part has a time limit. A part that fails is recorded,
-and the others go on. Results are written after each part: results.jsonl has them as they come.
+that differ from the first step in one respect; the rate of the input pipeline. Each part has a time limit. A part that
+fails is recorded, and the others go on. Results are written after each part: results.jsonl has them as they come.
 
 `share_of_peak` is relative to the dense bfloat16 peak of the card (`cards`), whatever the dtype of the row.
 """
