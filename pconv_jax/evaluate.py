@@ -264,10 +264,8 @@ def _check_fits(path, config, chosen):
         raise errors.UserError(
             f"{path} is a network for {config.model.channels} channels and {chosen.directory} has {chosen.channels}"
         )
-    try:
+    with errors.prefixed(f"{chosen.directory} does not fit {path}: "):
         unet.check_size(chosen.size, config.model.depth)
-    except errors.UserError as error:
-        raise errors.UserError(f"{chosen.directory} does not fit {path}: {error}") from error
 
 
 def _base(path):

@@ -8,7 +8,6 @@ or those of `--weights=FILE` or of a run of your own, `--run=DIR`. In Python: `p
 mask)`.
 """
 
-import contextlib
 import functools
 import os
 import sys
@@ -53,7 +52,7 @@ def fill_file(
             f"{files.printable(job.image)} is {photo.size} and {files.printable(job.mask or '')} {drawn.size} (width x "
             "height, upright); masks are not resized: export one of the photograph's size"
         )
-    with _named(job.mask or job.image):
+    with errors.prefixed(f"{files.printable(job.mask or job.image)}: "):
         hole = filling.hole(photo, drawn_masks.from_image(drawn, options.polarity), options.dilate)
     warnings = [
         *photo.warnings,
@@ -62,7 +61,7 @@ def fill_file(
         *photograph_files.lossy(extension),
         *photograph_files.losses(photo, extension),
     ]
-    with _named(job.image):
+    with errors.prefixed(f"{files.printable(job.image)}: "):
         if job.mask is None:
             photo = filling.opaque(photo, hole.grown)
         photograph_files.check(photo, extension)
@@ -73,15 +72,6 @@ def fill_file(
     rundir.write_atomically(job.out, encoded)
     turned = ", turned as its EXIF says" if photo.turned else ""
     return f"{photo.size}, hole {masks.hole_area(hole.grown):.2%}{turned}", warnings, hole.grown.size
-
-
-@contextlib.contextmanager
-def _named(path):
-    """Puts the path of a file before the text of a user error about it."""
-    try:
-        yield
-    except errors.UserError as error:
-        raise errors.UserError(f"{files.printable(path)}: {error}") from error
 
 
 def fill_all(network: Inpainter, matched: list[jobs.Job], options: Options) -> dict[str, str]:

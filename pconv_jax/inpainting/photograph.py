@@ -65,10 +65,8 @@ def read(path: str, max_pixels: int) -> Photograph:
       OSError: the file does not exist or cannot be opened.
       UserError: the file is not an image, is damaged or too large, or is of a kind that is not read.
     """
-    try:
+    with errors.prefixed(f"{files.printable(path)} "):
         return decode(files.read(path), max_pixels)
-    except errors.UserError as error:
-        raise errors.UserError(f"{files.printable(path)} {error}") from error
 
 
 def decode(encoded: bytes, max_pixels: int) -> Photograph:

@@ -75,7 +75,7 @@ def import_file(
     weight_files.check_absent(out, overwrite=overwrite)
     size = _size(grid)
     tensors, step, digest = _read(path)
-    try:
+    with errors.prefixed(f"{path}: "):
         recognised = layouts.recognise(tensors)
         if layout not in (None, recognised):
             raise errors.UserError(f"its tensors have the names of {recognised}, and --layout={layout}: leave it out")
@@ -87,8 +87,6 @@ def import_file(
         about |= {"north_first": True} if north_first else {}
         weights = weights_file.Weights(section, None, None, about)
         converted = layouts.convert(chosen, tensors, weights.model())
-    except errors.UserError as error:
-        raise errors.UserError(f"{path}: {error}") from error
     variables = flax.traverse_util.unflatten_dict(converted.variables, sep="/")
     written = weights_file.Weights(section, variables, None, weights.about)
     with tempfile.TemporaryDirectory(prefix=".weights_", dir=os.path.dirname(os.path.abspath(out))) as folder:
@@ -137,10 +135,8 @@ def _read(path):
     steps = [0]
 
     def choose(content):
-        try:
+        with errors.prefixed(f"{path}: "):
             chosen = _state_dict(content)
-        except errors.UserError as error:
-            raise errors.UserError(f"{path}: {error}") from error
         steps.append(_step(content))
         return chosen
 

@@ -138,7 +138,7 @@ class Photographs:
             entry = self[identifier]
             if entry.about is None:
                 assert entry.source is not None  # Others are open from the start.
-                with _named(entry.name):
+                with errors.prefixed(f"{files.printable(entry.name)} "):
                     encoded = files.read(entry.source)
                 try:
                     with open(self._path(entry.id), "wb") as file:  # The original in the folder may change meanwhile.
@@ -269,7 +269,7 @@ class Photographs:
     def _decoded(self, entry):
         key = (entry.id, 0)
         if key not in self._cache:
-            with _named(entry.name):
+            with errors.prefixed(f"{files.printable(entry.name)} "):
                 self._remember(key, photograph.decode(files.read(self._path(entry.id)), self.max_pixels))
         return self._cache[key]
 
@@ -288,12 +288,3 @@ def _version(entry, number):
         return entry.derived[number]
     except KeyError:
         raise Unknown(f"there is no version {number} of {files.printable(entry.name)}") from None
-
-
-@contextlib.contextmanager
-def _named(name):
-    """Puts the name of a photograph before the text of a user error about it."""
-    try:
-        yield
-    except errors.UserError as error:
-        raise errors.UserError(f"{files.printable(name)} {error}") from error

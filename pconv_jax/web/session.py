@@ -83,11 +83,8 @@ class Session:
         entry = self.photographs[identifier]
         if entry.source is None or entry.about is not None:
             return previews.thumbnail(self.photographs.pixels(identifier, 0))
-        with self._thumbnails:
-            try:
-                return previews.thumbnail(photograph.decode(files.read(entry.source), self.photographs.max_pixels))
-            except errors.UserError as error:
-                raise errors.UserError(f"{files.printable(entry.name)} {error}") from error
+        with self._thumbnails, errors.prefixed(f"{files.printable(entry.name)} "):
+            return previews.thumbnail(photograph.decode(files.read(entry.source), self.photographs.max_pixels))
 
     def _prepare(self, longest):
         """Compiles the default network's functions for photographs of this size, as soon as no filling waits."""
@@ -168,12 +165,10 @@ class Session:
             started = time.monotonic()
             mask = np.unpackbits(packed, count=height * width).reshape(height, width)
             photo = self.photographs.pixels(identifier, base)
-            try:
+            with errors.prefixed(f"{files.printable(entry.name)}: "):
                 hole = filling.hole(photo, mask, options.dilate, ADVICE)
                 photo = filling.opaque(photo, hole.grown) if opaque else photo
                 photo, notes = filling.fill(network, photo, hole, options.feather, advice=ADVICE, progress=report)
-            except errors.UserError as error:
-                raise errors.UserError(f"{files.printable(entry.name)}: {error}") from error
             report(1.0)  # A filling that was cancelled meanwhile leaves no version.
             warnings = (*filling.area_warnings(hole.grown, ADVICE), *notes)
             seconds = round(time.monotonic() - started, 3)
@@ -232,10 +227,8 @@ class Session:
         self.photographs.close(identifier)
 
     def _decoded(self, encoded):
-        try:
+        with errors.prefixed("the mask "):
             return photograph.decode(encoded, self.photographs.max_pixels)
-        except errors.UserError as error:
-            raise errors.UserError(f"the mask {error}") from error
 
     def _placed(self, entry, encoded, position):
         """Returns the mask of a filling, uint8 `[H, W]` with 1 = valid and of the photograph's size."""
@@ -259,10 +252,8 @@ class Session:
 
 
 def _mask(drawn, polarity):
-    try:
+    with errors.prefixed("the mask "):
         return drawn_masks.from_image(drawn, polarity)
-    except errors.UserError as error:
-        raise errors.UserError(f"the mask {error}") from error
 
 
 def _about(entry) -> dict[str, Any]:
