@@ -1,14 +1,17 @@
-"""The example notebooks run from the first cell to the last, without a notebook server."""
+"""The example notebooks run from the first cell to the last, without a notebook server, and so do the scripts."""
 
 import contextlib
+import importlib.util
 import io
 import json
 import pathlib
 import re
 
+import cv2
 import pytest
 
-NOTEBOOKS = sorted((pathlib.Path(__file__).parents[1] / "examples").glob("*.ipynb"))
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
 
 
 def run(notebook):
@@ -32,3 +35,17 @@ def test_notebooks_run(notebook):
 def test_there_is_a_notebook():
     """The test above has something to run."""
     assert NOTEBOOKS
+
+
+def test_the_figure_of_filled_photographs_is_drawn(tmp_path, monkeypatch):
+    """A row has the masked photograph, the filled one and the original, which differ in the hole alone."""
+    spec = importlib.util.spec_from_file_location("fill_photographs", EXAMPLES / "fill_photographs.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    monkeypatch.setattr(example, "ROWS", (("chelsea", "scratches", (0.02, 0.05), 0),))
+    monkeypatch.setattr(example, "WIDTH", 451)
+    example.main(tmp_path / "figure.png")
+    masked, filled, original = (cv2.imread(tmp_path / "figure.png")[:, k * 451 : (k + 1) * 451] for k in range(3))
+    hole = (masked != original).any(axis=-1)
+    assert 0.01 < hole.mean() <= 0.05 and (filled == original)[~hole].all()
+    assert (abs(filled.astype(int) - original)[hole]).mean() < 20 < abs(masked.astype(int) - original)[hole].mean()

@@ -5,7 +5,7 @@ from pconv_jax.training import build, checkpoints, rundir, validation
 
 
 def read(run: str, checkpoint: str = "last") -> weights_file.Weights:
-    """Returns the network of a run, with averaged parameters where the run has them.
+    """Returns the network of a run, to be applied in float32, with averaged parameters where the run has them.
 
     Args:
       run: the directory that training wrote.
@@ -22,5 +22,6 @@ def read(run: str, checkpoint: str = "last") -> weights_file.Weights:
         about["grid"] = list(config.data.grid)
         about["variables"] = [name for name in config.data.variable.split(",") if name]
         about["channel_axis"] = config.data.channel_axis
-    section = {**config.model.to_dict(), "conv_impl": "auto"}
+    # In float32 whatever it was trained in: a CPU computes bfloat16 slowly, and half a level of grey would be lost.
+    section = {**config.model.to_dict(), "conv_impl": "auto", "dtype": "float32"}
     return weights_file.Weights(section, state.eval_variables, pyramid.of_config(config), about)
