@@ -10,5 +10,5 @@ def test_prefix_is_put_before_errors_of_users_alone():
     with pytest.raises(errors.UserError, match=r"^a\.png: is no image$") as caught, errors.prefixed("a.png: "):
         raise errors.UserError("is no image")
     assert isinstance(caught.value.__cause__, errors.UserError)
-    with pytest.raises(OSError, match="^full$"), errors.prefixed("a.png: "):
+    with pytest.raises(OSError, match=r"^full$"), errors.prefixed("a.png: "):
         raise OSError("full")
