@@ -75,3 +75,12 @@ def test_the_example_fills_a_photograph(exported, tmp_path, monkeypatch):
     filled, photo = (np.asarray(PIL.Image.open(name)) for name in ("filled.png", "photo.jpg"))
     np.testing.assert_array_equal(filled[hole == 0], photo[hole == 0])
     assert (filled[hole == 255] != photo[hole == 255]).any()
+
+
+def test_each_constant_is_stored_once(exported):
+    """The levels of the pyramid share the parameters of the network, so the file is hardly larger than they are."""
+    import onnx
+
+    tensors = list(onnx.load(exported[1]).graph.initializer)
+    contents = {(tensor.data_type, tuple(tensor.dims), tensor.raw_data or str(tensor)) for tensor in tensors}
+    assert len(contents) == len(tensors)

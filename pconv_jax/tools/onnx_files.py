@@ -35,6 +35,7 @@ def convert(fill: fill_function.Fill, channels: int, multiple: int, metadata: di
     names = {"input_names": ["image_blocks", "mask_blocks"], "output_names": ["filled"]}
     model = jax2onnx.to_onnx(blocks_fill, [image, mask], model_name="pconv_jax", **names)
     _divide_inputs(model, multiple)
+    _share_constants(model.graph)
     for name, text in metadata.items():
         model.metadata_props.add(key=name, value=text)
     return model.SerializeToString()
@@ -80,6 +81,22 @@ def _divide_inputs(model: Any, multiple: int):
     model.graph.input.extend(inputs)
     model.graph.output.append(output)
     model.graph.node.extend([*nodes, *rest])
+
+
+def _share_constants(graph: Any):
+    """Keeps one of equal constants, because each level of the pyramid has its own copy of the network's parameters."""
+    kept, names = {}, {}
+    for tensor in graph.initializer:
+        name = tensor.name
+        tensor.name = ""
+        content = tensor.SerializeToString()
+        tensor.name = name
+        names[name] = kept.setdefault(content, name)
+    unique = [tensor for tensor in graph.initializer if names[tensor.name] == tensor.name]
+    del graph.initializer[:]
+    graph.initializer.extend(unique)
+    for node in graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
 
 
 def _constant(name, values):
