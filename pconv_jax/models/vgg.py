@@ -6,6 +6,7 @@ the two common sets of weights differ: torchvision's takes RGB in [0, 1] with me
 """
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -60,7 +61,7 @@ class VGG16Features(nn.Module):
         features = []
 
         def convolve(x, kernel, *_, **__):  # The other arguments of nn.Conv have their defaults.
-            return dispatch.ordinary_conv(x, kernel, 1, self.conv_impl)
+            return dispatch.frozen_conv(x, kernel, self.conv_impl)
 
         for layer in LAYERS:
             if layer is None:
@@ -72,20 +73,42 @@ class VGG16Features(nn.Module):
         return features
 
 
+@jax.custom_vjp
 def max_pool(x):
     """Pools `[N, H, W, C]` to `[N, H // 2, W // 2, C]` as `flax.linen.max_pool` over 2x2, gradient included.
 
     It compares and selects: the gradient of a window reduction is a scatter, which takes XLA on a CPU ten times as
     long. The first of equal values gets the gradient.
     """
+    return _pool(x)[0]
+
+
+def _pool(x):
+    """Returns the maxima, and which value of each window is the maximum: in which row, and in which column per row."""
     n, height, width, channels = x.shape
     windows = x[:, : height // 2 * 2, : width // 2 * 2].reshape(n, height // 2, 2, width // 2, 2, channels)
-    upper, lower = (_larger(windows[:, :, i, :, 0], windows[:, :, i, :, 1]) for i in (0, 1))
-    return _larger(upper, lower)
+    (a, b), (c, d) = ((windows[:, :, i, :, 0], windows[:, :, i, :, 1]) for i in (0, 1))
+    upper, lower = jnp.maximum(a, b), jnp.maximum(c, d)
+    return jnp.maximum(upper, lower), (upper >= lower, a >= b, c >= d)
 
 
-def _larger(first, second):
-    return jnp.where(first >= second, first, second)
+def _pool_forward(x):
+    y, first = _pool(x)
+    return y, (x, first)
+
+
+def _pool_backward(saved, dy):
+    x, (in_upper, left_of_upper, left_of_lower) = saved
+    n, height, width, channels = x.shape
+    rows = [
+        jnp.stack([jnp.where(in_row & left, dy, 0), jnp.where(in_row & ~left, dy, 0)], axis=3)
+        for in_row, left in ((in_upper, left_of_upper), (~in_upper, left_of_lower))
+    ]
+    dx = jnp.stack(rows, axis=2).reshape(n, height // 2 * 2, width // 2 * 2, channels)
+    return (jnp.pad(dx, ((0, 0), (0, height % 2), (0, width % 2), (0, 0))),)
+
+
+max_pool.defvjp(_pool_forward, _pool_backward)
 
 
 def load(path, dtype=jnp.float32, impl="auto"):

@@ -7,6 +7,7 @@ platform:
 - `impl="auto"`: on a CPU, gradients are made of convolutions and matrix products (`split_conv`). In the decoder, where
   the kernel is 3x3 and the resolution is not low, the convolution of the concatenation becomes a sum of two, without
   the concatenation, and that of the upsampled features is computed before upsampling (`subpixel_conv`).
+  Frozen 3x3 kernels in float32 (VGG16's) are applied by Winograd's convolution (`winograd`).
 - `impl="onednn"`: as "auto", with convolutions and products by oneDNN where that is possible (`onednn.usable`). It is
   several times as fast in bfloat16, but JAX's compilation cache cannot store such a program.
 - `impl="xla"`: `partial_conv` and `decoder.decoder_conv` everywhere, which also support forward-mode differentiation.
@@ -21,9 +22,11 @@ from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Shaped
 
 from pconv_jax.ops import decoder, half_padded, partial_conv, windows
-from pconv_jax.ops.cpu import onednn, primitives, split_conv, subpixel_conv
+from pconv_jax.ops.cpu import onednn, primitives, split_conv, subpixel_conv, winograd
 
 IMPLS = ("auto", "onednn", "xla")
+
+_WINOGRAD_CHANNELS = 32  # It is faster for 64 and more input and output channels; for 3 there is nothing to save.
 
 
 def conv(
@@ -78,6 +81,31 @@ def ordinary_conv(
         return plain(x, kernel)
     fast = functools.partial(split_conv.conv, stride=stride, padding=padding, backend=backend)
     return lax.platform_dependent(x, kernel, cpu=lambda *a: fast(*a).astype(x.dtype), default=plain)
+
+
+def frozen_conv(
+    x: Float[ArrayLike, "n h w c"], kernel: Float[ArrayLike, "3 3 c o"], impl: str
+) -> Float[Array, "n h w o"]:
+    """Computes an ordinary 3x3 convolution of stride 1 with half padding, whose kernel is not trained.
+
+    In float32 on a CPU, and with enough channels, Winograd's convolution halves the number of products. It has an
+    efficient gradient of the input alone.
+
+    Args:
+      x: features.
+      kernel: 3x3 kernel.
+      impl: one of `IMPLS`; "xla" is XLA's own convolution.
+
+    Returns:
+      The convolution in the dtype of `x`.
+    """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
+    direct = functools.partial(ordinary_conv, stride=1, impl=impl)
+    wide = min(kernel.shape[2:]) >= _WINOGRAD_CHANNELS
+    if impl == "xla" or not wide or not x.dtype == kernel.dtype == jnp.float32:
+        return direct(x, kernel)
+    fast = functools.partial(winograd.conv, backend=_backend(impl, x.dtype))
+    return lax.platform_dependent(x, kernel, cpu=fast, default=direct)
 
 
 def decoder_conv(
