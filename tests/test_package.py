@@ -175,7 +175,7 @@ def test_experiments_are_found_by_name(tmp_path, monkeypatch):
 def test_the_command_runs_modules(server, tmp_path):
     """`pconv-jax train NAME` runs the main job with the experiment of that name."""
     code, printed = server(tmp_path, "__main__", ["train", "quickstart", "--config.data.size=100"])
-    assert code != 0 and "image is 100x100; needs multiples of 16" in printed and "Traceback" not in printed
+    assert code != 0 and "image is 100x100; needs multiples of 8" in printed and "Traceback" not in printed
 
 
 def test_the_command_has_help(capsys):

@@ -452,7 +452,7 @@ def test_right_combinations_pass(changes):
     [
         (["--config=experiments/quickstart.py", "--config.trian.steps=1"], "trian.steps: did you mean train.steps?"),
         (["--config=experiments/quickstart.py", "--config.train.steps=many"], "--config.train.steps=many: invalid"),
-        (["--config=experiments/quickstart.py", "--config.data.size=100"], "image is 100x100; needs multiples of 16"),
+        (["--config=experiments/quickstart.py", "--config.data.size=100"], "image is 100x100; needs multiples of 8"),
         (["--config=experiments/nowhere.py", "--config.train.steps=1"], "experiments/nowhere.py"),
         (["--config=experiments/nowhere.py"], "experiments/nowhere.py"),
     ],
