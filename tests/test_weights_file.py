@@ -50,6 +50,21 @@ def test_a_file_fills_as_its_run(run, exported):
     assert weights_file.read(exported).about == {"name": "tiny", "step": 0, "licence": "CC0", "credits": ""}
 
 
+def test_a_network_trained_in_bfloat16_fills_in_float32(run, exported, tmp_path):
+    """A run and its file fill the same pixels whether `model.dtype` of the training was bfloat16 or float32."""
+    config = runs.tiny(**{"optim.ema": 0.9, "model.dtype": "bfloat16"})
+    state = networks.random_state(config)
+    state = state.replace(ema=jax.tree.map(lambda x: 0.5 * x, state.params))
+    trained = networks.save_run(tmp_path / "run", config, [(state, 20.0)])
+    file = networks.export(trained, tmp_path / "weights.safetensors", threshold=6, band=3)
+    image, mask = example()
+    for one, other in (
+        (inpainter.Inpainter.from_run(trained), inpainter.Inpainter.from_run(run)),
+        (inpainter.Inpainter.from_weights(file), inpainter.Inpainter.from_weights(exported)),
+    ):
+        np.testing.assert_array_equal(one(image, mask), other(image, mask))
+
+
 def test_kernels_are_half_precision_and_statistics_are_not(exported):
     """Kernels, which are most of the file, are float16.
 

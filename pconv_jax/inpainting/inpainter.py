@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -71,6 +72,8 @@ class Inpainter:
     def from_run(cls, run: str, checkpoint: str = "last", tile: int = TILE, ensemble: int = 1) -> "Inpainter":
         """Loads the network of a run directory, with averaged parameters where the run has them.
 
+        It is applied in float32, whatever it was trained in, as an exported weights file is.
+
         Args:
           run: the directory that training wrote.
           checkpoint: "last" or "best".
@@ -87,7 +90,8 @@ class Inpainter:
         config = rundir.read_config(run)
         validation.validate(config)
         state = checkpoints.restore_chosen(run, build.state_shapes(config), checkpoint)
-        return cls(build.unet_model(config), state.eval_variables, tile, pyramid.of_config(config), ensemble)
+        model = build.unet_model(config).clone(dtype=jnp.float32)
+        return cls(model, state.eval_variables, tile, pyramid.of_config(config), ensemble)
 
     @classmethod
     def from_weights(cls, path: str, tile: int = TILE, ensemble: int = 1, *, soft_mask: bool = False) -> "Inpainter":
