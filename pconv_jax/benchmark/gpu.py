@@ -39,7 +39,7 @@ def define_flags(flag_values: flags.FlagValues):
     flags.DEFINE_list("dtypes", list(gpu_parts.DTYPES), f"Some of {known}.", flag_values=flag_values)
     about = "Folder of photographs, for the training run and for the input pipeline."
     flags.DEFINE_string("data", None, about, flag_values)
-    about = "Further flags of the training run, e.g. '--config.data.size=256 --config.model.width=64'."
+    about = "Further flags of the training run, e.g. '--config.data.workers=14'."
     flags.DEFINE_string("train_flags", "", about, flag_values)
 
 
@@ -79,9 +79,10 @@ def parts(flag_values: flags.FlagValues, out: str) -> list[tuple[str, dict, Call
     step = functools.partial(gpu_parts.step, flag_values)
     planned = [("case", first, functools.partial(step, first, profiled=True))]
     if importlib.util.find_spec("torch") is not None:
-        for by in gpu_parts.TORCH_COMPILE:
+        for by, compiled in gpu_parts.TORCH_COMPILE.items():
             torch = {**first, "by": by, "dtype": "bfloat16"}
-            planned.append(("torch", torch, functools.partial(step, torch)))
+            if flag_values.torch_compile or compiled == "no":
+                planned.append(("torch", torch, functools.partial(step, torch)))
     if flag_values.data:
         training = functools.partial(
             gpu_parts.training, flag_values.data, os.path.join(out, "training"), flag_values.train_flags
