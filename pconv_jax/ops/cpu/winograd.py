@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 
 from pconv_jax.ops.cpu import primitives
 
-_OUTPUTS = 4  # per tile, from six inputs
+_OUTPUTS = 4  # Outputs per tile, which are computed from six inputs.
 
 # The transforms of input, kernel and output (B^T, G and A^T in the paper) for the points 0, 1, -1, 2, -2, infinity.
 _INPUT = (
@@ -56,6 +56,9 @@ def conv(
       x: features, float32.
       kernel: the weights, float32.
       backend: the convolution to compute with.
+
+    Returns:
+      The convolution, in the dtype of the arguments.
     """
     return _conv(x, kernel, backend)
 
