@@ -1,9 +1,9 @@
 """Fills holes of scikit-image's photographs with the weights in the package, and draws docs/photographs.jpg.
 
-    python examples/fill_photographs.py docs/photographs.jpg
+    PYTHONPATH=. python examples/fill_photographs.py docs/photographs.jpg
 
 The columns are the photograph with its hole in white, the filled photograph, and the original. The weights were not
-trained on these photographs. The last row is what they are bad at: a hole that is deep.
+trained on these photographs. The last row shows what they are bad at: a deep hole.
 """
 
 import sys
@@ -22,7 +22,7 @@ ROWS = (
     ("rocket", "outlines", (0.05, 0.08), 2),
     ("chelsea", "blobs", (0.12, 0.15), 0),
 )
-WIDTH = 440  # of each picture in pixels
+WIDTH = 440  # Width of each picture in pixels.
 
 
 def row(fill: pconv_jax.Inpainter, name: str, kind: str, area: tuple[float, float], seed: int) -> np.ndarray:

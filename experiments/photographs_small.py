@@ -2,8 +2,9 @@
 
     python -m pconv_jax.main --config=experiments/photographs_small.py --config.data.path=DIR
 
-It has a sixteenth of the parameters and is trained on crops of 64 pixels. Networks like it, trained by Adam or by Muon
-for 4,700 to 10,500 steps, are some 0.6 dB below the weights in the package (docs/model_card.md, "What was compared").
+The network has a sixteenth of the parameters and is trained on crops of 64 pixels. Networks like it, trained by Adam or
+by Muon for 4,700 to 10,500 steps, are some 0.6 dB below the weights in the package (docs/model_card.md, "What was
+compared").
 """
 
 from experiments import photographs

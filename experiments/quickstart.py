@@ -2,14 +2,15 @@
 
     ./launch.sh quickstart        or        python -m pconv_jax.main --config=experiments/quickstart.py
 
-It trains on twelve photographs and is evaluated on four others (README, Results). The network fills an image pyramid
-from coarse to fine, as that of photographs.py does: at half the size first, and then it predicts what to add to the
-enlarged result. The paper's network fills the image at once. What else differs from the paper, and why:
+It trains on twelve photographs and is evaluated on four others: about 7 minutes on two free cores, 31.9 dB (README,
+Results). Like photographs.py, it fills an image pyramid from coarse to fine: the network fills the image at half the
+size first, and then predicts what to add to the enlarged result. The paper's network fills the image at once. What else
+differs from the paper, and why:
 
 - The loss is PSNR over the hole (`log_mse`), because that is the score of the table.
 - There is no normalisation, because batch statistics are noisy for thin holes, and the input is centred.
 - Three downsampling stages and small kernels suffice for 64 pixels; the paper's eight and its 7x7 are for 512.
-- Muon in place of Adam, because few steps fit into some minutes.
+- The optimizer is Muon in place of Adam, because only few steps fit into some minutes.
 - Rotations and colour permutations are added, because there are few photographs.
 
 Learning rate, batch size, depth and number of levels were chosen by the PSNR on other crops and masks of the four,
