@@ -7,7 +7,7 @@ not the network reaches across large holes: at each of five levels the network t
 coarser level as a guess and predicts what to add to it. So it learns on the inputs that it gets when it fills
 photographs, where the pyramid has as many levels as the image asks for. The loss is PSNR over the hole.
 
-The weights in the package were trained by this config in seven minutes of one H100 (docs/model_card.md has the command,
+The weights in the package were trained by this config in seven minutes on one H100 (docs/model_card.md has the command,
 time and scores). Two CPU cores would need days or weeks, so use photographs_small.py there. Each worker process keeps
 all decoded photographs in memory, 1 GB per 1,000 of 512 pixels on the short side: for larger or more photographs, set
 `--config.data.cache=False` or fewer `--config.data.workers`.
@@ -26,7 +26,7 @@ def get_config():
     config.data.crop_scale = (0.5, 1.0)  # from native resolution at 512 pixels to the whole short side
     config.data.rotate = True
     config.data.cache = True
-    config.data.workers = 8  # processes that feed the GPU; an H100 took 14
+    config.data.workers = 8  # processes that feed the GPU; the run on an H100 had 14
     config.masks.kind = "mixed"
     config.model.depth = 4
     config.model.width = 64
