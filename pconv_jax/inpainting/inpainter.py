@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
@@ -85,13 +84,11 @@ class Inpainter:
         if checkpoint not in ("last", "best"):
             raise errors.UserError(f'checkpoint is "{checkpoint}"; needs last or best')
         # Imported here, so that exported weights fill photographs without the libraries that training needs.
-        from pconv_jax.training import build, checkpoints, rundir, validation
+        from pconv_jax.inpainting import run_weights
+        from pconv_jax.training import build
 
-        config = rundir.read_config(run)
-        validation.validate(config)
-        state = checkpoints.restore_chosen(run, build.state_shapes(config), checkpoint)
-        model = build.unet_model(config).clone(dtype=jnp.float32)
-        return cls(model, state.eval_variables, tile, pyramid.of_config(config), ensemble)
+        config, state = run_weights.restore(run, checkpoint)
+        return cls(build.unet_model(config), state.eval_variables, tile, pyramid.of_config(config), ensemble)
 
     @classmethod
     def from_weights(cls, path: str, tile: int = TILE, ensemble: int = 1, *, soft_mask: bool = False) -> "Inpainter":
